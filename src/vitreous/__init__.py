@@ -1,0 +1,41 @@
+"""Vision Transformers for your own pictures.
+
+    >>> import vitreous
+    >>> vitreous.__version__
+    '0.1.0'
+
+Importing the package does nothing but define these names; PyTorch is imported when one is used.
+"""
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vitreous.api import Run, demo, evaluate, predict, resume, summary, train
+    from vitreous.errors import VitreousError
+
+__all__ = [
+    "Run",
+    "VitreousError",
+    "__version__",
+    "demo",
+    "evaluate",
+    "predict",
+    "resume",
+    "summary",
+    "train",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'vitreous' has no attribute {name!r}")
+    from importlib import import_module
+
+    module = "vitreous.errors" if name == "VitreousError" else "vitreous.api"
+    return getattr(import_module(module), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,260 @@
+"""The `vitreous` command: one sub-command for each function of `api`.
+
+Results go to standard output, everything else to standard error. PyTorch is imported inside the
+commands, so that ``vitreous --help`` answers at once.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vitreous import __version__
+from vitreous.errors import UserError, VitreousError
+
+if TYPE_CHECKING:
+    from vitreous.core.console import Console
+    from vitreous.evaluate.metrics import Evaluation
+
+#: A budget counts from here: as early as this process can tell.
+_STARTED = time.monotonic()
+
+_PATH = click.Path(path_type=Path)
+_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, nothing else.")
+_quiet = click.option("--quiet", is_flag=True, help="Say only warnings.")
+_cache = click.option("--cache", type=_PATH, help="Folder of decoded pictures.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="vitreous")
+def cli() -> None:
+    r"""Vision Transformers for your own pictures.
+
+    \b
+      vitreous train faces/ --out runs/faces     one sub-folder a class
+      vitreous evaluate runs/faces faces/test
+      vitreous predict runs/faces photo.jpg
+    """
+
+
+@cli.command()
+@click.argument("source", type=_PATH, required=False)
+@click.option("--out", type=_PATH, help="Folder of the run; must not exist. [runs/<SOURCE>]")
+@click.option("--resume", "resumed", type=_PATH, metavar="RUN", help="Go on with a stopped run.")
+@click.option("--budget", help="Time from start to end, everything included: 90s, 20m, 1.5h.")
+@click.option("--epochs", type=float, help="Passes over the pictures, instead of a budget.")
+@click.option("--model", help="A preset, such as compact-64 or S/16. [chosen from the pictures]")
+@click.option("--image-size", type=int, help="Side in pixels that the model sees.")
+@click.option(
+    "--weights",
+    type=click.Choice(["none"]),
+    default="none",
+    show_default=True,
+    help="What to begin with: none is from scratch.",
+)
+@click.option("--seed", type=int, help="Of every random draw. [0]")
+@click.option("--config", type=_PATH, help="TOML file with all or some settings.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE",
+              help="One setting, such as train.learning_rate=5e-4.")  # fmt: skip
+@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files too.")
+@_cache
+@_quiet
+def train(
+    source: Path | None,
+    resumed: Path | None,
+    out: Path | None,
+    budget: str | None,
+    epochs: float | None,
+    model: str | None,
+    image_size: int | None,
+    weights: str,
+    seed: int | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    tensorboard: bool,
+    cache: Path | None,
+    quiet: bool,
+) -> None:
+    """Learn a classifier from the pictures in SOURCE: a folder of classes, or a table."""
+    if (source is None) == (resumed is None):
+        raise click.UsageError("name either a SOURCE to learn from or --resume RUN")
+    if budget is not None and epochs is not None:
+        raise click.UsageError("--budget and --epochs exclude each other: give one of them")
+    from vitreous import api
+    from vitreous.core.config import parse_assignments
+    from vitreous.recipes.configure import parse_budget
+
+    if resumed is not None:
+        named = {"--out": out, "--budget": budget, "--epochs": epochs, "--model": model,
+                 "--image-size": image_size, "--seed": seed, "--config": config,
+                 "--set": assignments or None}  # fmt: skip
+        for option, value in named.items():
+            if value is not None:
+                raise click.UsageError(f"{option} can't change a run that has begun (--resume)")
+        api.resume(resumed, tensorboard=tensorboard, console=_console(quiet))
+        return
+    assert source is not None
+    api.train(
+        source,
+        out,
+        epochs=epochs,
+        budget_s=None if budget is None else parse_budget(budget),
+        model=model,
+        image_size=image_size,
+        seed=seed,
+        config=config,
+        settings=parse_assignments(assignments),
+        cache=cache,
+        tensorboard=tensorboard,
+        console=_console(quiet),
+        started=_STARTED,
+    )
+
+
+@cli.command()
+@click.argument("run", type=_PATH)
+@click.argument("data", type=_PATH, required=False)
+@click.option("--split", type=click.Choice(["train", "valid", "test"]),
+              help="Which pictures of DATA. [test, else valid]")  # fmt: skip
+@_cache
+@_json
+@_quiet
+def evaluate(
+    run: Path, data: Path | None, split: str | None, cache: Path | None, as_json: bool, quiet: bool
+) -> None:
+    """Score RUN on DATA: a folder of classes or a table; without DATA on what it held back."""
+    from vitreous import api
+
+    score = api.evaluate(run, data, split=split, cache=cache, console=_console(quiet))
+    if as_json:
+        _print_json(score.to_json())
+    else:
+        _print_evaluation(score)
+
+
+@cli.command()
+@click.argument("run", type=_PATH)
+@click.argument("pictures", type=_PATH, nargs=-1, required=True)
+@_json
+@_quiet
+@click.pass_context
+def predict(
+    context: click.Context, run: Path, pictures: tuple[Path, ...], as_json: bool, quiet: bool
+) -> None:
+    """Classify PICTURES: files, and folders that are searched."""
+    from vitreous import api
+
+    answers = api.predict(run, *pictures, console=_console(quiet))
+    if as_json:
+        _print_json(answers)
+    for answer in answers:
+        if "error" in answer:
+            click.echo(f"error: {answer['file']}: {answer['error']}", err=True)
+        elif not as_json:
+            click.echo(f"{answer['label']}  {answer['probability']:.3f}  {answer['file']}")
+    if any("error" in answer for answer in answers):
+        context.exit(1)
+
+
+@cli.command()
+@click.argument("model")
+@click.option("--image-size", type=int, help="Side in pixels, instead of the preset's.")
+@click.option("--classes", type=int, help="Number of classes, instead of the preset's.")
+@_json
+def summary(model: str, image_size: int | None, classes: int | None, as_json: bool) -> None:
+    """Parameters, tokens and operations of MODEL: a preset (S/16, lecture, ...) or a run."""
+    from vitreous import api
+
+    found = api.summary(model, image_size=image_size, classes=classes)
+    if as_json:
+        _print_json(found.to_json())
+        return
+    rows = [(row.name, row.kind, " x ".join(map(str, row.output)), f"{row.parameters:,}")
+            for row in found.layers]  # fmt: skip
+    _print_table(model, ("layer", "kind", "output", "parameters"), rows)
+    click.echo(f"{found.parameters:,} parameters, {found.tokens} tokens, "
+               f"{found.flops / 1e9:.3f} GFLOP a picture")  # fmt: skip
+
+
+@cli.command()
+@click.argument("folder", type=_PATH, default="demo")
+@_quiet
+def demo(folder: Path, quiet: bool) -> None:
+    """Draw faces, learn them, test on unseen ones: everything once, in about five minutes."""
+    from vitreous import api
+
+    console = _console(quiet)
+    run = api.demo(folder, console=console, started=_STARTED)
+    pictures = sorted((folder / "faces" / "test").glob("*/00000.png"))
+    for answer in api.predict(run.path, *pictures, console=_console(quiet=True)):
+        click.echo(f"{answer['label']}  {answer['probability']:.3f}  {answer['file']}")
+    click.echo(f"report: {run.report}")
+
+
+def main() -> None:
+    """Run the command; a person's mistake ends in one line and status 2, never in a traceback."""
+    sys.exit(_status(lambda: cli.main(standalone_mode=False)))
+
+
+def _status(command: Callable[[], Any]) -> int:
+    try:
+        result = command()
+        return result if isinstance(result, int) else 0
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped before anything was written", err=True)
+        return 130
+    except VitreousError as error:
+        word = "error: " if isinstance(error, UserError) or error.exit_status == 1 else ""
+        click.echo(f"{word}{error}", err=True)
+        return error.exit_status
+    except BrokenPipeError:
+        return 1
+
+
+def _console(quiet: bool) -> "Console":
+    from vitreous.core.console import Console
+
+    return Console(quiet)
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _print_evaluation(score: "Evaluation") -> None:
+    from vitreous.report.page import verdict
+
+    rows = [
+        (name, f"{part.precision:.3f}", f"{part.recall.value:.3f}", f"{part.f1:.3f}",
+         str(part.support))
+        for name, part in score.per_class.items()
+    ]  # fmt: skip
+    _print_table("classes", ("class", "precision", "recall", "F1", "pictures"), rows)
+    head = ("true \\ answered", *score.classes)
+    counts = zip(score.classes, score.confusion, strict=True)
+    _print_table("confusion", head, [(name, *map(str, row)) for name, row in counts])
+    for name, interval in (("accuracy", score.accuracy), ("balanced", score.balanced_accuracy)):
+        click.echo(f"{name:9} {interval.value:.3f}  ({interval.low:.3f} to {interval.high:.3f})")
+    if score.unreadable:
+        click.echo(f"{len(score.unreadable)} unreadable files were left out")
+    click.echo(verdict(score))
+
+
+def _print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    from rich.console import Console as RichConsole
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left", box=None)
+    for number, name in enumerate(head):
+        table.add_column(escape(name), justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    RichConsole(highlight=False).print(table)

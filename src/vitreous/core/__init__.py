@@ -1,0 +1,1 @@
+"""What every other part stands on: configuration, seeded randomness, run folders, the console."""

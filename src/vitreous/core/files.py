@@ -1,0 +1,107 @@
+"""Writing files so that a reader sees the old one or the new one, never half of one."""
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from vitreous.errors import RunError, StorageError
+
+#: One key only: safetensors writes several in no fixed order, and equal weights are equal files.
+_METADATA_KEY = "vitreous"
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(
+            f"can't write {path}: {error.strerror or error}; what was saved before is untouched"
+        ) from error
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; on success it is flushed to disk and renamed to `path`.
+
+    Raises:
+        StorageError: where the disk is full or the folder can't be written.
+    """
+    with storage_errors(path):
+        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        os.close(descriptor)
+        staging = Path(name)
+        try:
+            yield staging
+            with staging.open("rb+") as file:
+                os.fsync(file.fileno())
+            # mkstemp makes files for the owner alone; the umask decides for all others here.
+            staging.chmod(0o666 & ~_umask())
+            staging.replace(path)
+        finally:
+            staging.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_path(path) as staging:
+        staging.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file of a run.
+
+    Raises:
+        RunError: where it is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"can't read {path}: {error}") from None
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Write a safetensors file atomically; equal contents give equal bytes."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    with atomic_path(path) as staging:
+        try:
+            save_file(plain, staging, metadata={_METADATA_KEY: text})
+        except SafetensorError as error:
+            raise StorageError(f"can't write {path}: {error}") from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a file of `write_tensors`.
+
+    Raises:
+        RunError: where it is missing, damaged, or not written by vitreous.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})[_METADATA_KEY])
+            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+    except FileNotFoundError:
+        raise RunError(f"no weights at {path}") from None
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise RunError(f"{path} is damaged or not a file of vitreous: {error}") from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""From files to batches: listing, decoding, splitting, caching, augmenting, loading."""

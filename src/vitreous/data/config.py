@@ -1,0 +1,74 @@
+"""How pictures are divided, cached and augmented."""
+
+from dataclasses import dataclass
+
+from vitreous.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class AugmentConfig:
+    """Random changes to each batch of training pictures.
+
+    Args:
+        flip: chance of a left-right flip.
+        shift: largest shift as a share of the side.
+        scale: largest relative change of size.
+        aspect: largest relative change of the aspect ratio.
+        rotate_degrees: largest rotation.
+        shear_degrees: largest shear.
+        affine_chance: share of the pictures that get the changes of geometry above.
+        brightness, contrast, saturation: largest relative change.
+        color_chance: share of the pictures that get the changes of colour.
+        erase_chance: share of the pictures in which a rectangle is replaced by noise.
+        mixup_alpha: Beta parameter of mixup (Zhang et al. 2018); 0 turns it off.
+        cutmix_alpha: Beta parameter of CutMix (Yun et al. 2019); 0 turns it off.
+        mix_chance: share of the batches that are mixed, by either method with equal chance.
+        plain_share: share of the steps at the end that train without mixing and erasing.
+    """
+
+    flip: float = 0.5
+    shift: float = 0.1
+    scale: float = 0.15
+    aspect: float = 0.1
+    rotate_degrees: float = 12.0
+    shear_degrees: float = 6.0
+    affine_chance: float = 0.8
+    brightness: float = 0.3
+    contrast: float = 0.3
+    saturation: float = 0.3
+    color_chance: float = 0.8
+    erase_chance: float = 0.15
+    mixup_alpha: float = 0.2
+    cutmix_alpha: float = 1.0
+    mix_chance: float = 0.5
+    plain_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "affine_chance", "color_chance", "erase_chance", "mix_chance",
+                     "plain_share"):  # fmt: skip
+            if not 0.0 <= getattr(self, name) <= 1.0:
+                raise ConfigError(f"augment.{name} is {getattr(self, name)}: it lies in [0, 1]")
+        for name in ("scale", "aspect", "brightness", "contrast", "saturation"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"augment.{name} is {getattr(self, name)}: it lies in [0, 1)")
+
+
+#: Every change off: the pictures as they are.
+NO_AUGMENTATION = AugmentConfig(
+    flip=0.0, affine_chance=0.0, color_chance=0.0, erase_chance=0.0, mix_chance=0.0
+)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the pictures are and how they are kept.
+
+    Args:
+        source: folder or table.
+        cache_dir: folder of decoded pictures; ``None`` means the user's cache folder.
+        max_cache_gb: largest size of that folder in GB (10^9 bytes).
+    """
+
+    source: str
+    cache_dir: str | None = None
+    max_cache_gb: float = 20.0

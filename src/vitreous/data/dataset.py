@@ -1,0 +1,193 @@
+"""A folder or table opened for training: listed, decoded, divided."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+from PIL import Image
+
+from vitreous.core.rng import numpy_stream
+from vitreous.data.cache import Pixels, Progress, cached_pixels, default_cache_dir
+from vitreous.data.config import DataConfig
+from vitreous.data.decode import DAMAGE, FORMATS
+from vitreous.data.folder import Listing, Sample
+from vitreous.data.loader import PictureSet
+from vitreous.data.preprocess import Preprocess
+from vitreous.data.split import assign_splits
+from vitreous.errors import DataError
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Decoded pictures with their classes and splits.
+
+    Args:
+        classes: names; an index into it is the model's output index.
+        sets: by split, "train" and "valid" always, "test" where there is one.
+        listing: every picture found.
+        splits: of every picture found.
+        pixels: of every picture found.
+    """
+
+    classes: tuple[str, ...]
+    sets: dict[str, PictureSet]
+    listing: Listing
+    splits: tuple[str, ...]
+    pixels: Pixels
+
+    @property
+    def unreadable(self) -> list[tuple[Path, str]]:
+        """Files left out, with the reason, of all splits."""
+        return [pair for part in self.sets.values() for pair in part.unreadable]
+
+    def split_table(self) -> str:
+        """CSV text of what went where, kept with a run."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["path", "label", "split"])
+        for sample, split in zip(self.listing.samples, self.splits, strict=True):
+            writer.writerow([sample.path, sample.label, split])
+        return text.getvalue()
+
+    def fingerprint(self) -> str:
+        """Equal for equal pictures, labels and splits in equal order, wherever they lie."""
+        digest = hashlib.blake2b(digest_size=16)
+        rows = zip(self.listing.samples, self.splits, self.pixels.fingerprints, strict=True)
+        for sample, split, pixels in rows:
+            digest.update(f"{sample.label}\t{split}\t{pixels}\n".encode())
+        return digest.hexdigest()
+
+
+def open_dataset(
+    listing: Listing,
+    config: DataConfig,
+    preprocess: Preprocess,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Dataset:
+    """Decode and divide the pictures of a listing.
+
+    Args:
+        listing: of `list_labelled`.
+        config: where the cache is.
+        preprocess: size of the decoded pictures.
+        seed: of the division, where the source doesn't name one.
+        on_progress: called with a description, the files done and their total.
+
+    Raises:
+        DataError: where there is too little to learn from or to check with.
+        StorageError: where the cache can't be written.
+    """
+    if len(listing.classes) < 2:
+        raise DataError(
+            f"{config.source} has the single class '{listing.classes[0]}': a classifier needs at "
+            "least 2, one sub-folder each"
+        )
+    pixels = _decode(listing, config, preprocess, on_progress)
+    splits = _split_readable(listing.samples, pixels, seed)
+    names = [name for name in ("train", "valid", "test") if name in splits]
+    sets = {name: _picture_set(name, listing, splits, pixels) for name in names}
+    for label, name in enumerate(listing.classes):
+        if not (sets["train"].labels == label).any():
+            raise DataError(f"class '{name}' has no readable training picture in {config.source}")
+    if "valid" not in sets or not len(sets["valid"]):
+        raise DataError(f"{config.source} has no readable validation picture")
+    return Dataset(listing.classes, sets, listing, tuple(splits), pixels)
+
+
+def open_labelled(
+    listing: Listing,
+    classes: Sequence[str],
+    config: DataConfig,
+    preprocess: Preprocess,
+    on_progress: Progress | None = None,
+) -> PictureSet:
+    """A whole listing as one set, for a model that knows its classes already.
+
+    Raises:
+        DataError: for a class that the model doesn't know.
+        StorageError: where the cache can't be written.
+    """
+    unknown = sorted(set(listing.classes) - set(classes))
+    if unknown:
+        raise DataError(
+            f"class '{unknown[0]}' in {config.source} is unknown to this model: "
+            f"it knows {', '.join(classes)}"
+        )
+    pixels = _decode(listing, config, preprocess, on_progress)
+    known = Listing(listing.samples, tuple(classes), listing.ignored)
+    return _picture_set("all", known, ["all"] * len(listing.samples), pixels)
+
+
+def typical_side(listing: Listing, seed: int = 0) -> int:
+    """Median of the shorter sides in pixels, from the headers of up to 200 pictures.
+
+    Raises:
+        DataError: where no picture's header can be read.
+    """
+    samples = listing.samples
+    count = min(200, len(samples))
+    chosen = numpy_stream(seed, "probe").choice(len(samples), count, replace=False)
+    sides = []
+    for index in sorted(chosen):
+        try:
+            with Image.open(samples[index].path, formats=FORMATS) as image:
+                sides.append(min(image.size))
+        except (*DAMAGE, Image.DecompressionBombError):  # reported when it is decoded
+            continue
+    if not sides:
+        raise DataError(
+            f"none of the {count} pictures tried can be read, "
+            f"{samples[int(chosen[0])].path} among them"
+        )
+    return round(median(sides))
+
+
+def _decode(
+    listing: Listing, config: DataConfig, preprocess: Preprocess, on_progress: Progress | None
+) -> Pixels:
+    return cached_pixels(
+        [sample.path for sample in listing.samples],
+        preprocess,
+        Path(config.cache_dir) if config.cache_dir else default_cache_dir(),
+        int(config.max_cache_gb * 1e9),
+        on_progress,
+    )
+
+
+def _split_readable(samples: Sequence[Sample], pixels: Pixels, seed: int) -> list[str]:
+    """Divide by the readable pictures; an unreadable one goes where it is named, else to train."""
+    splits = [sample.split or "train" for sample in samples]
+    readable = [row for row in range(len(samples)) if row not in pixels.errors]
+    divided = assign_splits(
+        [samples[row].label or "" for row in readable],
+        [samples[row].split for row in readable],
+        [samples[row].group for row in readable],
+        [pixels.fingerprints[row] for row in readable],
+        seed,
+    )
+    for row, split in zip(readable, divided, strict=True):
+        splits[row] = split
+    return splits
+
+
+def _picture_set(name: str, listing: Listing, splits: Sequence[str], pixels: Pixels) -> PictureSet:
+    mine = [row for row, split in enumerate(splits) if split == name]
+    rows = [row for row in mine if row not in pixels.errors]
+    index = {label: number for number, label in enumerate(listing.classes)}
+    samples = listing.samples
+    return PictureSet(
+        pixels=pixels.array,
+        rows=np.array(rows, dtype=np.int64),
+        labels=torch.tensor([index[samples[row].label or ""] for row in rows], dtype=torch.int64),
+        paths=tuple(samples[row].path for row in rows),
+        unreadable=tuple(
+            (samples[row].path, pixels.errors[row]) for row in mine if row in pixels.errors
+        ),
+    )

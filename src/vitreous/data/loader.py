@@ -1,0 +1,75 @@
+"""Batches in a seeded order that can be entered at any step.
+
+Training is one endless row of pictures: each epoch's random order behind the last one's. Step n
+takes the n-th batch of that row, so batches are always full, and resuming needs nothing but n.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitreous.core.rng import numpy_stream
+
+
+@dataclass(frozen=True)
+class PictureSet:
+    """Decoded pictures with their labels: what a model is trained or tested on.
+
+    Args:
+        pixels: (files, height, width, 3) uint8, memory-mapped or not.
+        rows: which rows of `pixels` belong to this set.
+        labels: class index of each of those rows; int64.
+        paths: file of each of those rows.
+        unreadable: files that belong here but can't be decoded, with the reason.
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    labels: Tensor
+    paths: tuple[Path, ...]
+    unreadable: tuple[tuple[Path, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, positions: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
+        """Pictures and labels at these positions of the set.
+
+        Shape:
+            -> (batch, height, width, 3) uint8, (batch,) int64
+        """
+        pixels = torch.from_numpy(self.pixels[self.rows[positions]])
+        return pixels, self.labels[torch.as_tensor(np.asarray(positions))]
+
+
+class TrainingOrder:
+    """Which pictures each training step sees.
+
+    Args:
+        count: pictures in the training set.
+        batch_size: pictures of a step.
+        seed: of the epochs' orders.
+
+    Example:
+        >>> order = TrainingOrder(count=3, batch_size=2, seed=0)
+        >>> sorted([*order.step(0), *order.step(1), *order.step(2)])
+        [0, 0, 1, 1, 2, 2]
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._epoch_order = lru_cache(maxsize=2)(self._draw_epoch_order)
+
+    def step(self, step: int) -> list[int]:
+        """Positions of the pictures of a step, counted from 0."""
+        start = step * self.batch_size
+        places = range(start, start + self.batch_size)
+        return [int(self._epoch_order(at // self.count)[at % self.count]) for at in places]
+
+    def _draw_epoch_order(self, epoch: int) -> np.ndarray:
+        return numpy_stream(self.seed, "order", epoch).permutation(self.count)

@@ -1,0 +1,46 @@
+"""Mixup and CutMix: pairs of pictures blended, their labels in the same shares."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitreous.data.config import AugmentConfig
+
+
+def soft_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
+    """One-hot targets with label smoothing (Szegedy et al. 2016, section 7).
+
+    Shape:
+        (batch,) int64 -> (batch, classes)
+    """
+    one_hot = F.one_hot(labels, num_classes).float()
+    return one_hot * (1 - smoothing) + smoothing / num_classes
+
+
+def mix(
+    images: Tensor, targets: Tensor, config: AugmentConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Blend the batch with itself in a random order, by mixup or by CutMix, or leave it.
+
+    Shape:
+        (batch, channels, height, width), (batch, classes) -> the same
+    """
+    alphas = [alpha for alpha in (config.mixup_alpha, config.cutmix_alpha) if alpha > 0]
+    if not alphas or rng.random() >= config.mix_chance:
+        return images, targets
+    use_cutmix = config.cutmix_alpha > 0 and (len(alphas) == 1 or rng.random() < 0.5)
+    alpha = config.cutmix_alpha if use_cutmix else config.mixup_alpha
+    share = rng.beta(alpha, alpha)
+    order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
+    if not use_cutmix:
+        return images.lerp(images[order], 1 - share), targets.lerp(targets[order], 1 - share)
+    height, width = images.shape[-2:]
+    tall, wide = (round(side * (1 - share) ** 0.5) for side in (height, width))
+    top, left = rng.integers(height - tall + 1), rng.integers(width - wide + 1)
+    images = images.clone()
+    images[:, :, top : top + tall, left : left + wide] = images[
+        order, :, top : top + tall, left : left + wide
+    ]
+    # The share that was really replaced, after rounding to pixels.
+    return images, targets.lerp(targets[order], tall * wide / (height * width))

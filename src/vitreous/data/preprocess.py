@@ -1,0 +1,96 @@
+"""Resize, crop, normalise: one plain definition for training, prediction, export and serving.
+
+Two pure functions, so that the first half can be cached as bytes: `fit` makes a uint8 picture of
+the model's size from one of any size, `normalise` turns such bytes into the model's input. Both
+are made of steps that ONNX has too (antialiased resize, round, slice, scale).
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitreous.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the model's input; travels with the weights.
+
+    Args:
+        image_size: height and width in pixels that the model sees.
+        resize: height and width in pixels that the picture is scaled to cover before the centre
+            crop; ``None`` means `image_size`.
+        interpolation: of the antialiased resize.
+        mean: per channel, on a scale of 0 to 1, subtracted.
+        std: per channel, on a scale of 0 to 1, divided by.
+    """
+
+    image_size: tuple[int, int] = (224, 224)
+    resize: tuple[int, int] | None = None
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+
+    def __post_init__(self) -> None:
+        cover = self.resize or self.image_size
+        if min(self.image_size) < 1:
+            raise ConfigError(f"preprocess.image_size {self.image_size} is at least 1 px a side")
+        if cover[0] < self.image_size[0] or cover[1] < self.image_size[1]:
+            raise ConfigError(
+                f"preprocess.resize {cover} is smaller than image_size {self.image_size}: "
+                "the crop would reach outside the picture"
+            )
+        if min(self.std) <= 0:
+            raise ConfigError(f"preprocess.std {self.std} is above 0 in every channel")
+
+
+def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Scale a picture until it covers the wanted size, then crop its centre.
+
+    Args:
+        picture: upright RGB of any size.
+        preprocess: sizes and interpolation.
+
+    Shape:
+        (height, width, 3) uint8 -> (image height, image width, 3) uint8
+    """
+    target_height, target_width = preprocess.resize or preprocess.image_size
+    height, width = picture.shape[:2]
+    scale = max(target_height / height, target_width / width)
+    # The side that decides comes out exactly; the other is rounded half up and covers the target.
+    new_height = max(target_height, int(height * scale + 0.5))
+    new_width = max(target_width, int(width * scale + 0.5))
+    if (new_height, new_width) != (height, width):
+        planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
+        planes = F.interpolate(
+            planes,
+            (new_height, new_width),
+            mode=preprocess.interpolation,
+            align_corners=False,
+            antialias=True,
+        )
+        rounded = planes.round_().clamp_(0, 255).to(torch.uint8)
+        picture = rounded[0].permute(1, 2, 0).numpy()
+    top = (new_height - preprocess.image_size[0]) // 2
+    left = (new_width - preprocess.image_size[1]) // 2
+    bottom, right = top + preprocess.image_size[0], left + preprocess.image_size[1]
+    return np.ascontiguousarray(picture[top:bottom, left:right])
+
+
+def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
+    """Bytes to the model's input.
+
+    Args:
+        pixels: uint8, or floats on the same scale of 0 to 255 (after augmentation).
+        preprocess: mean and std.
+
+    Shape:
+        (batch, height, width, 3) -> (batch, 3, height, width), float32
+    """
+    mean = torch.tensor(preprocess.mean, device=pixels.device) * 255.0
+    std = torch.tensor(preprocess.std, device=pixels.device) * 255.0
+    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2).contiguous()

@@ -1,0 +1,101 @@
+"""Which picture is for training, which for choosing, which for testing.
+
+Splits that the folder or table names are kept. Otherwise pictures are divided by class shares,
+seeded, so that groups and exact duplicates never stand on two sides.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from vitreous.core.rng import numpy_stream
+from vitreous.errors import DataError
+
+VALID_SHARE = 0.2
+
+
+def assign_splits(
+    labels: Sequence[str],
+    named_splits: Sequence[str | None],
+    groups: Sequence[str | None],
+    fingerprints: Sequence[str],
+    seed: int,
+) -> list[str]:
+    """Give every picture its split.
+
+    Pictures without a named split become training or validation pictures: a fifth of each class,
+    or as near to it as whole groups allow, goes to validation. Where validation pictures are
+    named, all pictures without a split are for training; where only training (and test) pictures
+    are named, validation is taken out of training.
+
+    Args:
+        labels: class of each picture.
+        named_splits: what the folder or table says, or ``None``.
+        groups: name of the group of each picture, or ``None``.
+        fingerprints: equal for pictures with equal pixels.
+        seed: of the division.
+
+    Raises:
+        DataError: where a class has too few pictures, or too few groups, for both sides.
+    """
+    splits = [split or "train" for split in named_splits]
+    if "valid" in splits:
+        return splits
+    linked = _linked_groups(groups, fingerprints)
+    elsewhere = {link for link, split in zip(linked, splits, strict=True) if split != "train"}
+    members: dict[int, list[int]] = {}
+    for index, link in enumerate(linked):
+        if splits[index] == "train" and link not in elsewhere:
+            members.setdefault(link, []).append(index)
+    for index in _choose(members, labels, seed):
+        splits[index] = "valid"
+    return splits
+
+
+def _choose(members: dict[int, list[int]], labels: Sequence[str], seed: int) -> list[int]:
+    """The pictures to hold back: whole groups, in random order, while no class gets too many."""
+    contents = {link: Counter(labels[i] for i in group) for link, group in members.items()}
+    totals = sum(contents.values(), Counter[str]())
+    wanted = {label: max(1, round(count * VALID_SHARE)) for label, count in totals.items()}
+    taken: Counter[str] = Counter()
+    chosen: list[int] = []
+    order = sorted(members)
+    numpy_stream(seed, "split").shuffle(order)
+    for link in order:
+        content = contents[link]
+        if all(taken[label] + count <= wanted[label] for label, count in content.items()):
+            chosen += members.pop(link)
+            taken += content
+    # Classes of which every group was too large: the smallest that leaves something to learn from.
+    for link in sorted(members, key=lambda link: len(members[link])):
+        content = contents[link]
+        lacking = any(taken[label] == 0 for label in content)
+        if lacking and all(
+            taken[label] + count < totals[label] for label, count in content.items()
+        ):
+            chosen += members[link]
+            taken += content
+    if all(taken[label] for label in totals):
+        return chosen
+    short = next(label for label in totals if not taken[label])
+    raise DataError(
+        f"class '{short}' has {totals[short]} picture(s) that can't be divided: it takes at least "
+        "2 that are neither identical nor of one group, one to learn from and one to check with"
+    )
+
+
+def _linked_groups(groups: Sequence[str | None], fingerprints: Sequence[str]) -> list[int]:
+    """One number for all pictures joined by a shared group or by equal pixels, transitively."""
+    parent = list(range(len(groups)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, (group, fingerprint) in enumerate(zip(groups, fingerprints, strict=True)):
+        keys = [("pixels", fingerprint)] + ([("group", group)] if group else [])
+        for key in keys:
+            parent[root(index)] = root(first.setdefault(key, index))
+    return [root(index) for index in range(len(groups))]

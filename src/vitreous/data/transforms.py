@@ -1,0 +1,121 @@
+"""Augmentation of whole batches, on the device that trains.
+
+All changes of geometry (flip, shift, scale, rotation, shear) are one affine map per picture and
+one resampling; all changes of colour are one pass. Random numbers are drawn on the CPU from the
+generator given, so that every device sees the same augmentations.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitreous.data.config import AugmentConfig
+
+
+def augment(
+    images: Tensor, config: AugmentConfig, generator: torch.Generator, plain: bool = False
+) -> Tensor:
+    """Change a batch at random, each picture on its own.
+
+    Args:
+        images: normalised pictures.
+        config: chances and strengths.
+        generator: CPU generator of all draws.
+        plain: leave erasing out (towards the end of training).
+
+    Shape:
+        (batch, channels, height, width) -> the same
+    """
+    images = _affine(images, config, generator)
+    images = _color(images, config, generator)
+    return images if plain else _erase(images, config, generator)
+
+
+def _uniform(count: int, limit: float, generator: torch.Generator) -> Tensor:
+    return (torch.rand(count, generator=generator) * 2 - 1) * limit
+
+
+def _chosen(count: int, chance: float, generator: torch.Generator) -> Tensor:
+    return (torch.rand(count, generator=generator) < chance).float()
+
+
+def _affine(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    count = len(images)
+    flip = 1 - 2 * _chosen(count, config.flip, generator)
+    use = _chosen(count, config.affine_chance, generator)
+    angle = _uniform(count, math.radians(config.rotate_degrees), generator) * use
+    shear = torch.tan(_uniform(count, math.radians(config.shear_degrees), generator) * use)
+    scale = torch.exp(_uniform(count, math.log1p(config.scale), generator) * use)
+    aspect = torch.exp(_uniform(count, math.log1p(config.aspect) / 2, generator) * use)
+    shift_x = _uniform(count, 2 * config.shift, generator) * use
+    shift_y = _uniform(count, 2 * config.shift, generator) * use
+    if config.affine_chance == 0.0:
+        # A flip alone moves whole pixels: no resampling, no blur.
+        return torch.where(flip.to(images)[:, None, None, None] < 0, images.flip(-1), images)
+    # From output to input coordinates in [-1, 1]: flip, then shear, then rotate and scale.
+    # On pictures that aren't square a rotation has to be made in pixels, hence the ratio.
+    ratio = images.shape[-2] / images.shape[-1]
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    xx, xy = cos * scale * aspect, (cos * shear - sin) * scale * aspect
+    yx, yy = sin * scale / aspect, (sin * shear + cos) * scale / aspect
+    top = torch.stack([xx * flip, xy * ratio, shift_x], dim=1)
+    bottom = torch.stack([yx * flip / ratio, yy, shift_y], dim=1)
+    theta = torch.stack([top, bottom], dim=1).to(images)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+
+
+def _color(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Contrast and saturation about the picture's own means, then brightness."""
+    count = len(images)
+    use = _chosen(count, config.color_chance, generator)
+    contrast = 1 + _uniform(count, config.contrast, generator) * use
+    saturation = 1 + _uniform(count, config.saturation, generator) * use
+    brightness = _uniform(count, config.brightness, generator) * use
+    if config.color_chance == 0.0:
+        return images
+    contrast, saturation, brightness = (
+        factor.to(images)[:, None, None, None] for factor in (contrast, saturation, brightness)
+    )
+    grey = images.mean(1, keepdim=True)
+    mean = grey.mean((2, 3), keepdim=True)
+    # contrast * (saturation * (x - grey) + grey - mean) + mean + brightness, gathered by factor
+    factor = contrast * saturation
+    return torch.addcmul(
+        (contrast - factor) * grey + (1 - contrast) * mean + brightness, images, factor
+    )
+
+
+def _erase(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+    """Noise in a random rectangle of 2 % to 20 % of the area (Zhong et al. 2020)."""
+    count, _, height, width = images.shape
+    use = _chosen(count, config.erase_chance, generator)
+    area = 0.02 + 0.18 * torch.rand(count, generator=generator)
+    ratio = torch.exp(_uniform(count, math.log(3.0), generator))
+    rectangle = _rectangle_masks(
+        torch.sqrt(area * ratio) * use, torch.sqrt(area / ratio) * use, height, width, generator
+    )
+    if config.erase_chance == 0.0:
+        return images
+    noise = torch.randn(images.shape, generator=generator)
+    return torch.where(rectangle.to(images.device)[:, None], noise.to(images), images)
+
+
+def _rectangle_masks(
+    heights: Tensor, widths: Tensor, rows: int, columns: int, generator: torch.Generator
+) -> Tensor:
+    """True inside one rectangle per picture; sizes are shares of the sides, places are random.
+
+    Shape:
+        (batch,), (batch,) -> (batch, rows, columns)
+    """
+    tall = (heights.clamp(max=1.0) * rows).round()
+    wide = (widths.clamp(max=1.0) * columns).round()
+    top = (torch.rand(len(tall), generator=generator) * (rows - tall + 1)).floor()
+    left = (torch.rand(len(wide), generator=generator) * (columns - wide + 1)).floor()
+    y, x = torch.arange(rows), torch.arange(columns)
+    inside_y = (y >= top[:, None]) & (y < (top + tall)[:, None])
+    inside_x = (x >= left[:, None]) & (x < (left + wide)[:, None])
+    return inside_y[:, :, None] & inside_x[:, None, :]

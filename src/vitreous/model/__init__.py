@@ -1,0 +1,1 @@
+"""The Vision Transformer: one configuration, one model, its presets and its size in numbers."""

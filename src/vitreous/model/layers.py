@@ -1,0 +1,148 @@
+"""The parts of a transformer block, under timm's names so that state dicts carry over.
+
+Nothing here knows about pictures; patches are in `patches`, the whole model in `vit`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitreous.model.config import Activation, ModelConfig
+
+
+def quick_gelu(x: Tensor) -> Tensor:
+    """Compute x * sigmoid(1.702 x), the approximation that CLIP was trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+def gelu_tanh(x: Tensor) -> Tensor:
+    """GELU in its tanh form (Hendrycks and Gimpel 2016, section 2)."""
+    return F.gelu(x, approximate="tanh")
+
+
+ACTIVATIONS = {
+    "gelu": F.gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": quick_gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention (Vaswani et al. 2017, section 3.2).
+
+    `head_dim` is free: the heads together may be wider or narrower than a token, as in the
+    lecture, where each of the heads is as wide as the token itself.
+
+    Shape:
+        (batch, tokens, embed) -> (batch, tokens, embed)
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.num_heads = config.num_heads
+        width = config.attention_dim
+        head_dim = width // config.num_heads
+        self.qkv = nn.Linear(config.embed_dim, 3 * width, bias=config.qkv_bias)
+        eps = config.norm_eps
+        self.q_norm = nn.LayerNorm(head_dim, eps) if config.qk_norm else nn.Identity()
+        self.k_norm = nn.LayerNorm(head_dim, eps) if config.qk_norm else nn.Identity()
+        self.proj = nn.Linear(width, config.embed_dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.attention_dropout = config.attention_dropout
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, tokens, _ = x.shape
+        qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (batch, heads, tokens, head_dim)
+        dropout = self.attention_dropout if self.training else 0.0
+        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, dropout_p=dropout)
+        x = x.transpose(1, 2).reshape(batch, tokens, -1)
+        return self.dropout(self.proj(x))
+
+
+class Mlp(nn.Module):
+    """Two dense layers with an activation between them, and behind them for the lecture.
+
+    Shape:
+        (..., embed) -> (..., embed)
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden: int,
+        activation: Activation,
+        dropout: float = 0.0,
+        output_activation: bool = False,
+    ) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+        self.act = ACTIVATIONS[activation]
+        self.output_activation = output_activation
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.dropout(self.act(self.fc1(x)))
+        x = self.fc2(x)
+        return self.dropout(self.act(x) if self.output_activation else x)
+
+
+class LayerScale(nn.Module):
+    """A learned factor for each channel of a residual branch (Touvron et al. 2021, section 2)."""
+
+    def __init__(self, width: int, init: float) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((width,), init))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
+class DropPath(nn.Module):
+    """Leaves a residual branch out for some pictures of a batch (Huang et al. 2016).
+
+    The branches that stay are scaled up, so that the expectation is the same as at inference.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.rate == 0.0:
+            return x
+        keep = 1.0 - self.rate
+        mask = torch.empty((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype, device=x.device)
+        return x * mask.bernoulli_(keep).div_(keep)
+
+
+class Block(nn.Module):
+    """One pre-norm transformer block (Dosovitskiy et al. 2021, equations 2 and 3).
+
+    Shape:
+        (batch, tokens, embed) -> (batch, tokens, embed)
+    """
+
+    def __init__(self, config: ModelConfig, drop_path_rate: float) -> None:
+        super().__init__()
+        width, eps, scale = config.embed_dim, config.norm_eps, config.layer_scale_init
+        self.norm1 = nn.LayerNorm(width, eps)
+        self.attn = Attention(config)
+        self.ls1 = nn.Identity() if scale is None else LayerScale(width, scale)
+        self.norm2 = nn.LayerNorm(width, eps)
+        self.mlp = Mlp(
+            width,
+            config.mlp_hidden_dim,
+            config.activation,
+            config.dropout,
+            config.mlp_output_activation,
+        )
+        self.ls2 = nn.Identity() if scale is None else LayerScale(width, scale)
+        self.drop_path = DropPath(drop_path_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
+        return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))

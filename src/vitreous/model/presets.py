@@ -1,0 +1,89 @@
+"""Named architectures: the published sizes in the papers' notation, small ones, the lecture's.
+
+"S/16" is the S width and depth with 16 px patches. Each published one means 224 px and 1000
+classes, as in its paper; ``preset("S/16", image_size=(96, 96), num_classes=3)`` changes that.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from vitreous.core.config import did_you_mean
+from vitreous.errors import ConfigError
+from vitreous.model.config import ModelConfig
+
+# Width, depth, heads: Dosovitskiy et al. 2021, table 1; Ti and S from Touvron et al. 2021.
+_PUBLISHED = {
+    "Ti": (192, 12, 3),
+    "S": (384, 12, 6),
+    "B": (768, 12, 12),
+    "L": (1024, 24, 16),
+    "H": (1280, 32, 16),
+}
+
+# Small pictures need small patches; width and depth as measured in docs/experiments/LOG.md.
+_COMPACT = ModelConfig(
+    image_size=(48, 48),
+    patch_size=(8, 8),
+    num_classes=3,
+    embed_dim=256,
+    depth=7,
+    num_heads=4,
+    class_token=False,
+    pool="seq",
+    stem=(64, 128, 256),
+    drop_path_rate=0.1,
+)
+
+_LECTURE = ModelConfig(
+    image_size=(256, 256),
+    patch_size=(16, 16),
+    num_classes=3,
+    embed_dim=768,
+    depth=4,
+    num_heads=8,
+    head_dim=768,
+    mlp_dim=768,
+    class_token=False,
+    pool="flatten",
+    head_hidden=(1024, 1024),
+    mlp_output_activation=True,
+    final_norm=False,
+    norm_eps=1e-3,
+)
+
+
+def _presets() -> dict[str, ModelConfig]:
+    named = {
+        f"{size}/{patch}": ModelConfig(
+            patch_size=(patch, patch), embed_dim=width, depth=depth, num_heads=heads
+        )
+        for size, (width, depth, heads) in _PUBLISHED.items()
+        for patch in (14, 16, 32)
+    }
+    named["compact-32"] = replace(_COMPACT, image_size=(32, 32), patch_size=(4, 4))
+    named["compact-48"] = _COMPACT
+    named["compact-64"] = replace(_COMPACT, image_size=(64, 64))
+    named["compact-96"] = replace(
+        _COMPACT, image_size=(96, 96), patch_size=(16, 16), stem=(32, 64, 128, 256)
+    )
+    named["lecture"] = _LECTURE
+    named["lecture-small"] = replace(_LECTURE, depth=2, num_heads=4, head_hidden=(128, 128))
+    return named
+
+
+PRESETS = _presets()
+
+
+def preset(name: str, **changes: Any) -> ModelConfig:
+    """The configuration called `name`, with `changes` to single fields.
+
+    Raises:
+        ConfigError: for an unknown name, with the nearest known one.
+
+    Example:
+        >>> preset("Ti/16", num_classes=3).embed_dim
+        192
+    """
+    if name not in PRESETS:
+        raise ConfigError(f"unknown preset '{name}': {did_you_mean(name, PRESETS)}")
+    return replace(PRESETS[name], **changes)

@@ -1,0 +1,217 @@
+"""The Vision Transformer, whole: patches, tokens, blocks, pooling, head.
+
+Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words", with the variations that `ModelConfig`
+names. State-dict keys are timm's.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from vitreous.errors import ConfigError
+from vitreous.model.config import ModelConfig, grid_of
+from vitreous.model.layers import ACTIVATIONS, Block, Mlp
+from vitreous.model.patches import ConvStem, PatchEmbed
+from vitreous.model.positions import resize_positions, sincos2d
+
+
+class ViT(nn.Module):
+    """A Vision Transformer classifier.
+
+    Shape:
+        (batch, channels, height, width), normalised -> logits (batch, classes)
+
+    Example:
+        >>> import torch
+        >>> from vitreous.model.presets import preset
+        >>> model = ViT(preset("Ti/16"))
+        >>> model(torch.zeros(2, 3, 224, 224)).shape
+        torch.Size([2, 1000])
+    """
+
+    pos_embed: Tensor | None
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.embed_dim
+        self.patch_embed = ConvStem(config) if config.stem else PatchEmbed(config)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width)) if config.class_token else None
+        registers = config.num_register_tokens
+        self.reg_token = nn.Parameter(torch.zeros(1, registers, width)) if registers else None
+        if config.pos_embed == "learned":
+            positions = config.num_patches + int(config.class_token)
+            self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
+        else:
+            self.pos_embed = None
+        self.pos_drop = nn.Dropout(config.dropout)
+        last = max(config.depth - 1, 1)
+        self.blocks = nn.ModuleList(
+            Block(config, config.drop_path_rate * index / last) for index in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(width, config.norm_eps) if config.final_norm else nn.Identity()
+        self.attn_pool = _pooling_module(config)
+        flat = config.num_patches if config.pool == "flatten" else 1
+        self.head_mlp = nn.ModuleList()
+        features = flat * width
+        for hidden in config.head_hidden:
+            self.head_mlp.append(nn.Linear(features, hidden))
+            features = hidden
+        self.act = ACTIVATIONS[config.activation]
+        self.head = nn.Linear(features, config.num_classes)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Draw all weights anew, as the paper's own code does.
+
+        Dense layers Xavier-uniform with zero biases, the classifier zero. A fixed standard
+        deviation of 0.02, usual for wide models, leaves the branches of a narrow one so faint
+        that it starts far slower (docs/experiments/LOG.md). Convolutions keep PyTorch's fan-in
+        initialisation, which for the patch projection is much the same.
+        """
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear):
+                fan_out, fan_in = module.weight.shape
+                if name.endswith("qkv"):
+                    fan_out //= 3  # three matrices in one
+                bound = (6.0 / (fan_in + fan_out)) ** 0.5
+                nn.init.uniform_(module.weight, -bound, bound)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.zeros_(self.head.weight)
+        for token, std in ((self.cls_token, 1e-6), (self.reg_token, 1e-6), (self.pos_embed, 0.02)):
+            if token is not None:
+                nn.init.trunc_normal_(token, std=std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.forward_head(self.forward_tokens(images))
+
+    def forward_tokens(self, images: Tensor) -> Tensor:
+        """All tokens after the last block and norm: class token, registers, patches.
+
+        Shape:
+            (batch, channels, height, width) -> (batch, tokens, embed)
+
+        Raises:
+            ConfigError: where patches don't fill the picture, or its size isn't the configured
+                one and the head is "flatten".
+        """
+        image_size = (images.shape[-2], images.shape[-1])
+        if self.config.pool == "flatten" and image_size != self.config.image_size:
+            raise ConfigError(
+                f"pictures are {image_size[0]}x{image_size[1]} px, but a 'flatten' head only fits "
+                f"{self.config.image_size[0]}x{self.config.image_size[1]} px"
+            )
+        x = self.patch_embed(images)
+        x = self.pos_drop(self._add_prefix_and_positions(x, image_size))
+        x = self._drop_patches(x)
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+    def forward_head(self, tokens: Tensor) -> Tensor:
+        """Pool the tokens and classify.
+
+        Shape:
+            (batch, tokens, embed) -> (batch, classes)
+        """
+        x = self.pool(tokens)
+        for layer in self.head_mlp:
+            x = self.act(layer(x))
+        return self.head(x)
+
+    def pool(self, tokens: Tensor) -> Tensor:
+        """What the head sees of the tokens: see `ModelConfig.pool`.
+
+        Shape:
+            (batch, tokens, embed) -> (batch, features)
+        """
+        if self.config.pool == "cls":
+            return tokens[:, 0]
+        patches = tokens[:, self.num_prefix_tokens :]
+        if self.attn_pool is not None:
+            return self.attn_pool(patches)
+        return patches.mean(1) if self.config.pool == "mean" else patches.flatten(1)
+
+    @property
+    def num_prefix_tokens(self) -> int:
+        """Class and register tokens."""
+        return int(self.config.class_token) + self.config.num_register_tokens
+
+    def _add_prefix_and_positions(self, x: Tensor, image_size: tuple[int, int]) -> Tensor:
+        grid = grid_of(image_size, self.config.patch_size)
+        prefix = []
+        if self.config.pos_embed == "sincos2d":
+            # Cheap to compute and free of state, so it fits any picture size.
+            x = x + sincos2d(grid, x.shape[-1]).to(x)
+        elif self.pos_embed is not None:
+            cls_position = self.pos_embed[:, : int(self.config.class_token)]
+            patch_positions = self.pos_embed[:, int(self.config.class_token) :]
+            x = x + resize_positions(patch_positions, self.config.grid_size, grid)
+            if self.cls_token is not None:
+                prefix.append(self.cls_token + cls_position)
+        if self.cls_token is not None and not prefix:
+            prefix.append(self.cls_token)
+        if self.reg_token is not None:
+            prefix.append(self.reg_token)
+        return torch.cat([token.expand(len(x), -1, -1) for token in prefix] + [x], dim=1)
+
+    def _drop_patches(self, x: Tensor) -> Tensor:
+        """Keep a random share of the patch tokens of each picture, in training only."""
+        if not self.training or self.config.patch_dropout == 0.0:
+            return x
+        prefix, patches = x.split([self.num_prefix_tokens, x.shape[1] - self.num_prefix_tokens], 1)
+        kept = max(1, round(patches.shape[1] * (1 - self.config.patch_dropout)))
+        order = torch.rand(patches.shape[:2], device=x.device).argsort(1)[:, :kept]
+        chosen = patches.gather(1, order[..., None].expand(-1, -1, patches.shape[-1]))
+        return torch.cat([prefix, chosen], dim=1)
+
+
+class SequencePool(nn.Module):
+    """Mean of the tokens weighted by a learned softmax score (Hassani et al. 2021, section 3.2).
+
+    Shape:
+        (batch, tokens, embed) -> (batch, embed)
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.score = nn.Linear(width, 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        weights = self.score(tokens).softmax(dim=1)
+        return (weights * tokens).sum(dim=1)
+
+
+class AttentionPool(nn.Module):
+    """A learned query attends to the tokens, then an MLP (Zhai et al. 2022, section 2.3).
+
+    Shape:
+        (batch, tokens, embed) -> (batch, embed)
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.embed_dim
+        self.num_heads = config.num_heads
+        self.latent = nn.Parameter(torch.zeros(1, 1, width))
+        self.q = nn.Linear(width, config.attention_dim)
+        self.kv = nn.Linear(width, 2 * config.attention_dim)
+        self.proj = nn.Linear(config.attention_dim, width)
+        self.norm = nn.LayerNorm(width, config.norm_eps)
+        self.mlp = Mlp(width, config.mlp_hidden_dim, config.activation)
+        nn.init.trunc_normal_(self.latent, std=width**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, count, _ = tokens.shape
+        q = self.q(self.latent.expand(batch, -1, -1)).view(batch, 1, self.num_heads, -1)
+        k, v = self.kv(tokens).view(batch, count, 2, self.num_heads, -1).unbind(2)
+        x = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        x = self.proj(x.transpose(1, 2).reshape(batch, 1, -1))
+        return (x + self.mlp(self.norm(x)))[:, 0]
+
+
+def _pooling_module(config: ModelConfig) -> nn.Module | None:
+    if config.pool == "seq":
+        return SequencePool(config.embed_dim)
+    return AttentionPool(config) if config.pool == "map" else None

@@ -1,0 +1,1 @@
+"""Functions that choose every setting of a run from a few facts about the pictures."""

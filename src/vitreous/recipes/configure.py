@@ -1,0 +1,88 @@
+"""From what a person said, and what the pictures are, to every setting of a run."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from vitreous.core.config import from_mapping, load_toml, merge, to_mapping
+from vitreous.data.dataset import typical_side
+from vitreous.data.folder import Listing
+from vitreous.errors import ConfigError
+from vitreous.model.presets import preset
+from vitreous.recipes.facts import Facts
+from vitreous.recipes.scratch import scratch
+from vitreous.train.config import RunConfig
+
+
+def configure(
+    source: Path,
+    listing: Listing,
+    *,
+    model: str | None = None,
+    image_size: int | None = None,
+    config_file: Path | None = None,
+    changes: Mapping[str, Any] | None = None,
+) -> RunConfig:
+    """Let the recipe choose, then apply what the person named: file first, single changes last.
+
+    Args:
+        source: the folder or table.
+        listing: what is in it.
+        model: a preset's name instead of the recipe's choice.
+        image_size: side in pixels instead of the recipe's choice.
+        config_file: TOML with all or some settings.
+        changes: nested settings.
+
+    Raises:
+        ConfigError: for a wrong name or value.
+    """
+    trainable = [sample for sample in listing.samples if sample.split in (None, "train")]
+    facts = Facts(
+        source=str(source),
+        num_pictures=len(trainable),
+        num_classes=len(listing.classes),
+        typical_side=image_size or typical_side(listing),
+    )
+    config = scratch(facts)
+    if model or image_size:
+        config = _with_model(config, model, image_size)
+    wanted = merge(load_toml(config_file) if config_file else {}, changes or {})
+    # The pictures decide these two, also where a run's whole file is given for other pictures.
+    wanted = merge(wanted, {"data": {"source": facts.source}})
+    wanted = merge(wanted, {"model": {"num_classes": facts.num_classes}})
+    train = wanted.get("train", {})
+    if "epochs" in train and "budget_s" not in train:
+        wanted = merge(wanted, {"train": {"budget_s": None}})
+    return from_mapping(RunConfig, merge(to_mapping(config), wanted))
+
+
+def _with_model(config: RunConfig, name: str | None, image_size: int | None) -> RunConfig:
+    model = config.model
+    if name:
+        model = preset(name, num_classes=model.num_classes)
+    if image_size:
+        model = replace(model, image_size=(image_size, image_size))
+    preprocess = replace(config.preprocess, image_size=model.image_size)
+    return replace(config, model=model, preprocess=preprocess)
+
+
+def parse_budget(text: str) -> float:
+    """Seconds of "90s", "20m" or "1.5h"; a bare number counts minutes.
+
+    Raises:
+        ConfigError: for anything else, or nothing above 0.
+
+    Example:
+        >>> parse_budget("20m")
+        1200.0
+    """
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "m")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise ConfigError(f"budget '{text}' is not a time: write 90s, 20m or 1.5h")
+    return seconds

@@ -1,0 +1,93 @@
+"""From a finished run to what its report shows."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+
+from vitreous.core.config import dump_toml
+from vitreous.core.rng import numpy_stream, torch_stream
+from vitreous.core.run import RunFolder, versions
+from vitreous.data.loader import PictureSet, TrainingOrder
+from vitreous.data.mixing import mix
+from vitreous.data.preprocess import normalise
+from vitreous.data.transforms import augment
+from vitreous.evaluate.metrics import Evaluation
+from vitreous.report.page import Mistake, Report
+from vitreous.train.config import RunConfig
+from vitreous.train.logbook import read_logbook
+
+MISTAKES = 24
+AUGMENTED = 24
+
+
+def report_of_run(
+    run: RunFolder,
+    config: RunConfig,
+    sets: Mapping[str, PictureSet],
+    split: str,
+    evaluation: Evaluation,
+    probabilities: np.ndarray,
+    facts: Mapping[str, str],
+    warnings: Sequence[str],
+) -> Report:
+    """Gather a run's files and figures.
+
+    Args:
+        run: the folder.
+        config: every setting.
+        sets: pictures by split.
+        split: the one evaluated.
+        evaluation: its score.
+        probabilities: (pictures, classes) of that split.
+        facts: label and text of what else to tell.
+        warnings: lines to show.
+    """
+    return Report(
+        name=run.path.name,
+        evaluation=evaluation,
+        evaluated_on=split,
+        chose_checkpoint=split == "valid",
+        history=read_logbook(run.metrics),
+        mistakes=confident_mistakes(sets[split], probabilities, evaluation.classes),
+        augmented=augmented_sample(sets["train"], config),
+        warnings=warnings,
+        facts=facts,
+        config=dump_toml(config),
+        versions=versions(),
+        reproduce=f"vitreous train {config.data.source} --config config.toml --out NEW_FOLDER",
+    )
+
+
+def confident_mistakes(
+    pictures: PictureSet, probabilities: np.ndarray, classes: Sequence[str]
+) -> list[Mistake]:
+    """The wrong answers with the highest probability."""
+    answers = probabilities.argmax(1)
+    sure = probabilities.max(1)
+    wrong = np.flatnonzero(answers != pictures.labels.numpy())
+    worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
+    return [
+        Mistake(
+            picture=np.asarray(pictures.pixels[pictures.rows[at]]),
+            file="/".join(pictures.paths[at].parts[-2:]),
+            truth=classes[int(pictures.labels[at])],
+            answer=classes[int(answers[at])],
+            probability=float(sure[at]),
+        )
+        for at in worst
+    ]
+
+
+def augmented_sample(pictures: PictureSet, config: RunConfig) -> list[np.ndarray]:
+    """The first pictures of the run as its first step saw them: uint8 (height, width, 3) each."""
+    seed = config.train.seed
+    order = TrainingOrder(len(pictures), config.train.batch_size, seed)
+    pixels, labels = pictures.batch(order.step(0))
+    images = normalise(pixels, config.preprocess)
+    images = augment(images, config.augment, torch_stream(seed, "augment", 0))
+    one_hot = torch.nn.functional.one_hot(labels, config.model.num_classes).float()
+    images, _ = mix(images, one_hot, config.augment, numpy_stream(seed, "mix", 0))
+    mean, std = torch.tensor(config.preprocess.mean), torch.tensor(config.preprocess.std)
+    back = (images[:AUGMENTED].permute(0, 2, 3, 1) * std + mean) * 255
+    return list(back.round().clamp(0, 255).to(torch.uint8).numpy())

@@ -1,0 +1,133 @@
+"""The whole state of a run in one file, and the newest one back.
+
+Random numbers and the place in the data are functions of the step (see `core.rng` and
+`data.loader`), so weights, their average, the optimiser's moments and a few numbers are all there
+is. One file, renamed into place, is either there or not.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitreous.core.files import read_tensors, write_tensors
+from vitreous.errors import RunError
+from vitreous.model.vit import ViT
+from vitreous.train.ema import Ema
+
+KEPT = 2
+
+
+@dataclass(frozen=True)
+class Best:
+    """The validation that decided which weights are the best so far."""
+
+    step: int
+    balanced_accuracy: float
+    loss: float
+
+    def beats(self, other: "Best | None") -> bool:
+        """Higher balanced accuracy wins, then lower loss; the earlier keeps a tie."""
+        if other is None:
+            return True
+        mine, theirs = (self.balanced_accuracy, -self.loss), (other.balanced_accuracy, -other.loss)
+        return mine > theirs
+
+
+@dataclass
+class TrainState:
+    """Everything that changes during training.
+
+    Args:
+        model: being trained.
+        ema: its moving average.
+        optimizer: with its moments.
+        step: training steps done.
+        best: the best validation so far.
+        metrics_bytes: length of `metrics.jsonl` that belongs to this state.
+        elapsed_s: seconds worked so far, over all sittings.
+    """
+
+    model: ViT
+    ema: Ema
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    best: Best | None = None
+    metrics_bytes: int = 0
+    elapsed_s: float = 0.0
+
+
+def save_checkpoint(folder: Path, state: TrainState) -> None:
+    """Write the state as ``step-<number>.safetensors`` and keep the newest `KEPT`."""
+    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
+    tensors |= {f"ema.{name}": value for name, value in state.ema.model.state_dict().items()}
+    tensors |= _optimizer_tensors(state)
+    metadata: dict[str, Any] = {
+        "step": state.step,
+        "best": asdict(state.best) if state.best else None,
+        "metrics_bytes": state.metrics_bytes,
+        "elapsed_s": state.elapsed_s,
+    }
+    write_tensors(folder / f"step-{state.step:09}.safetensors", tensors, metadata)
+    for old in _all_checkpoints(folder)[:-KEPT]:
+        old.unlink(missing_ok=True)
+
+
+def load_newest_checkpoint(folder: Path, state: TrainState) -> bool:
+    """Fill `state` from the newest whole checkpoint.
+
+    Returns:
+        False where there is none yet.
+
+    Raises:
+        RunError: where there are some but none fits this model.
+    """
+    problem: RunError | None = None
+    for path in reversed(_all_checkpoints(folder)):
+        try:
+            tensors, metadata = read_tensors(path)
+        except RunError as error:
+            problem = error
+            continue
+        _restore(state, tensors, path)
+        state.step = metadata["step"]
+        state.best = Best(**metadata["best"]) if metadata["best"] else None
+        state.metrics_bytes = metadata["metrics_bytes"]
+        state.elapsed_s = metadata["elapsed_s"]
+        return True
+    if problem:
+        raise problem
+    return False
+
+
+def _all_checkpoints(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*.safetensors"))
+
+
+def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
+    tensors = {}
+    for name, parameter in state.model.named_parameters():
+        for key, value in state.optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{name}.{key}"] = value
+    return tensors
+
+
+def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        parts[part][rest] = value
+    try:
+        state.model.load_state_dict(parts["model"])
+        state.ema.model.load_state_dict(parts["ema"])
+    except RuntimeError as error:
+        raise RunError(f"{path} does not fit this run's model: {error}") from None
+    by_name = dict(state.model.named_parameters())
+    for name, value in parts["optimizer"].items():
+        parameter_name, _, key = name.rpartition(".")
+        parameter = by_name[parameter_name]
+        # AdamW keeps its step count on the CPU unless fused on a GPU; it moves it itself.
+        device = "cpu" if key == "step" and parameter.device.type == "mps" else parameter.device
+        state.optimizer.state[parameter][key] = value.to(device)

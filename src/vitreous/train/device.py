@@ -1,0 +1,56 @@
+"""Where and in which precision a run computes."""
+
+import platform
+
+import torch
+
+from vitreous.errors import ConfigError
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device that a configuration's word means on this machine.
+
+    Raises:
+        ConfigError: where this machine doesn't have it.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if wanted == "auto":
+        wanted = next(name for name, there in present.items() if there)
+    if not present.get(wanted, False):
+        there = ", ".join(name for name, is_there in present.items() if is_there)
+        raise ConfigError(f"device '{wanted}' is not available here: this machine has {there}")
+    return torch.device(wanted)
+
+
+def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """The type for matrix products and convolutions of the training step.
+
+    "auto" is bfloat16 only where the hardware multiplies it natively: emulated, it is slower than
+    float32 and less exact.
+    """
+    if wanted == "auto":
+        return torch.bfloat16 if _native_bfloat16(device) else torch.float32
+    return {"bfloat16": torch.bfloat16, "float32": torch.float32}[wanted]
+
+
+def _native_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "mps":
+        return False
+    # Reported by PyTorch 2.11 and newer; older ones train in float32.
+    read = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities = read()
+    return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words, for reports."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    name = platform.processor() or platform.machine()
+    return f"{device.type} {name}, {torch.get_num_threads()} threads"

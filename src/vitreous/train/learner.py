@@ -1,0 +1,118 @@
+"""What one training step does."""
+
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitreous.core.rng import derive_seed, numpy_stream, torch_stream
+from vitreous.data.loader import PictureSet, TrainingOrder
+from vitreous.data.mixing import mix, soft_targets
+from vitreous.data.preprocess import normalise
+from vitreous.data.transforms import augment
+from vitreous.model.vit import ViT
+from vitreous.train.checkpoint import TrainState
+from vitreous.train.config import RunConfig
+from vitreous.train.device import choose_device, choose_precision
+from vitreous.train.ema import Ema
+from vitreous.train.optim import make_optimizer
+from vitreous.train.plan import Plan, learning_rate_factor
+
+
+class Learner:
+    """A model that learns from pictures, step by step.
+
+    What a step does depends on the configuration, the state and the step's number alone: all its
+    random draws are keyed by that number.
+
+    Args:
+        config: every setting.
+        pictures: to learn from.
+        num_classes: width of the targets.
+    """
+
+    def __init__(self, config: RunConfig, pictures: PictureSet, num_classes: int) -> None:
+        self.config, self.pictures, self.num_classes = config, pictures, num_classes
+        self.device = choose_device(config.train.device)
+        self.precision = choose_precision(config.train.precision, self.device)
+        torch.manual_seed(derive_seed(config.train.seed, "weights"))
+        model = ViT(config.model).to(self.device)
+        self.state = TrainState(model, Ema(model), make_optimizer(model, config.train))
+        self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
+        self.class_weights = self._class_weights()
+
+    def learn(self, plan: Plan) -> Tensor:
+        """Take the next step of the plan.
+
+        Returns:
+            The loss before the step, a scalar that still lives on the device.
+        """
+        state, train = self.state, self.config.train
+        progress = plan.progress(state.step)
+        # Dropout and stochastic depth draw from PyTorch's own stream.
+        torch.manual_seed(derive_seed(train.seed, "dropout", state.step))
+        images, targets = self.batch(state.step, plain=self._is_plain(progress))
+        with torch.autocast(self.device.type, self.precision, self._is_mixed_precision):
+            logits = state.model.train()(images)
+        loss = F.cross_entropy(logits.float(), targets, self.class_weights)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
+        for group in state.optimizer.param_groups:
+            # The rate at the step's end: at its beginning the first one would be zero.
+            group["lr"] = self.learning_rate(plan.progress(state.step + 1))
+        state.optimizer.step()
+        state.optimizer.zero_grad()
+        state.ema.update(state.model, state.step, train.ema * plan.total_steps)
+        state.step += 1
+        return loss.detach()
+
+    def batch(self, step: int, plain: bool = False) -> tuple[Tensor, Tensor]:
+        """The augmented pictures and soft targets of a step.
+
+        Args:
+            step: counted from 0.
+            plain: without erasing and mixing, as at the end of a run.
+
+        Shape:
+            -> (batch, channels, height, width), (batch, classes)
+        """
+        seed, settings = self.config.train.seed, self.config.augment
+        pixels, labels = self.pictures.batch(self.order.step(step))
+        images = normalise(pixels.to(self.device), self.config.preprocess)
+        images = augment(images, settings, torch_stream(seed, "augment", step), plain)
+        targets = soft_targets(
+            labels.to(self.device), self.num_classes, self.config.train.label_smoothing
+        )
+        if plain:
+            return images, targets
+        return mix(images, targets, settings, numpy_stream(seed, "mix", step))
+
+    def learning_rate(self, progress: float) -> float:
+        """The rate at a share of the run."""
+        train = self.config.train
+        factor = learning_rate_factor(progress, train.warmup, train.final_learning_rate)
+        return train.learning_rate * factor
+
+    def measure_step_s(self, plan: Plan) -> float:
+        """Seconds of a step, by taking some; the learner is of no use afterwards."""
+        durations = []
+        while len(durations) < 12 and sum(durations[2:]) < 4.0:
+            started = time.perf_counter()
+            self.learn(plan).item()  # reading the value waits for the device
+            durations.append(time.perf_counter() - started)
+        # The first steps allocate memory and choose kernels.
+        return sorted(durations[2:] or durations)[len(durations[2:] or durations) // 2]
+
+    @property
+    def _is_mixed_precision(self) -> bool:
+        return self.precision != torch.float32
+
+    def _is_plain(self, progress: float) -> bool:
+        return progress >= 1.0 - self.config.augment.plain_share
+
+    def _class_weights(self) -> Tensor | None:
+        if self.config.train.class_weights == "none":
+            return None
+        counts = torch.bincount(self.pictures.labels, minlength=self.num_classes)
+        return (len(self.pictures) / (self.num_classes * counts)).to(self.device)

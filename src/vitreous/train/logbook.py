@@ -1,0 +1,66 @@
+"""`metrics.jsonl`: a line for each thing measured, without gaps or doubles after a resume."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vitreous.core.files import storage_errors
+
+
+class Logbook:
+    """Appends lines to a file; on resuming, lines behind the checkpoint are cut off first.
+
+    Args:
+        path: of the file.
+        keep_bytes: length of the part that belongs to the state resumed from.
+        tensorboard: folder for TensorBoard's files; ``None`` for none.
+    """
+
+    def __init__(self, path: Path, keep_bytes: int, tensorboard: Path | None = None) -> None:
+        with storage_errors(path):
+            self._file = path.open("ab")
+            self._file.truncate(keep_bytes)
+        self._path = path
+        self._board = _summary_writer(tensorboard) if tensorboard else None
+
+    def write(self, line: Mapping[str, Any]) -> None:
+        """Add one line, at once on disk for whoever watches the file."""
+        with storage_errors(self._path):
+            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.flush()
+        if self._board:
+            for key in line.keys() - {"kind", "step"}:
+                self._board.add_scalar(f"{line['kind']}/{key}", float(line[key]), line["step"])
+
+    @property
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._file.seek(0, 2)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board:
+            self._board.close()
+
+
+def read_logbook(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; none where the file is missing."""
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except FileNotFoundError:
+        return []
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def _summary_writer(folder: Path):
+    from vitreous.errors import ConfigError
+
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter
+    except ImportError:
+        raise ConfigError(
+            "--tensorboard needs the package: pip install 'vitreous[tensorboard]'"
+        ) from None
+    return SummaryWriter(str(folder))

@@ -1,0 +1,111 @@
+"""How many steps a run has, and the learning rate at each of them.
+
+With epochs the number is fixed and no clock matters. With a time budget the speed of this machine
+decides: it is measured once, the number of steps follows, and both are written to `plan.json`. A
+neighbour on a shared machine may change the speed later; then the rest of the plan is stretched
+or shortened, so that the schedule still ends where it should and the budget is kept. Every such
+change is written down first, so that a resumed run repeats it step by step without a clock.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """From `first_step` on, progress rises evenly from `progress` to 1 at `total_steps`."""
+
+    first_step: int
+    progress: float
+    total_steps: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a run.
+
+    Args:
+        stretches: in order of their first steps; a later one replaces the rest of the one before.
+        evaluate_every: steps between validations.
+        step_s: measured seconds of one training step; ``None`` where nothing was measured.
+        evaluation_s: measured seconds of one validation.
+    """
+
+    stretches: tuple[Stretch, ...]
+    evaluate_every: int
+    step_s: float | None = None
+    evaluation_s: float | None = None
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run."""
+        return self.stretches[-1].total_steps
+
+    def progress(self, step: int) -> float:
+        """Share of the schedule that lies behind `step`, from 0 to 1."""
+        now = next(part for part in reversed(self.stretches) if part.first_step <= step)
+        share = (step - now.first_step) / max(now.total_steps - now.first_step, 1)
+        return now.progress + (1.0 - now.progress) * min(share, 1.0)
+
+    def replanned(self, step: int, total_steps: int) -> "Plan":
+        """The same up to `step`, then evenly to the end at `total_steps`."""
+        new = Stretch(step, self.progress(step), max(total_steps, step))
+        return replace(self, stretches=(*self.stretches, new))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for `plan.json`."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Plan":
+        """What `to_json` gave."""
+        stretches = tuple(Stretch(**part) for part in values["stretches"])
+        return cls(**{**values, "stretches": stretches})
+
+
+def plan_epochs(epochs: float, steps_per_epoch: float) -> Plan:
+    """A plan for a number of passes over the pictures."""
+    total = max(1, round(epochs * steps_per_epoch))
+    # Not more than a hundred validations: with few pictures an epoch is only a step or two.
+    return Plan((Stretch(0, 0.0, total),), max(math.ceil(steps_per_epoch), total // 100, 1))
+
+
+def plan_budget(
+    seconds: float, step_s: float, evaluation_s: float, steps_per_epoch: float, max_epochs: float
+) -> Plan:
+    """A plan that fills a number of seconds.
+
+    Validation gets at most a twelfth of the time, and happens at least twenty times where an
+    epoch is long.
+
+    Args:
+        seconds: left for training and its validations.
+        step_s: measured seconds of one training step.
+        evaluation_s: measured seconds of one validation.
+        steps_per_epoch: training pictures divided by batch size.
+        max_epochs: not more than this many passes.
+    """
+    most = max(1, round(max_epochs * steps_per_epoch))
+    rough = max(1, int(seconds / step_s))
+    affordable = math.ceil(11 * evaluation_s / step_s)
+    every = max(
+        min(math.ceil(steps_per_epoch), rough // 20), affordable, min(rough, most) // 100, 1
+    )
+    total = int(seconds / (step_s + evaluation_s / every))
+    return Plan((Stretch(0, 0.0, min(max(total, 1), most)),), every, step_s, evaluation_s)
+
+
+def learning_rate_factor(progress: float, warmup: float, final: float) -> float:
+    """Linear warm-up, then half a cosine down to `final` (Loshchilov and Hutter 2017).
+
+    Args:
+        progress: 0 at the first step, 1 behind the last.
+        warmup: share of the run in which the rate rises.
+        final: share of the highest rate that is left at the end.
+    """
+    if progress < warmup:
+        return progress / warmup
+    share = (progress - warmup) / (1.0 - warmup)
+    return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * share))

@@ -1,0 +1,299 @@
+"""A training run, top to bottom.
+
+`train` is the whole story: plan, step, validate, keep the best, save. What a step does is in
+`learner`. It is handed the pictures, a way to validate and a run folder; it knows nothing of
+commands, reports or how scores are made.
+"""
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitreous.core.console import Console, Task
+from vitreous.core.files import read_json, write_json
+from vitreous.core.run import RunFolder
+from vitreous.data.loader import PictureSet
+from vitreous.errors import Interrupted, TrainingError
+from vitreous.model.vit import ViT
+from vitreous.train.checkpoint import Best, load_newest_checkpoint, save_checkpoint
+from vitreous.train.classifier import Classifier, save_classifier
+from vitreous.train.config import RunConfig
+from vitreous.train.learner import Learner
+from vitreous.train.logbook import Logbook
+from vitreous.train.plan import Plan, plan_budget, plan_epochs
+
+CHECKPOINT_INTERVAL_S = 60.0
+LINES_PER_RUN = 500
+
+
+@dataclass(frozen=True)
+class ValidScore:
+    """What a validation says: shares from 0 to 1, and the loss in nats."""
+
+    accuracy: float
+    balanced_accuracy: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class Clock:
+    """When the command began, and what has to be done before it may end.
+
+    Args:
+        started: value of `time.monotonic` at the command's start.
+        closing_validations: work behind training, counted in validations.
+        closing_s: further seconds behind training.
+    """
+
+    started: float
+    closing_validations: float = 2.0
+    closing_s: float = 6.0
+
+    def left_s(self, budget_s: float, validation_s: float) -> float:
+        """Seconds of the budget that training may still take."""
+        elapsed = time.monotonic() - self.started
+        return budget_s - elapsed - self.closing_s - self.closing_validations * validation_s
+
+
+def train(
+    config: RunConfig,
+    pictures: PictureSet,
+    classes: tuple[str, ...],
+    validate: Callable[[ViT], ValidScore],
+    run: RunFolder,
+    console: Console,
+    clock: Clock,
+    tensorboard: bool = False,
+) -> None:
+    """Train to the end of the plan, from the newest checkpoint where there is one.
+
+    Args:
+        config: every setting.
+        pictures: to learn from.
+        classes: names in output order.
+        validate: scores a model on the validation pictures.
+        run: where everything is written.
+        console: where progress is shown.
+        clock: when the command began.
+        tensorboard: write TensorBoard's files too.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with the state saved.
+        TrainingError: where the loss is no longer a number.
+    """
+    budget_s = config.train.budget_s
+    with torch.random.fork_rng(), _stop_requests() as stopped:
+        plan = _read_or_make_plan(config, pictures, len(classes), validate, run, clock)
+        learner = Learner(config, pictures, len(classes))
+        resumed = load_newest_checkpoint(run.checkpoints, learner.state)
+        diary = _Diary(learner, classes, run, tensorboard)
+        state = learner.state
+        if resumed:
+            console.info(f"going on at step {state.step} of {plan.total_steps}")
+        with console.task("training", plan.total_steps) as task:
+            while state.step < plan.total_steps:
+                loss = learner.learn(plan)
+                at_end = state.step == plan.total_steps
+                diary.note_loss(loss, plan, task)
+                if at_end or state.step % plan.evaluate_every == 0:
+                    diary.note_validation(validate, plan, task)
+                    if budget_s is not None and not resumed and not at_end:
+                        plan = _keep_budget(plan, config, diary, clock, run)
+                        at_end = state.step == plan.total_steps
+                diary.save(plan, at_once=at_end or stopped())
+                if stopped() and not at_end:
+                    raise Interrupted(
+                        f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
+                        f"Go on with: vitreous train --resume {run.path}"
+                    )
+        diary.close()
+
+
+class _Diary:
+    """Writes down what happens: metrics, best and last weights, checkpoints, progress."""
+
+    def __init__(
+        self, learner: Learner, classes: tuple[str, ...], run: RunFolder, tensorboard: bool
+    ) -> None:
+        self.learner, self.classes, self.run = learner, classes, run
+        board = run.path / "tensorboard" if tensorboard else None
+        self.logbook = Logbook(run.metrics, learner.state.metrics_bytes, board)
+        self.losses: list[Tensor] = []
+        self.score_text = ""
+        self.began = time.monotonic() - learner.state.elapsed_s
+        self.last_save = self.last_validation_end = time.monotonic()
+        self.last_validation_step = learner.state.step
+        self.step_s = self.validation_s = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds worked on this run, over all sittings."""
+        return time.monotonic() - self.began
+
+    def note_loss(self, loss: Tensor, plan: Plan, task: Task) -> None:
+        """Collect losses; now and then read them, write a line and show the progress."""
+        self.losses.append(loss)
+        every = max(1, plan.total_steps // LINES_PER_RUN)
+        if self.learner.state.step % every == 0:
+            self._write_losses(plan, task)
+
+    def _write_losses(self, plan: Plan, task: Task) -> None:
+        if not self.losses:
+            return
+        # Reading waits for the device, so it isn't done at every step.
+        mean = torch.stack(self.losses).mean().item()
+        count, self.losses = len(self.losses), []
+        state, learner = self.learner.state, self.learner
+        rate = learner.learning_rate(plan.progress(state.step))
+        if mean != mean or mean in (float("inf"), float("-inf")):
+            raise TrainingError(
+                f"the loss is not a number within the {count} steps up to step {state.step}, at "
+                f"learning rate {rate:.1e}: try --set train.learning_rate={rate / 4:.0e} or "
+                f"--set train.precision=float32; {self.run.path} keeps the last good state"
+            )
+        line = {"kind": "train", **self._where(), "loss": mean, "learning_rate": rate}
+        self.logbook.write(line)
+        since = max(time.monotonic() - self.last_validation_end, 1e-9)
+        pictures = (state.step - self.last_validation_step) * learner.config.train.batch_size
+        epoch = line["epoch"]
+        detail = f"epoch {epoch:.1f}  loss {mean:.3f}  lr {rate:.1e}  {pictures / since:.0f}/s"
+        task.update(state.step, f"{detail}{self.score_text}", plan.total_steps)
+
+    def note_validation(
+        self, validate: Callable[[ViT], ValidScore], plan: Plan, task: Task
+    ) -> None:
+        """Validate the averaged weights; write them where they are the best so far."""
+        self._write_losses(plan, task)
+        state = self.learner.state
+        started = time.monotonic()
+        self.step_s = (started - self.last_validation_end) / max(
+            state.step - self.last_validation_step, 1
+        )
+        score = validate(state.ema.model)
+        now = Best(state.step, score.balanced_accuracy, score.loss)
+        is_best = now.beats(state.best)
+        if is_best:
+            state.best = now
+            self._save_weights(best=True)
+        self.logbook.write(
+            {
+                "kind": "valid",
+                **self._where(),
+                "accuracy": score.accuracy,
+                "balanced_accuracy": score.balanced_accuracy,
+                "loss": score.loss,
+                "best": is_best,
+            }
+        )
+        self.score_text = (
+            f"  valid {score.accuracy:.3f} balanced {score.balanced_accuracy:.3f}"
+            f"{' *' if is_best else ''}"
+        )
+        self.last_validation_end, self.last_validation_step = time.monotonic(), state.step
+        self.validation_s = self.last_validation_end - started
+
+    def save(self, plan: Plan, at_once: bool) -> None:
+        """Write a checkpoint when it is time."""
+        if not at_once and time.monotonic() - self.last_save < CHECKPOINT_INTERVAL_S:
+            return
+        state = self.learner.state
+        state.metrics_bytes, state.elapsed_s = self.logbook.size, self.elapsed_s
+        save_checkpoint(self.run.checkpoints, state)
+        if state.step == plan.total_steps:
+            self._save_weights(best=False)
+        self.last_save = time.monotonic()
+
+    def close(self) -> None:
+        """Close the log."""
+        self.logbook.close()
+
+    def _save_weights(self, best: bool) -> None:
+        learner = self.learner
+        labels = learner.pictures.labels
+        majority = int(torch.bincount(labels, minlength=len(self.classes)).argmax())
+        classifier = Classifier(
+            learner.state.ema.model, learner.config.preprocess, self.classes, majority
+        )
+        save_classifier(self.run.best if best else self.run.last, classifier)
+
+    def _where(self) -> dict[str, float]:
+        state, learner = self.learner.state, self.learner
+        epoch = state.step * learner.config.train.batch_size / len(learner.pictures)
+        return {"step": state.step, "epoch": epoch, "seconds": round(self.elapsed_s, 2)}
+
+
+def _read_or_make_plan(
+    config: RunConfig,
+    pictures: PictureSet,
+    num_classes: int,
+    validate: Callable[[ViT], ValidScore],
+    run: RunFolder,
+    clock: Clock,
+) -> Plan:
+    """The plan written down by an earlier sitting, or a new one."""
+    if run.plan.exists():
+        return Plan.from_json(read_json(run.plan))
+    train = config.train
+    steps_per_epoch = len(pictures) / train.batch_size
+    plan = plan_epochs(train.epochs, steps_per_epoch)
+    if train.budget_s is not None:
+        probe = Learner(config, pictures, num_classes)
+        step_s = probe.measure_step_s(plan)
+        started = time.monotonic()
+        validate(probe.state.ema.model)
+        validation_s = time.monotonic() - started
+        left = clock.left_s(train.budget_s, validation_s)
+        plan = plan_budget(left, step_s, validation_s, steps_per_epoch, train.epochs)
+    write_json(run.plan, plan.to_json())
+    return plan
+
+
+def _keep_budget(
+    plan: Plan, config: RunConfig, diary: _Diary, clock: Clock, run: RunFolder
+) -> Plan:
+    """Change the number of steps where the machine has become slower or faster than measured."""
+    train, step = config.train, diary.learner.state.step
+    assert train.budget_s is not None
+    left = clock.left_s(train.budget_s, diary.validation_s)
+    with_validation_s = diary.step_s + diary.validation_s / plan.evaluate_every
+    needed = (plan.total_steps - step) * with_validation_s
+    most = max(1, round(train.epochs * len(diary.learner.pictures) / train.batch_size))
+    if 0.95 * left <= needed <= left or (needed < left and plan.total_steps == most):
+        return plan
+    total = min(step + max(int(left / with_validation_s), 0), most)
+    if total == plan.total_steps:
+        return plan
+    plan = plan.replanned(step, total)
+    write_json(run.plan, plan.to_json())
+    return plan
+
+
+@contextmanager
+def _stop_requests() -> Iterator[Callable[[], bool]]:
+    """Catch Ctrl-C and SIGTERM once, to stop between two steps; a second one stops at once."""
+    requested = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield requested.is_set
+        return
+    before: dict[int, Any] = {
+        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+
+    def note(number: int, frame: object) -> None:
+        requested.set()
+        signal.signal(number, before[number])
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield requested.is_set
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,88 @@
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vitreous.core.files import atomic_path, read_json, read_tensors, write_tensors, write_text
+from vitreous.errors import RunError, StorageError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as staging:
+        staging.write_text("half of the new")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    write_tensors(path, {"a": torch.zeros(3)}, {})
+    script = f"""
+import resource, signal, torch
+from pathlib import Path
+from vitreous.core.files import write_tensors
+from vitreous.errors import StorageError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_tensors(Path({str(path)!r}), {{"a": torch.zeros(10_000)}}, {{}})
+except StorageError as error:
+    print(error)
+"""
+    assert resource.RLIMIT_FSIZE
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert f"can't write {path}" in done.stdout
+    assert len(done.stdout.splitlines()) == 1
+    assert read_tensors(path)[0]["a"].shape == (3,)
+    assert os.listdir(tmp_path) == ["weights.safetensors"]
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path):
+    with pytest.raises(StorageError, match="can't write"):
+        write_text(tmp_path / "gone" / "a.txt", "x")
+
+
+def test_equal_tensors_make_equal_files(tmp_path):
+    tensors = {"b": torch.arange(4.0), "a": torch.ones(2, 3).t()}
+    write_tensors(tmp_path / "1", tensors, {"x": 1, "y": "ü"})
+    write_tensors(tmp_path / "2", dict(reversed(tensors.items())), {"y": "ü", "x": 1})
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+    back, metadata = read_tensors(tmp_path / "1")
+    assert metadata == {"x": 1, "y": "ü"}
+    assert torch.equal(back["a"], tensors["a"])
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "empty", "foreign"])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    from safetensors.torch import save_file
+
+    path = tmp_path / "w.safetensors"
+    write_tensors(path, {"a": torch.zeros(100)}, {})
+    contents = {"cut": path.read_bytes()[:200], "text": b"hello", "empty": b""}
+    if damage == "foreign":
+        save_file({"a": torch.zeros(1)}, path)
+    else:
+        path.write_bytes(contents[damage])
+    with pytest.raises(RunError, match=r"w\.safetensors is damaged or not a file of vitreous"):
+        read_tensors(path)
+
+
+def test_new_files_have_the_usual_permissions(tmp_path):
+    write_text(tmp_path / "atomic", "x")
+    Path(tmp_path / "plain").write_text("x")
+    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_damaged_json_is_named(tmp_path):
+    (tmp_path / "a.json").write_text("{")
+    with pytest.raises(RunError, match=r"a\.json"):
+        read_json(tmp_path / "a.json")

@@ -1,0 +1,204 @@
+"""What a person types, and what comes back."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors import safe_open
+
+import vitreous as package
+
+
+def folder_hash(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        digest.update(f"{path.relative_to(folder)} {path.stat().st_mtime_ns}".encode())
+        digest.update(path.read_bytes() if path.is_file() else b"")
+    return digest.hexdigest()
+
+
+def test_a_run_folder_holds_everything(run):
+    names = set(os.listdir(run))
+    assert names >= {
+        "best.safetensors",
+        "last.safetensors",
+        "checkpoints",
+        "config.toml",
+        "evaluation.json",
+        "metrics.jsonl",
+        "plan.json",
+        "provenance.json",
+        "report.html",
+        "split.csv",
+    }
+    report = (run / "report.html").read_text()
+    assert "balanced accuracy" in report.lower()
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["train"]["epochs"] == 12.0
+    assert "budget_s" not in config["train"]
+
+
+def test_weights_travel_with_names_and_preprocessing_and_nothing_else(run):
+    with safe_open(run / "best.safetensors", framework="np") as file:
+        metadata = file.metadata()
+    assert list(metadata) == ["vitreous"]
+    inside = json.loads(metadata["vitreous"])
+    assert set(inside) == {"model", "preprocess", "classes", "majority_class"}
+    assert inside["classes"] == ["angry", "happy", "sad"]
+    assert str(run) not in metadata["vitreous"]
+
+
+def test_evaluate_prints_one_json_value(vitreous, run, faces):
+    result = vitreous("evaluate", run, faces / "test", "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert found["n"] == 30
+    for key in ("accuracy", "balanced_accuracy"):
+        assert set(found[key]) == {"value", "low", "high"}
+    assert set(found["per_class"]) == {"angry", "happy", "sad"}
+    assert sum(map(sum, found["confusion"])) == 30
+    assert found["unreadable"] == []
+    assert list(found["top_k"]) == ["2"]
+    assert found["balanced_accuracy"]["value"] > 0.5  # it learned something in these seconds
+
+
+def test_all_ways_to_the_same_pictures_give_the_same_score(vitreous, run, faces):
+    ways = [
+        ("evaluate", run, faces / "test"),
+        ("evaluate", run, faces),
+        ("evaluate", run, faces, "--split", "test"),
+        ("evaluate", run),
+        ("evaluate", run / "best.safetensors", faces / "test"),
+    ]
+    found = [json.loads(vitreous(*way, "--json").stdout) for way in ways]
+    assert all(other == found[0] for other in found)
+    kept = json.loads((run / "evaluation.json").read_text())
+    assert kept.pop("split") == "test"
+    assert kept == found[0]
+
+
+def test_evaluate_prints_tables_for_people(vitreous, run, faces):
+    result = vitreous("evaluate", run, faces / "test")
+    assert "precision" in result.stdout
+    assert "30" in result.stdout
+
+
+def test_predict_keeps_the_order_and_agrees_with_evaluate(vitreous, run, faces):
+    files = [faces / "test" / "sad" / "00003.png", faces / "test" / "happy" / "00001.png"]
+    result = vitreous("predict", run, *files, faces / "test", "--json")
+    assert result.exit_code == 0
+    answers = json.loads(result.stdout)
+    assert [answer["file"] for answer in answers[:2]] == [str(file) for file in files]
+    assert len(answers) == 32
+    assert set(answers[0]) == {"file", "label", "probability", "probabilities"}
+    for answer in answers:
+        assert sum(answer["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert answer["probability"] == max(answer["probabilities"].values())
+        assert answer["probabilities"][answer["label"]] == answer["probability"]
+    right = sum(Path(answer["file"]).parent.name == answer["label"] for answer in answers[2:])
+    score = json.loads(vitreous("evaluate", run, faces / "test", "--json").stdout)
+    assert right / 30 == pytest.approx(score["accuracy"]["value"])
+
+
+def test_predict_goes_on_behind_an_unreadable_picture_and_exits_1(vitreous, run, faces, tmp_path):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    good = faces / "test" / "happy" / "00000.png"
+    result = vitreous("predict", run, tmp_path / "bad.jpg", good, "--json")
+    assert result.exit_code == 1
+    bad, answer = json.loads(result.stdout)
+    assert set(bad) == {"file", "error"}
+    assert bad["file"] == str(tmp_path / "bad.jpg")
+    assert answer["label"] in ("angry", "happy", "sad")
+    assert "bad.jpg" in result.stderr
+    plain = vitreous("predict", run, tmp_path / "bad.jpg", good)
+    assert plain.stdout.split()[0] == answer["label"]
+
+
+def test_the_same_picture_in_another_dress_is_the_same(vitreous, run, faces, tmp_path):
+    file = faces / "test" / "happy" / "00002.png"
+    with Image.open(file) as image:
+        image.save(tmp_path / "same.bmp")
+        image.convert("RGBA").save(tmp_path / "alpha.png")
+        turned = image.transpose(Image.Transpose.ROTATE_90)
+        exif = Image.Exif()
+        exif[0x0112] = 6  # "turn right by 90 degrees to see it upright"
+        turned.save(tmp_path / "turned.png", exif=exif)
+    answers = json.loads(vitreous("predict", run, file, tmp_path, "--json").stdout)
+    assert len({tuple(answer["probabilities"].values()) for answer in answers}) == 1
+
+
+def test_summary_of_presets_and_runs(vitreous, run):
+    found = json.loads(vitreous("summary", "S/16", "--json").stdout)
+    assert (found["parameters"], found["tokens"]) == (22_050_664, 197)
+    assert found["flops"] == pytest.approx(9.2e9, rel=0.01)
+    table = vitreous("summary", "lecture").stdout
+    assert "283,478,787 parameters" in table
+    assert json.loads(vitreous("summary", run, "--json").stdout)["parameters"] < 200_000
+    other = vitreous("summary", "Ti/16", "--image-size", "96", "--classes", "3", "--json")
+    assert json.loads(other.stdout)["tokens"] == 37
+
+
+def test_a_finished_run_says_so(vitreous, run):
+    before = (run / "last.safetensors").read_bytes()
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 0
+    assert "is finished" in result.stderr
+    assert (run / "last.safetensors").read_bytes() == before
+
+
+def test_user_files_are_never_written(vitreous, run, faces):
+    before = folder_hash(faces)
+    vitreous("evaluate", run, faces)
+    vitreous("predict", run, faces / "test")
+    assert folder_hash(faces) == before
+
+
+def test_help_needs_no_torch():
+    script = (
+        "import sys; from vitreous.cli import cli; "
+        "cli.main(['--help'], standalone_mode=False); "
+        "print(sorted({'torch', 'numpy', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.endswith("[]\n")
+    assert "vitreous train faces/" in done.stdout
+
+
+def test_importing_the_package_does_nothing():
+    script = "import sys, vitreous; print('torch' in sys.modules, vitreous.__version__)"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["False", package.__version__]
+
+
+def test_the_installed_command_ends_with_the_right_status(tmp_path):
+    command = Path(sys.executable).parent / "vitreous"
+    done = subprocess.run([command, "summary", "S/17"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "did you mean 'S/16'" in done.stderr
+
+
+def test_python_and_command_are_one(run, faces):
+    import vitreous
+
+    score = vitreous.evaluate(run, faces / "test")
+    assert score.to_json() == {
+        key: value
+        for key, value in json.loads((run / "evaluation.json").read_text()).items()
+        if key != "split"
+    }
+    assert vitreous.predict(run, faces / "test" / "sad")[0]["label"]
+    assert vitreous.summary("Ti/16").parameters == 5_717_416
+    page = vitreous.Run(run)._repr_html_()
+    assert page.startswith("<iframe")
+    assert "<h1" not in page  # it stands escaped inside the frame's attribute

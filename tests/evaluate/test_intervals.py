@@ -1,0 +1,52 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vitreous.evaluate.intervals import mean_interval, proportion_interval
+
+
+def test_wilson_by_its_formula():
+    # Wilson 1927, written out
+    z, hits, total = 1.959963984540054, 26, 60
+    share = hits / total
+    centre = (share + z**2 / (2 * total)) / (1 + z**2 / total)
+    half = z / (1 + z**2 / total) * math.sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
+    found = proportion_interval(hits, total)
+    assert (found.low, found.high) == pytest.approx((centre - half, centre + half))
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_an_interval_holds_its_value_and_stays_within_0_and_1(pair):
+    found = proportion_interval(*pair)
+    assert 0.0 <= found.low <= found.value <= found.high <= 1.0
+    assert found.low < found.high
+
+
+def test_nothing_seen_leaves_everything_open():
+    found = proportion_interval(0, 0)
+    assert math.isnan(found.value)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_the_mean_of_one_is_itself():
+    part = proportion_interval(3, 7)
+    found = mean_interval([part])
+    assert (found.low, found.high) == pytest.approx((part.low, part.high))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "recalls"),
+    [((40, 40, 40), (0.6, 0.8, 0.9)), ((10, 60, 30), (0.9, 0.95, 0.7)), ((5, 5), (0.8, 0.9))],
+)
+def test_balanced_accuracy_is_covered_as_promised(sizes, recalls):
+    rng = np.random.default_rng(0)
+    truth, covered, draws = float(np.mean(recalls)), 0, 2000
+    for _ in range(draws):
+        hits = [rng.binomial(n, r) for n, r in zip(sizes, recalls, strict=True)]
+        parts = [proportion_interval(int(h), n) for h, n in zip(hits, sizes, strict=True)]
+        found = mean_interval(parts)
+        covered += found.low <= truth <= found.high
+    assert 0.92 <= covered / draws <= 0.99

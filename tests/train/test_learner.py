@@ -1,0 +1,115 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from vitreous.data.loader import PictureSet
+from vitreous.train.checkpoint import load_newest_checkpoint, save_checkpoint
+from vitreous.train.device import choose_device, choose_precision
+from vitreous.train.learner import Learner
+from vitreous.train.optim import parameter_groups
+from vitreous.train.plan import plan_epochs
+
+
+def weights(learner: Learner) -> list[torch.Tensor]:
+    state = learner.state
+    moments = [
+        value
+        for parameter in state.model.parameters()
+        for _, value in sorted(state.optimizer.state[parameter].items())
+    ]
+    return [*state.model.state_dict().values(), *state.ema.model.state_dict().values(), *moments]
+
+
+def same_bits(one: Learner, other: Learner) -> bool:
+    pairs = zip(weights(one), weights(other), strict=True)
+    return all(torch.equal(a.cpu(), b.cpu()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("stem", [(), (8, 16, 32)])
+def test_a_model_overfits_one_batch(calm_config, faces, stem):
+    model = replace(calm_config.model, stem=stem)
+    batch = PictureSet(faces.pixels, faces.rows[:12], faces.labels[:12], ())
+    learner = Learner(replace(calm_config, model=model), batch, 3)
+    plan = plan_epochs(120, 1)
+    losses = [learner.learn(plan).item() for _ in range(120)]
+    assert losses[0] > 0.9
+    assert losses[-1] < 0.05
+
+
+def test_one_seed_gives_the_same_bits_and_another_does_not(config, faces):
+    plan = plan_epochs(2, 3)
+    first, again = (Learner(config, faces, 3) for _ in range(2))
+    other = Learner(replace(config, train=replace(config.train, seed=1)), faces, 3)
+    for learner in (first, again, other):
+        for _ in range(4):
+            learner.learn(plan)
+    assert same_bits(first, again)
+    assert not same_bits(first, other)
+
+
+def test_ten_steps_are_five_and_a_resume_and_five(config, faces, tmp_path):
+    plan = plan_epochs(10, 1)
+    straight, before, after = (Learner(config, faces, 3) for _ in range(3))
+    for _ in range(10):
+        straight.learn(plan)
+    for _ in range(5):
+        before.learn(plan)
+    save_checkpoint(tmp_path, before.state)
+    torch.manual_seed(12345)  # whatever else happened in the other process
+    assert load_newest_checkpoint(tmp_path, after.state)
+    assert after.state.step == 5
+    for _ in range(5):
+        after.learn(plan)
+    assert same_bits(straight, after)
+
+
+def test_the_end_of_a_run_is_plain(config, faces):
+    learner = Learner(config, faces, 3)
+    _, targets = learner.batch(0, plain=True)
+    assert targets.max().item() == pytest.approx(0.9 + 0.1 / 3)
+    assert targets.min().item() == pytest.approx(0.1 / 3)
+
+
+def test_balanced_weights_follow_the_frequencies(config, faces):
+    train = replace(config.train, class_weights="balanced")
+    uneven = PictureSet(faces.pixels, faces.rows[:4], torch.tensor([0, 0, 1, 2]), ())
+    found = Learner(replace(config, train=train), uneven, 3).class_weights
+    torch.testing.assert_close(found, torch.tensor([4 / 6, 4 / 3, 4 / 3]))
+
+
+def test_weight_decay_is_for_matrices_only(config):
+    from vitreous.model.vit import ViT
+
+    model = ViT(replace(config.model, class_token=True, num_register_tokens=1, pool="map"))
+    decayed, free = parameter_groups(model, 0.05)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    in_free = {names[id(parameter)] for parameter in free["params"]}
+    assert {"cls_token", "pos_embed", "reg_token", "attn_pool.latent"} <= in_free
+    assert "blocks.0.attn.qkv.weight" not in in_free
+    assert all(parameter.ndim >= 2 for parameter in decayed["params"])
+    assert len(decayed["params"]) + len(free["params"]) == len(names)
+
+
+def test_bfloat16_and_float32_start_alike(calm_config, faces):
+    losses = []
+    for precision in ("float32", "bfloat16"):
+        train = replace(calm_config.train, precision=precision)
+        learner = Learner(replace(calm_config, train=train), faces, 3)
+        plan = plan_epochs(1, 3)
+        # the classifier starts at zero, so every first loss is log 3
+        assert learner.learn(plan).item() == pytest.approx(math.log(3))
+        losses.append(learner.learn(plan).item())
+    assert losses[0] == pytest.approx(losses[1], abs=0.02)
+    assert losses[0] != losses[1]
+
+
+def test_a_device_that_is_not_there_is_named():
+    from vitreous.errors import ConfigError
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA, so asking for it is no mistake")
+    with pytest.raises(ConfigError, match="'cuda' is not available here: this machine has"):
+        choose_device("cuda")
+    assert choose_precision("float32", torch.device("cpu")) is torch.float32

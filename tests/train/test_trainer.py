@@ -1,0 +1,169 @@
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+
+from vitreous.core.console import Console
+from vitreous.core.config import dump_toml
+from vitreous.core.run import RunFolder
+from vitreous.errors import Interrupted, TrainingError
+from vitreous.train import trainer
+from vitreous.train.checkpoint import Best
+from vitreous.train.classifier import load_classifier
+from vitreous.train.logbook import Logbook, read_logbook
+from vitreous.train.trainer import Clock, ValidScore
+
+CLASSES = ("angry", "happy", "sad")
+
+
+class Scores:
+    """Validation scores in a given order, the last one for ever."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores, self.calls = list(scores), 0
+
+    def __call__(self, model):
+        self.calls += 1
+        score = self.scores[min(self.calls - 1, len(self.scores) - 1)]
+        return ValidScore(accuracy=score, balanced_accuracy=score, loss=1 - score)
+
+
+def run_training(config, faces, path, validate=None, started=None):
+    if path.exists():
+        run = RunFolder.open(path)
+    else:
+        run = RunFolder.create(path, {"config.toml": dump_toml(config)})
+    clock = Clock(time.monotonic() if started is None else started, 0.0, 0.0)
+    trainer.train(config, faces, CLASSES, validate or Scores(0.5), run, Console(quiet=True), clock)
+    return run
+
+
+def test_a_run_leaves_what_it_promises(config, faces, tmp_path):
+    run = run_training(config, faces, tmp_path / "run", Scores(0.2, 0.9, 0.5))
+    lines = read_logbook(run.metrics)
+    valid = [line for line in lines if line["kind"] == "valid"]
+    assert [line["step"] for line in valid] == [3, 6, 9, 12, 15]
+    assert [line["best"] for line in valid] == [True, True, False, False, False]
+    assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 16))
+    assert load_classifier(run.best).classes == CLASSES
+    assert run.best.read_bytes() != run.last.read_bytes()
+    assert len(list(run.checkpoints.iterdir())) == 1
+
+
+def test_two_runs_of_one_seed_are_the_same_file(config, faces, tmp_path):
+    first, second = (run_training(config, faces, tmp_path / name) for name in "ab")
+    assert first.last.read_bytes() == second.last.read_bytes()
+    without_time = [
+        [{**line, "seconds": 0} for line in read_logbook(run.metrics)] for run in (first, second)
+    ]
+    assert without_time[0] == without_time[1]
+
+
+@pytest.mark.parametrize("stop_at", [2, 3, 7])
+def test_a_stopped_run_goes_on_to_the_same_bits(config, faces, tmp_path, monkeypatch, stop_at):
+    straight = run_training(config, faces, tmp_path / "straight")
+    learn, steps = trainer.Learner.learn, []
+
+    def stop_once(self, plan):
+        loss = learn(self, plan)
+        steps.append(self.state.step)
+        if steps == list(range(1, stop_at + 1)):
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(trainer.Learner, "learn", stop_once)
+    with pytest.raises(Interrupted, match=rf"stopped at step {stop_at} of 15.*--resume"):
+        run_training(config, faces, tmp_path / "stopped")
+    resumed = run_training(config, faces, tmp_path / "stopped")
+    assert steps == list(range(1, 16))
+    assert resumed.last.read_bytes() == straight.last.read_bytes()
+    assert resumed.best.read_bytes() == straight.best.read_bytes()
+    pairs = zip(read_logbook(resumed.metrics), read_logbook(straight.metrics), strict=True)
+    assert all({**a, "seconds": 0} == {**b, "seconds": 0} for a, b in pairs)
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_anew(
+    config, faces, tmp_path, monkeypatch
+):
+    straight = run_training(config, faces, tmp_path / "straight")
+    learn = trainer.Learner.learn
+
+    def die(self, plan):
+        if self.state.step == 4:
+            raise ZeroDivisionError
+        return learn(self, plan)
+
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(trainer.Learner, "learn", die)
+        run_training(config, faces, tmp_path / "killed")
+    assert read_logbook(tmp_path / "killed" / "metrics.jsonl")
+    resumed = run_training(config, faces, tmp_path / "killed")
+    assert resumed.last.read_bytes() == straight.last.read_bytes()
+    assert len(read_logbook(resumed.metrics)) == len(read_logbook(straight.metrics))
+
+
+def test_a_budget_is_kept_when_the_machine_slows_down(config, faces, tmp_path, monkeypatch):
+    learn = trainer.Learner.learn
+
+    def slow(self, plan):
+        time.sleep(0.01 if self.state.step < 20 else 0.04)
+        return learn(self, plan)
+
+    monkeypatch.setattr(trainer.Learner, "learn", slow)
+    train = replace(config.train, budget_s=6.0, epochs=1e6)
+    started = time.monotonic()
+    run = run_training(replace(config, train=train), faces, tmp_path / "run", started=started)
+    plan = json.loads(run.plan.read_text())
+    assert len(plan["stretches"]) > 1
+    assert plan["stretches"][-1]["total_steps"] < plan["stretches"][0]["total_steps"]
+    last = read_logbook(run.metrics)[-1]
+    assert last["step"] == plan["stretches"][-1]["total_steps"]
+
+
+def test_a_loss_that_is_no_number_ends_with_advice(config, faces, tmp_path):
+    train = replace(config.train, learning_rate=1e30, clip_norm=1e30, warmup=0.0)
+    with pytest.raises(TrainingError, match=r"not a number.*--set train.learning_rate"):
+        run_training(replace(config, train=train), faces, tmp_path / "run")
+
+
+def test_training_works_outside_the_main_thread(config, faces, tmp_path):
+    worker = threading.Thread(target=run_training, args=(config, faces, tmp_path / "run"))
+    worker.start()
+    worker.join()
+    assert (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_training_leaves_the_callers_random_numbers_alone(config, faces, tmp_path):
+    import torch
+
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    run_training(config, faces, tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_the_best_has_the_higher_balanced_accuracy_then_the_lower_loss():
+    assert Best(1, 0.5, 9.0).beats(None)
+    assert Best(2, 0.6, 9.0).beats(Best(1, 0.5, 1.0))
+    assert Best(2, 0.5, 0.9).beats(Best(1, 0.5, 1.0))
+    assert not Best(2, 0.5, 1.0).beats(Best(1, 0.5, 1.0))
+
+
+def test_a_logbook_drops_what_lies_behind_its_checkpoint(tmp_path):
+    book = Logbook(tmp_path / "m.jsonl", 0)
+    book.write({"kind": "train", "step": 1})
+    kept = book.size
+    book.write({"kind": "train", "step": 2})
+    book.close()
+    with (tmp_path / "m.jsonl").open("a") as file:
+        file.write('{"kind": "tr')  # a line cut short by a crash
+    assert [line["step"] for line in read_logbook(tmp_path / "m.jsonl")] == [1, 2]
+    book = Logbook(tmp_path / "m.jsonl", kept)
+    book.write({"kind": "train", "step": 3})
+    book.close()
+    assert [line["step"] for line in read_logbook(tmp_path / "m.jsonl")] == [1, 3]

@@ -13,7 +13,7 @@ setup: .venv/ready
 	touch .venv/ready
 
 demo: setup
-	$(BIN)/vitreous demo demo
+	$(BIN)/vitreous demo
 
 test: setup
 	$(BIN)/python -m pytest

@@ -19,19 +19,19 @@ from vitreous.core.config import dump_toml, from_mapping, load_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.files import read_json, write_json, write_text
 from vitreous.core.run import RunFolder, check_free, versions
-from vitreous.data.cache import decode_fitted
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import Dataset, open_dataset, open_labelled
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import Listing, list_labelled, list_pictures
 from vitreous.data.loader import PictureSet
-from vitreous.errors import DataError, RunError, UnreadablePicture
-from vitreous.evaluate.inference import BATCH_SIZE, evaluate_set, predict_pixels
+from vitreous.errors import DataError, RunError
 from vitreous.evaluate.metrics import Evaluation
+from vitreous.evaluate.score import evaluate_set
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.configure import configure
+from vitreous.serving.predictor import load_run, predict_files
 from vitreous.train.classifier import Classifier, load_classifier
 from vitreous.train.config import RunConfig
 from vitreous.train.device import choose_device, describe_device
@@ -112,7 +112,7 @@ def train(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = Path(source).absolute()
-    path = _free_run_path(source) if out is None else Path(out)
+    path = _first_free(Path("runs") / source.stem) if out is None else Path(out)
     check_free(path)
     named = {
         "train": {"epochs": epochs, "budget_s": budget_s, "seed": seed},
@@ -189,7 +189,7 @@ def evaluate(
         RunError: where there is no trained model.
     """
     console = console or Console()
-    classifier = _load(Path(run))
+    classifier = load_run(Path(run))
     if data is None:
         folder = RunFolder.open(Path(run))
         own = _open_own(folder, from_mapping(RunConfig, load_toml(folder.config)), console)
@@ -228,31 +228,11 @@ def predict(run: Source, *sources: Source, console: Console | None = None) -> li
         DataError: for a source that doesn't exist.
         RunError: where there is no trained model.
     """
-    console = console or Console()
-    classifier = _load(Path(run))
+    classifier = load_run(Path(run))
     files = list_pictures(Path(source) for source in sources)
-    results: list[dict[str, Any]] = []
-    batch: list[tuple[int, np.ndarray]] = []
-
-    def classify() -> None:
-        pixels = torch.from_numpy(np.stack([picture for _, picture in batch]))
-        rows = predict_pixels(classifier.model, pixels, classifier.preprocess)
-        for (at, _), row in zip(batch, rows, strict=True):
-            results[at] |= _answer(row, classifier.classes)
-        batch.clear()
-
-    with console.stages() as on_progress:
-        for at, fitted in enumerate(decode_fitted(files, classifier.preprocess, on_progress)):
-            results.append({"file": str(files[at])})
-            if isinstance(fitted, UnreadablePicture):
-                results[at]["error"] = str(fitted)
-            else:
-                batch.append((at, fitted.pixels))
-            if len(batch) == BATCH_SIZE:
-                classify()
-    if batch:
-        classify()
-    return results
+    with (console or Console()).stages() as on_progress:
+        answers = predict_files(classifier, files, on_progress)
+    return [answer.to_json() for answer in answers]
 
 
 def summary(model: str, *, image_size: int | None = None, classes: int | None = None) -> Summary:
@@ -267,24 +247,25 @@ def summary(model: str, *, image_size: int | None = None, classes: int | None = 
         ConfigError: for an unknown preset or a size that doesn't fit it.
     """
     is_run = model not in PRESETS and (Path(model) / "config.toml").exists()
-    config = _load(Path(model)).model.config if is_run else preset(model)
+    config = load_run(Path(model)).model.config if is_run else preset(model)
     if image_size:
         config = replace(config, image_size=(image_size, image_size))
     return summarize(replace(config, num_classes=classes) if classes else config)
 
 
 def demo(
-    folder: Source = "demo", *, console: Console | None = None, started: float | None = None
+    folder: Source | None = None, *, console: Console | None = None, started: float | None = None
 ) -> Run:
     """Draw faces, learn them, test on unseen ones and classify a few.
 
     Args:
-        folder: where the drawn faces and the run go; must not exist.
+        folder: where the drawn faces and the run go, which must not exist; by default ``demo``
+            or, from the second time on, ``demo-2`` and so on.
         console: where messages go.
         started: value of `time.monotonic` when the command began.
     """
     console = console or Console()
-    folder = Path(folder)
+    folder = _first_free(Path("demo")) if folder is None else Path(folder)
     check_free(folder)
     counts = {"train": 600, "valid": 150, "test": 200}
     with console.task("drawing faces", 3 * sum(counts.values())) as task:
@@ -308,26 +289,26 @@ def _work(
     tensorboard: bool,
 ) -> None:
     """Train, then score the best weights and write the report."""
+    # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
+    from vitreous.report.collect import report_of_run
+    from vitreous.report.page import render_report, verdict
+
     device = choose_device(config.train.device)
     facts = _tell(config, dataset, device, console)
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
-    majority = int(train_set.labels.bincount(minlength=len(dataset.classes)).argmax())
-    others = sum(len(part) for name, part in dataset.sets.items() if name == "test")
-    clock = replace(clock, closing_validations=1.2 * max(others, len(valid_set)) / len(valid_set))
+    split = "test" if "test" in dataset.sets else "valid"
+    clock = replace(clock, closing_validations=1.2 * len(dataset.sets[split]) / len(valid_set))
+    majority = train_set.majority_class
 
     def validate(model: ViT) -> ValidScore:
         score, _ = evaluate_set(model, valid_set, config.preprocess, dataset.classes, majority)
         return ValidScore(score.accuracy.value, score.balanced_accuracy.value, score.loss)
 
     run_training(config, train_set, dataset.classes, validate, folder, console, clock, tensorboard)
-    split = "test" if "test" in dataset.sets else "valid"
     evaluation, probabilities = _evaluate(load_classifier(folder.best), dataset.sets[split])
     write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
     write_json(folder.provenance, {"versions": versions(), "device": describe_device(device)})
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
-    from vitreous.report.collect import report_of_run
-    from vitreous.report.page import render_report, verdict
-
     report = report_of_run(
         folder, config, dataset.sets, split, evaluation, probabilities, facts, warnings
     )
@@ -345,8 +326,10 @@ def _open(listing: Listing, config: RunConfig, console: Console) -> Dataset:
     for part in dataset.sets.values():
         _warn_unreadable(part, console)
     if listing.ignored:
-        names = ", ".join(path.name for path in listing.ignored[:3])
-        console.info(f"{len(listing.ignored)} files without a picture's extension ({names}, ...)")
+        console.info(
+            f"{len(listing.ignored)} files are not pictures by their names and are left out, "
+            f"such as {listing.ignored[0]}"
+        )
     return dataset
 
 
@@ -394,18 +377,6 @@ def _evaluate(classifier: Classifier, pictures: PictureSet) -> tuple[Evaluation,
     )
 
 
-def _load(path: Path) -> Classifier:
-    """The best weights of a run, or a weights file, ready on this machine's device."""
-    weights = RunFolder.open(path).best if path.is_dir() else path
-    if path.is_dir() and not weights.exists():
-        raise RunError(
-            f"{path} has no weights yet: let its training go on (vitreous train --resume {path})"
-        )
-    classifier = load_classifier(weights)
-    classifier.model.to(choose_device("auto"))
-    return classifier
-
-
 def _choose_split(there: set[str], wanted: str | None, where: Path) -> str:
     """The split asked for, or the one that the score is most honest on; "" is no split."""
     order = ("test", "valid", "", "train")
@@ -421,20 +392,14 @@ def _warn_unreadable(pictures: PictureSet, console: Console) -> None:
         console.warn(f"{path}: {reason}; left out")
 
 
-def _answer(probabilities: np.ndarray, classes: tuple[str, ...]) -> dict[str, Any]:
-    best = int(probabilities.argmax())
-    named = {name: float(share) for name, share in zip(classes, probabilities, strict=True)}
-    return {"label": classes[best], "probability": named[classes[best]], "probabilities": named}
-
-
 def _given(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _free_run_path(source: Path) -> Path:
-    """``runs/<name>``, or with the first number behind it that is free."""
-    path, number = Path("runs") / source.stem, 1
-    while path.exists():
+def _first_free(path: Path) -> Path:
+    """The path, or with the first number behind it that is free."""
+    free, number = path, 1
+    while free.exists():
         number += 1
-        path = Path("runs") / f"{source.stem}-{number}"
-    return path
+        free = path.with_name(f"{path.name}-{number}")
+    return free

@@ -181,15 +181,15 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 
 
 @cli.command()
-@click.argument("folder", type=_PATH, default="demo")
+@click.argument("folder", type=_PATH, required=False)
 @_quiet
-def demo(folder: Path, quiet: bool) -> None:
+def demo(folder: Path | None, quiet: bool) -> None:
     """Draw faces, learn them, test on unseen ones: everything once, in about five minutes."""
     from vitreous import api
 
     console = _console(quiet)
     run = api.demo(folder, console=console, started=_STARTED)
-    pictures = sorted((folder / "faces" / "test").glob("*/00000.png"))
+    pictures = sorted((run.path.parent / "faces" / "test").glob("*/00000.png"))
     for answer in api.predict(run.path, *pictures, console=_console(quiet=True)):
         click.echo(f"{answer['label']}  {answer['probability']:.3f}  {answer['file']}")
     click.echo(f"report: {run.report}")

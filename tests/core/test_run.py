@@ -1,4 +1,3 @@
-import os
 import signal
 import subprocess
 import sys
@@ -25,8 +24,8 @@ def run(tmp_path):
 
 
 def test_a_run_appears_whole(run):
-    assert sorted(os.listdir(run.path)) == ["checkpoints", "config.toml"]
-    assert os.listdir(run.path.parent) == ["a"]
+    assert {path.name for path in run.path.iterdir()} == {"checkpoints", "config.toml"}
+    assert list(run.path.parent.iterdir()) == [run.path]
 
 
 def test_an_existing_run_is_never_overwritten(run):

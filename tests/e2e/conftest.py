@@ -9,7 +9,8 @@ from vitreous.cli import _status, cli
 from vitreous.data.faces import write_faces
 
 #: Small enough to train in seconds, learned well enough to be right more often than not.
-QUICK = ("--epochs", "12", "--set", "train.batch_size=16", "--set", "model.depth=2",
+QUICK = ("--epochs", "25", "--set", "train.learning_rate=2e-3",
+         "--set", "train.batch_size=16", "--set", "model.depth=2",
          "--set", "model.embed_dim=64", "--set", "model.stem=[16,32,64]")  # fmt: skip
 
 
@@ -40,7 +41,7 @@ def vitreous(tmp_path_factory) -> Command:
 @pytest.fixture(scope="session")
 def faces(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pictures") / "faces"
-    for seed, (split, per_class) in enumerate({"train": 40, "valid": 10, "test": 10}.items()):
+    for seed, (split, per_class) in enumerate({"train": 80, "valid": 10, "test": 10}.items()):
         write_faces(folder / split, per_class, size=32, seed=seed)
     return folder
 

@@ -163,8 +163,9 @@ def test_a_run_in_use_by_another_process(vitreous, run):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tmp_path):
-    command = [Path(sys.executable).parent / "vitreous", "train", pictures, "--out",
-               tmp_path / "run", "--cache", tmp_path / "cache", *FAST, "--epochs", "100000"]  # fmt: skip
+    program = Path(sys.executable).parent / "vitreous"
+    options = ["--out", tmp_path / "run", "--cache", tmp_path / "cache", *FAST]
+    command = [program, "train", pictures, *options, "--epochs", "100000"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             metrics = tmp_path / "run" / "metrics.jsonl"

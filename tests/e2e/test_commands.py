@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tomllib
@@ -24,7 +23,7 @@ def folder_hash(folder: Path) -> str:
 
 
 def test_a_run_folder_holds_everything(run):
-    names = set(os.listdir(run))
+    names = {path.name for path in run.iterdir()}
     assert names >= {
         "best.safetensors",
         "last.safetensors",
@@ -40,7 +39,7 @@ def test_a_run_folder_holds_everything(run):
     report = (run / "report.html").read_text()
     assert "balanced accuracy" in report.lower()
     config = tomllib.loads((run / "config.toml").read_text())
-    assert config["train"]["epochs"] == 12.0
+    assert config["train"]["epochs"] == 25.0
     assert "budget_s" not in config["train"]
 
 

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -45,7 +46,7 @@ def test_progress_rises_from_0_to_1_through_every_change_of_plan(data):
     progress = [plan.progress(step) for step in range(plan.total_steps + 1)]
     assert progress[0] == 0.0
     assert progress[-1] == 1.0
-    assert all(a <= b for a, b in zip(progress, progress[1:], strict=False))
+    assert all(a <= b for a, b in itertools.pairwise(progress))
     assert Plan.from_json(plan.to_json() | {"stretches": plan.to_json()["stretches"]}) == plan
 
 

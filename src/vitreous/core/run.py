@@ -10,7 +10,7 @@ last.safetensors     weights at the end
 checkpoints/         what resuming needs
 evaluation.json      the final score
 report.html          the same for people
-provenance.json      versions, machine, command
+provenance.json      versions and device
 """
 
 import platform

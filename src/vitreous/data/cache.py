@@ -9,30 +9,38 @@ would outgrow its limit. Deleting the cache folder loses nothing but time.
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from vitreous.data.decode import read_picture
 from vitreous.data.preprocess import Preprocess, fit
-from vitreous.errors import StorageError, UnreadablePicture
+from vitreous.errors import DataError, StorageError, UnreadablePicture
 
 #: Part of every entry's name: raise it when decoding or fitting changes its result.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 Progress = Callable[[str, int, int], None]
 Result = TypeVar("Result")
 
 _PIECE = 256
+#: Names of entries; whatever else lies in the cache folder is not ours to remove.
+_NAME = re.compile("[0-9a-f]{32}")
+#: Prefix of an entry that is being built or removed; it is a leftover when its lock is free.
+_PARTIAL = ".making-"
+#: What an entry takes beside its pixels, at most or nearly: per picture, and once.
+_INDEX_BYTES, _HEADER_BYTES = 64, 512
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,14 @@ class Pixels:
     fingerprints: tuple[str, ...]
     sizes: tuple[tuple[int, int], ...]
     errors: dict[int, str]
+
+
+@dataclass(frozen=True)
+class _FileState:
+    """A file's contents and what would tell that they changed since."""
+
+    digest: str
+    stamp: tuple[int, int] | None
 
 
 def default_cache_dir() -> Path:
@@ -75,13 +91,15 @@ def cached_pixels(
         on_progress: called with a description, the files done and their total.
 
     Raises:
+        DataError: where a file changes while it is read.
         StorageError: where the entry doesn't fit the limit or the disk.
     """
-    digests = list(_in_threads(_digest, paths, "reading", on_progress))
+    states = list(_in_threads(_file_state, paths, "reading", on_progress))
     geometry = (preprocess.image_size, preprocess.resize, preprocess.interpolation)
-    name = _combine([f"{FORMAT_VERSION} {geometry}", *digests])
+    name = _combine([f"{FORMAT_VERSION} {geometry}", *(state.digest for state in states)])
     entry = cache_dir / name
-    size = len(paths) * preprocess.image_size[0] * preprocess.image_size[1] * 3
+    picture_bytes = preprocess.image_size[0] * preprocess.image_size[1] * 3
+    size = len(paths) * (picture_bytes + _INDEX_BYTES) + _HEADER_BYTES
     if size > max_cache_bytes:
         raise StorageError(
             f"the decoded pictures take {size / 1e9:.1f} GB, more than the cache's limit of "
@@ -90,58 +108,91 @@ def cached_pixels(
         )
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with FileLock(cache_dir / f"{name}.lock"):
-            if not (entry / "index.json").exists():
-                _make_room(cache_dir, max_cache_bytes - size)
-                _build(entry, paths, preprocess, on_progress)
+        with _lock(cache_dir, name):
+            pixels = _open(entry)
+            if pixels is None:
+                _build(entry, paths, states, preprocess, max_cache_bytes - size, on_progress)
+                pixels = _open(entry)
+            if pixels is None:
+                raise OSError("what was just written can't be read back")
             os.utime(entry)
-            return _open(entry)
-    except OSError as error:
+            return pixels
+    except (OSError, NotImplementedError) as error:  # the latter where files can't be locked
+        reason = getattr(error, "strerror", None) or error
         raise StorageError(
-            f"can't write the picture cache in {cache_dir}: {error.strerror or error}; "
+            f"can't write the picture cache in {cache_dir}: {reason}; "
             "free some space or name another folder with --cache"
         ) from error
 
 
 def _build(
-    entry: Path, paths: Sequence[Path], preprocess: Preprocess, on_progress: Progress | None
+    entry: Path,
+    paths: Sequence[Path],
+    states: Sequence[_FileState],
+    preprocess: Preprocess,
+    room_bytes: int,
+    on_progress: Progress | None,
 ) -> None:
-    staging = Path(tempfile.mkdtemp(prefix=".making-", dir=entry.parent))
+    """Write an entry whose lock is held, and move it into its place once it is whole."""
+    staging = entry.with_name(_PARTIAL + entry.name)
+    shape = (len(paths), *preprocess.image_size, 3)
+    index: dict[str, list] = {"fingerprints": [], "sizes": []}
+    errors: dict[int, str] = {}
     try:
-        shape = (len(paths), *preprocess.image_size, 3)
-        array = np.lib.format.open_memmap(staging / "pixels.npy", "w+", np.uint8, shape)
-        # A sparse file would fail at some later write, with a signal instead of an error.
+        with _lock(entry.parent, "room"):
+            _remove(entry)  # a damaged one, or half of one
+            _make_room(entry.parent, room_bytes)
+            staging.mkdir()
+            # The disk is full now, before the work, or not at all.
+            _reserve(staging / "pixels.npy", shape)
         with (staging / "pixels.npy").open("r+b") as file:
-            _reserve(file.fileno(), os.fstat(file.fileno()).st_size)
-        fingerprints: list[str] = []
-        sizes: list[tuple[int, int]] = []
-        errors: dict[int, str] = {}
-        for row, result in enumerate(decode_fitted(paths, preprocess, on_progress)):
-            if isinstance(result, UnreadablePicture):
-                errors[row] = str(result)
-                fingerprints.append("")
-                sizes.append((0, 0))
-            else:
-                array[row] = result.pixels
-                fingerprints.append(result.fingerprint)
-                sizes.append(result.size)
-        array.flush()
-        index = {"fingerprints": fingerprints, "sizes": sizes, "errors": errors}
-        index["preprocess"] = asdict(preprocess)
-        (staging / "index.json").write_text(json.dumps(index))
+            _write_header(file, shape)
+            results = decode_fitted(paths, preprocess, on_progress)
+            for row, (result, state) in enumerate(zip(results, states, strict=True)):
+                if _stamp(paths[row]) != state.stamp:
+                    raise DataError(
+                        f"{paths[row]} changed while it was read: start again when nothing "
+                        "writes to it any more"
+                    )
+                if isinstance(result, UnreadablePicture):
+                    errors[row] = str(result)
+                    result = Fitted(np.zeros(shape[1:], np.uint8), "", (0, 0))
+                file.write(result.pixels.data)
+                index["fingerprints"].append(result.fingerprint)
+                index["sizes"].append(result.size)
+            file.flush()
+            os.fsync(file.fileno())
+        whole = {**index, "errors": errors, "preprocess": asdict(preprocess)}
+        (staging / "index.json").write_text(json.dumps(whole))
         staging.rename(entry)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _open(entry: Path) -> Pixels:
-    index = json.loads((entry / "index.json").read_text())
-    return Pixels(
-        array=np.load(entry / "pixels.npy", mmap_mode="r"),
-        fingerprints=tuple(index["fingerprints"]),
-        sizes=tuple((height, width) for height, width in index["sizes"]),
-        errors={int(row): reason for row, reason in index["errors"].items()},
-    )
+def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _reserve(path: Path, shape: tuple[int, ...]) -> None:
+    with path.open("wb") as file:
+        _write_header(file, shape)
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, file.tell() + math.prod(shape))
+
+
+def _open(entry: Path) -> Pixels | None:
+    """An entry, or nothing where there is none or a damaged one (after a power cut, say)."""
+    try:
+        index = json.loads((entry / "index.json").read_text())
+        return Pixels(
+            array=np.load(entry / "pixels.npy", mmap_mode="r"),
+            fingerprints=tuple(index["fingerprints"]),
+            sizes=tuple((height, width) for height, width in index["sizes"]),
+            errors={int(row): reason for row, reason in index["errors"].items()},
+        )
+    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -195,12 +246,23 @@ def _in_threads(
                 on_progress(description, start + len(piece), len(paths))
 
 
-def _digest(path: Path) -> str:
+def _file_state(path: Path) -> _FileState:
+    stamp = _stamp(path)
     try:
+        if not path.is_file():  # opening a pipe would wait forever
+            return _FileState("not a file", stamp)
         with path.open("rb") as file:
-            return hashlib.file_digest(file, _hash).hexdigest()
-    except OSError:
-        return "unreadable"
+            return _FileState(hashlib.file_digest(file, _hash).hexdigest(), stamp)
+    except (OSError, ValueError) as error:
+        return _FileState(f"unreadable: {getattr(error, 'strerror', error)}", stamp)
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # the latter for a name that no file can have
+        return None
+    return status.st_size, status.st_mtime_ns
 
 
 def _combine(parts: Iterable[str | bytes]) -> str:
@@ -214,22 +276,59 @@ def _hash() -> "hashlib.blake2b":
     return hashlib.blake2b(digest_size=16)
 
 
-def _reserve(descriptor: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
+def _lock(cache_dir: Path, name: str, timeout_s: float = -1) -> FileLock:
+    return FileLock(cache_dir / f"{name}.lock", timeout=timeout_s)
 
 
 def _make_room(cache_dir: Path, allowed_bytes: int) -> None:
-    """Remove the least recently used entries until the rest fits.
+    """Remove what killed builders left, then the least recently used entries until the rest fits.
 
-    A process that still reads a removed entry keeps its mapped pages.
+    A process that still reads a removed entry keeps its mapped pages. What others are building
+    or opening stays, even where the limit is passed for a while. The lock "room" must be held.
     """
-    entries = [index.parent for index in cache_dir.glob("*/index.json")]
+    names = {path.name.removeprefix(_PARTIAL) for path in cache_dir.glob(f"{_PARTIAL}*")}
+    for name in filter(_NAME.fullmatch, names):
+        with _if_free(cache_dir, name) as free:
+            if free:
+                shutil.rmtree(cache_dir / (_PARTIAL + name), ignore_errors=True)
+    entries = [entry for entry in cache_dir.iterdir() if _NAME.fullmatch(entry.name)]
     entries.sort(key=lambda entry: entry.stat().st_mtime)
-    sizes = {entry: (entry / "pixels.npy").stat().st_size for entry in entries}
-    total = sum(sizes.values())
+    total = sum(map(_bytes_of, (*entries, *cache_dir.glob(f"{_PARTIAL}*"))))
     for entry in entries:
         if total <= allowed_bytes:
             break
-        shutil.rmtree(entry, ignore_errors=True)
-        total -= sizes[entry]
+        with _if_free(cache_dir, entry.name) as free:
+            if free:
+                total -= _bytes_of(entry)
+                _remove(entry)
+
+
+def _remove(entry: Path) -> None:
+    """Remove an entry whose lock is held, so that a kill in between leaves no half in its place."""
+    partial = entry.with_name(_PARTIAL + entry.name)
+    shutil.rmtree(partial, ignore_errors=True)
+    if entry.exists():
+        entry.rename(partial)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _if_free(cache_dir: Path, name: str) -> Iterator[bool]:
+    """Hold an entry's lock if nobody does; says whether that succeeded."""
+    lock = _lock(cache_dir, name, timeout_s=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _bytes_of(folder: Path) -> int:
+    try:
+        return sum(path.stat().st_size for path in folder.iterdir())
+    except FileNotFoundError:  # its builder has just finished or given up
+        return 0

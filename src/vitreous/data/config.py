@@ -1,5 +1,6 @@
 """How pictures are divided, cached and augmented."""
 
+import math
 from dataclasses import dataclass
 
 from vitreous.errors import ConfigError
@@ -40,7 +41,7 @@ class AugmentConfig:
     erase_chance: float = 0.15
     mixup_alpha: float = 0.2
     cutmix_alpha: float = 1.0
-    mix_chance: float = 0.5
+    mix_chance: float = 0.2
     plain_share: float = 0.1
 
     def __post_init__(self) -> None:
@@ -51,6 +52,11 @@ class AugmentConfig:
         for name in ("scale", "aspect", "brightness", "contrast", "saturation"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"augment.{name} is {getattr(self, name)}: it lies in [0, 1)")
+        for name in ("shift", "rotate_degrees", "mixup_alpha", "cutmix_alpha"):
+            if not 0.0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"augment.{name} is {getattr(self, name)}: it is 0 or more")
+        if not 0.0 <= self.shear_degrees < 90.0:
+            raise ConfigError(f"augment.shear_degrees is {self.shear_degrees}: it lies in [0, 90)")
 
 
 #: Every change off: the pictures as they are.

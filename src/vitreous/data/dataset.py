@@ -10,17 +10,16 @@ from statistics import median
 
 import numpy as np
 import torch
-from PIL import Image
 
 from vitreous.core.rng import numpy_stream
 from vitreous.data.cache import Pixels, Progress, cached_pixels, default_cache_dir
 from vitreous.data.config import DataConfig
-from vitreous.data.decode import DAMAGE, FORMATS
+from vitreous.data.decode import read_size
 from vitreous.data.folder import Listing, Sample
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.split import assign_splits
-from vitreous.errors import DataError
+from vitreous.errors import DataError, UnreadablePicture
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,9 @@ class Dataset:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["path", "label", "split"])
         for sample, split in zip(self.listing.samples, self.splits, strict=True):
-            writer.writerow([sample.path, sample.label, split])
+            # A name that isn't UTF-8 (out of an old archive, say) is written with escapes.
+            path = str(sample.path).encode(errors="backslashreplace").decode()
+            writer.writerow([path, sample.label, split])
         return text.getvalue()
 
     def fingerprint(self) -> str:
@@ -86,9 +87,11 @@ def open_dataset(
     """
     if len(listing.classes) < 2:
         raise DataError(
-            f"{config.source} has the single class '{listing.classes[0]}': a classifier needs at "
-            "least 2, one sub-folder each"
+            f"{config.source} has the single class '{''.join(listing.classes)}': a classifier "
+            "needs at least 2, one sub-folder each"
         )
+    if not any(sample.split in (None, "train") for sample in listing.samples):
+        raise DataError(f"{config.source} has no training pictures, only some held back")
     pixels = _decode(listing, config, preprocess, on_progress)
     splits = _split_readable(listing.samples, pixels, seed)
     names = [name for name in ("train", "valid", "test") if name in splits]
@@ -137,9 +140,8 @@ def typical_side(listing: Listing, seed: int = 0) -> int:
     sides = []
     for index in sorted(chosen):
         try:
-            with Image.open(samples[index].path, formats=FORMATS) as image:
-                sides.append(min(image.size))
-        except (*DAMAGE, Image.DecompressionBombError):  # reported when it is decoded
+            sides.append(min(read_size(samples[index].path)))
+        except UnreadablePicture:  # reported when it is decoded
             continue
     if not sides:
         raise DataError(
@@ -164,6 +166,8 @@ def _decode(
 def _split_readable(samples: Sequence[Sample], pixels: Pixels, seed: int) -> list[str]:
     """Divide by the readable pictures; an unreadable one goes where it is named, else to train."""
     splits = [sample.split or "train" for sample in samples]
+    if "valid" in splits:  # be they all unreadable: no others are taken in their place
+        return splits
     readable = [row for row in range(len(samples)) if row not in pixels.errors]
     divided = assign_splits(
         [samples[row].label or "" for row in readable],

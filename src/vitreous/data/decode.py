@@ -7,13 +7,14 @@ only the formats below are tried, recognised by content. What to do with the arr
 (resize, crop, normalise) is in `preprocess`.
 """
 
-import struct
+import stat
 import warnings
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from vitreous.errors import UnreadablePicture
 
@@ -27,11 +28,18 @@ MAX_IMAGE_PIXELS = 2 * 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-#: What Pillow's decoders raise for damaged files, beside its own errors.
-DAMAGE = (OSError, ValueError, SyntaxError, EOFError, TypeError, IndexError, OverflowError,
-          MemoryError, struct.error, zlib.error)  # fmt: skip
-
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+
+#: EXIF 2.32, section 4.6.4 A: what makes a picture of each orientation upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def read_picture(path: Path, max_image_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
@@ -47,31 +55,65 @@ def read_picture(path: Path, max_image_pixels: int = MAX_IMAGE_PIXELS) -> np.nda
     Raises:
         UnreadablePicture: for anything that isn't a whole picture within the limits.
     """
+    with _opened(path, max_image_pixels) as image:
+        image.load()
+        return _to_rgb(_upright(image))
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width in pixels as the header has them, before any turning; quick.
+
+    Raises:
+        UnreadablePicture: where there is no such header.
+    """
+    with _opened(path, MAX_IMAGE_PIXELS) as image:
+        return image.height, image.width
+
+
+@contextmanager
+def _opened(path: Path, max_image_pixels: int) -> Iterator[Image.Image]:
+    """A file opened by Pillow; all that goes wrong meanwhile becomes one kind of error."""
     try:
-        if path.stat().st_size == 0:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
+            raise UnreadablePicture("not a file")
+        if status.st_size == 0:
             raise UnreadablePicture("the file is empty (0 bytes)")
         with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > max_image_pixels:
-                raise _too_large(f"{width} x {height} pixels", max_image_pixels)
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if image.width * image.height > max_image_pixels:
+                raise _too_large(f"{image.width} x {image.height} pixels", max_image_pixels)
+            yield image
     except UnreadablePicture:
         raise
     except Image.DecompressionBombError:
-        raise _too_large("too many pixels", max_image_pixels) from None
+        raise _too_large("too many pixels", MAX_IMAGE_PIXELS) from None
     except Image.UnidentifiedImageError:
-        raise UnreadablePicture(
-            f"not a picture in a known format ({', '.join(FORMATS)})"
-        ) from None
+        raise UnreadablePicture(f"not a picture in a known format ({', '.join(FORMATS)})") from None
     except FileNotFoundError:
         raise UnreadablePicture("no such file") from None
-    except DAMAGE as error:
+    except Exception as error:
+        # Pillow's decoders raise whatever they stumble over, a KeyError or an AttributeError too.
+        if isinstance(error, OSError) and error.strerror:  # the system's own, not Pillow's
+            raise UnreadablePicture(f"can't be read: {error.strerror}") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadablePicture(f"damaged: {reason}") from None
 
 
 def _too_large(found: str, limit: int) -> UnreadablePicture:
     return UnreadablePicture(f"{found}, more than the limit of {limit // 1_000_000} megapixels")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn by the EXIF orientation.
+
+    Pillow's `exif_transpose` also writes all other EXIF tags anew, and fails on those that it
+    reads but can't write; whole pictures would be refused.
+    """
+    try:
+        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # an EXIF block beyond reading says nothing about the pixels
+        return image
+    return image if method is None else image.transpose(method)
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -7,7 +7,8 @@ CSV or Parquet file with the columns `path` (or `image`), `label` and, where wan
 
 import csv
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ class Listing:
     Args:
         samples: the pictures.
         classes: names in sorted order; an index into it is the model's output index.
-        ignored: files that don't have a picture's extension.
+        ignored: files passed over: without a picture's extension, or outside all class folders.
     """
 
     samples: tuple[Sample, ...]
@@ -60,11 +61,12 @@ def list_labelled(source: Path) -> Listing:
     Raises:
         DataError: for a missing source, no classes, an empty class, or a bad table.
     """
-    if source.is_dir():
-        return _list_folder(source)
-    if not source.exists():
-        raise DataError(f"no folder or table at {source}")
-    return _list_table(source)
+    with _access_errors():
+        if source.is_dir():
+            return _list_folder(source)
+        if not source.exists():
+            raise DataError(f"no folder or table at {source}")
+        return _list_table(source)
 
 
 def list_pictures(sources: Iterable[Path]) -> list[Path]:
@@ -75,16 +77,26 @@ def list_pictures(sources: Iterable[Path]) -> list[Path]:
     """
     files: list[Path] = []
     for source in sources:
-        if source.is_dir():
-            found = [path for path in _walk(source) if _is_picture(path)]
-            if not found:
-                raise DataError(f"no pictures in {source} ({_extension_words()})")
-            files += found
-        elif source.exists() or source.is_symlink():
-            files.append(source)
-        else:
-            raise DataError(f"no file or folder at {source}")
+        with _access_errors():
+            if source.is_dir():
+                found = [path for path in _walk(source) if _is_picture(path)]
+                if not found:
+                    raise DataError(f"no pictures in {source} ({_extension_words()})")
+                files += found
+            elif source.exists() or source.is_symlink():
+                files.append(source)
+            else:
+                raise DataError(f"no file or folder at {source}")
     return files
+
+
+@contextmanager
+def _access_errors() -> Iterator[None]:
+    """A folder or table that may not be opened is named, instead of passed over or traced."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(f"can't read {error.filename}: {error.strerror or error}") from None
 
 
 def _list_folder(root: Path) -> Listing:
@@ -95,20 +107,16 @@ def _list_folder(root: Path) -> Listing:
         )
     splits = {folder: _SPLIT_WORDS.get(folder.name.lower()) for folder in subfolders}
     named = [folder for folder in subfolders if splits[folder]]
-    if not named:
-        return _collect([(root, None)], root)
-    if _has_pictures_directly(named):
-        # "train" may be a class: pictures of trains, beside planes. Then no folder is a split.
-        return _collect([(root, None)], root)
     others = [folder.name for folder in subfolders if not splits[folder]]
+    # "train" may be a class: pictures of trains, beside planes. Then no folder is a split.
+    if not named or (others and not any(_visible_folders(folder) for folder in named)):
+        return _collect([(root, None)], root)
     if others:
         raise DataError(
             f"{root} has the split folders {', '.join(f.name for f in named)} and beside them "
             f"{', '.join(others)}: move those into a split or out of the folder"
         )
-    if "train" not in splits.values():
-        if len(named) == 1:
-            return _collect([(named[0], splits[named[0]])], root)
+    if "train" not in splits.values() and len(named) > 1:
         raise DataError(f"{root} has {', '.join(f.name for f in named)} but no 'train' folder")
     return _collect([(folder, splits[folder]) for folder in named], root)
 
@@ -117,8 +125,15 @@ def _collect(parts: list[tuple[Path, str | None]], root: Path) -> Listing:
     samples: list[Sample] = []
     ignored: list[Path] = []
     names: dict[str | None, set[str]] = {}
+    for place in dict.fromkeys((root, *(folder for folder, _ in parts))):
+        ignored += _loose_files(place)
     for folder, split in parts:
-        for class_folder in _visible_folders(folder):
+        class_folders = _visible_folders(folder)
+        if not class_folders:
+            raise DataError(
+                f"{folder} has no sub-folders: put each class' pictures into a folder with its name"
+            )
+        for class_folder in class_folders:
             found = 0
             for path in _walk(class_folder):
                 if _is_picture(path):
@@ -135,41 +150,40 @@ def _collect(parts: list[tuple[Path, str | None]], root: Path) -> Listing:
     classes = names.get("train") or set().union(*names.values())
     for split, labels in names.items():
         _check_known(labels, classes, f"the {split} folder of {root}" if split else str(root))
-    return _checked(samples, classes, ignored, root)
+    return _listing(samples, classes, ignored)
 
 
 def _list_table(path: Path) -> Listing:
-    rows = list(_read_rows(path))
-    if not rows:
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".parquet", ".pq"):
+        raise DataError(f"{path} is neither a folder nor a .csv or .parquet table")
+    rows = _csv_rows(path) if suffix == ".csv" else _parquet_rows(path)
+    samples = [_table_sample(path, place, row) for place, row in rows]
+    if not samples:
         raise DataError(f"{path} has no rows")
-    columns = [name for name in rows[0] if name]
-    picture = next((name for name in ("path", "image") if name in columns), None)
-    if picture is None or "label" not in columns:
-        missing = "label" if picture else "path"
-        raise DataError(
-            f"{path} has no column '{missing}': it has {', '.join(columns) or 'none'}; "
-            "needed are path (or image) and label, and split and group where wanted"
-        )
-    samples = []
-    for number, row in enumerate(rows, start=2):
-        samples.append(_table_sample(path, number, row, picture))
     train = {s.label for s in samples if s.split in ("train", None) and s.label}
     classes = train or {s.label for s in samples if s.label}
     _check_known({s.label for s in samples if s.label}, classes, str(path))
-    return _checked(samples, classes, [], path)
+    return _listing(samples, classes, [])
 
 
-def _table_sample(table: Path, number: int, row: dict[str, Any], picture: str) -> Sample:
-    values = {key: "" if value is None else str(value).strip() for key, value in row.items()}
+def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
+    """A sample of a row with the columns of `_wanted_columns`; `place` says which row it is."""
+    values = {name: "" if value is None else str(value).strip() for name, value in row.items()}
+    picture = next(iter(values))
+    if not isinstance(row[picture], str | None):
+        raise DataError(
+            f"{table}, {place}: '{picture}' holds {type(row[picture]).__name__}, not a path"
+        )
     if not values[picture] or not values["label"]:
         empty = picture if not values[picture] else "label"
-        raise DataError(f"{table}, row {number}: '{empty}' is empty")
+        raise DataError(f"{table}, {place}: '{empty}' is empty")
     split = values.get("split") or None
     if split:
         split = _SPLIT_WORDS.get(split.lower())
         if split is None:
             raise DataError(
-                f"{table}, row {number}: split '{values['split']}' is unknown: "
+                f"{table}, {place}: split '{values['split']}' is unknown: "
                 f"{did_you_mean(values['split'], _SPLIT_WORDS)}"
             )
     # Relative paths count from the table, so that a folder with its table can be moved.
@@ -178,26 +192,56 @@ def _table_sample(table: Path, number: int, row: dict[str, Any], picture: str) -
     )
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    if path.suffix.lower() in (".parquet", ".pq"):
-        try:
-            import pyarrow.parquet as parquet
-        except ImportError:
-            raise DataError(
-                f"reading {path} needs pyarrow: pip install 'vitreous[parquet]'"
-            ) from None
-        try:
-            yield from parquet.read_table(path).to_pylist()
-        except (OSError, ValueError) as error:
-            raise DataError(f"{path} is not a Parquet table: {error}") from None
-    elif path.suffix.lower() == ".csv":
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                yield from csv.DictReader(file)
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise DataError(f"{path} is not a CSV table in UTF-8: {error}") from None
-    else:
-        raise DataError(f"{path} is neither a folder nor a .csv or .parquet table")
+def _wanted_columns(table: Path, columns: Sequence[str]) -> list[str]:
+    """The columns that are read, the pictures' first."""
+    picture = next((name for name in ("path", "image") if name in columns), None)
+    if picture is None or "label" not in columns:
+        missing = "label" if picture else "path"
+        raise DataError(
+            f"{table} has no column '{missing}': it has {', '.join(columns) or 'none'}; "
+            "needed are path (or image) and label, and split and group where wanted"
+        )
+    wanted = [name for name in (picture, "label", "split", "group") if name in columns]
+    for name in wanted:
+        if columns.count(name) > 1:
+            raise DataError(f"{table} has {columns.count(name)} columns '{name}': keep one of them")
+    return wanted
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            # Strict, because a quote left open would otherwise swallow all rows behind it.
+            rows = csv.reader(file, strict=True)
+            columns = [name.strip() for name in next(rows, [])]
+            wanted = _wanted_columns(path, columns)
+            places = {name: columns.index(name) for name in wanted}
+            for row in filter(None, rows):
+                if len(row) > len(columns):
+                    raise DataError(
+                        f"{path}, line {rows.line_num}: {len(row)} fields for {len(columns)} "
+                        "columns (a text with a comma goes into double quotes)"
+                    )
+                row += [""] * (len(columns) - len(row))
+                yield f"line {rows.line_num}", {name: row[at] for name, at in places.items()}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV table in UTF-8: {error}") from None
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise DataError(f"reading {path} needs pyarrow: pip install 'vitreous[parquet]'") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            wanted = _wanted_columns(path, file.schema_arrow.names)
+            rows = file.read(columns=wanted).to_pylist()
+    except ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} is not a Parquet table: {reason}") from None
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", {name: row[name] for name in wanted}
 
 
 def _check_known(labels: set[str], classes: set[str], where: str) -> None:
@@ -207,11 +251,12 @@ def _check_known(labels: set[str], classes: set[str], where: str) -> None:
         )
 
 
-def _checked(
-    samples: list[Sample], classes: set[str], ignored: list[Path], source: Path
-) -> Listing:
-    if not samples:
-        raise DataError(f"no pictures in {source} ({_extension_words()})")
+def _listing(samples: list[Sample], classes: set[str], ignored: list[Path]) -> Listing:
+    for name in sorted(classes):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"class {name!r} has a name that isn't UTF-8: rename it") from None
     return Listing(tuple(samples), tuple(sorted(classes)), tuple(ignored))
 
 
@@ -220,21 +265,33 @@ def _visible_folders(folder: Path) -> list[Path]:
     return sorted(child for child in children if not child.name.startswith("."))
 
 
-def _has_pictures_directly(folders: list[Path]) -> bool:
-    return any(_is_picture(child) for folder in folders for child in folder.iterdir())
+def _loose_files(folder: Path) -> list[Path]:
+    children = (child for child in folder.iterdir() if not child.is_dir())
+    return sorted(child for child in children if not child.name.startswith("."))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """All visible files below a folder, sorted; links are followed, loops of links once."""
-    seen: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        status = Path(here).stat()
-        if (status.st_dev, status.st_ino) in seen:
+    """All visible files below a folder, sorted; links are followed, but never round a loop."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    # A link back to a folder above this one would lead into the other classes.
+    above = (*folder.absolute().parents, *folder.resolve().parents)
+    seen = {_identity(parent) for parent in above}
+    for here, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
+        identity = _identity(Path(here))
+        if identity in seen:
             folders.clear()
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_picture(path: Path) -> bool:

@@ -37,6 +37,11 @@ class PictureSet:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def majority_class(self) -> int:
+        """Index of the most frequent class."""
+        return int(self.labels.bincount().argmax())
+
     def batch(self, positions: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
         """Pictures and labels at these positions of the set.
 

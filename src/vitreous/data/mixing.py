@@ -26,11 +26,12 @@ def mix(
     Shape:
         (batch, channels, height, width), (batch, classes) -> the same
     """
-    alphas = [alpha for alpha in (config.mixup_alpha, config.cutmix_alpha) if alpha > 0]
-    if not alphas or rng.random() >= config.mix_chance:
-        return images, targets
-    use_cutmix = config.cutmix_alpha > 0 and (len(alphas) == 1 or rng.random() < 0.5)
+    chance, choice = rng.random(2)
+    # With one of the two turned off, the other takes its batches.
+    use_cutmix = config.mixup_alpha == 0 or (config.cutmix_alpha > 0 and choice < 0.5)
     alpha = config.cutmix_alpha if use_cutmix else config.mixup_alpha
+    if alpha == 0 or chance >= config.mix_chance:
+        return images, targets
     share = rng.beta(alpha, alpha)
     order = torch.from_numpy(rng.permutation(len(images))).to(images.device)
     if not use_cutmix:

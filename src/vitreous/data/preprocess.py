@@ -5,6 +5,7 @@ the model's size from one of any size, `normalise` turns such bytes into the mod
 are made of steps that ONNX has too (antialiased resize, round, slice, scale).
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -48,6 +49,10 @@ class Preprocess:
             raise ConfigError(f"preprocess.std {self.std} is above 0 in every channel")
 
 
+#: How many times the part that is seen a picture may be long before its ends are cut off.
+_REACH = 16
+
+
 def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     """Scale a picture until it covers the wanted size, then crop its centre.
 
@@ -59,26 +64,40 @@ def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         (height, width, 3) uint8 -> (image height, image width, 3) uint8
     """
     target_height, target_width = preprocess.resize or preprocess.image_size
+    scale = max(target_height / picture.shape[0], target_width / picture.shape[1])
+    # A picture of 1 x 20 000 pixels would take gigabytes when scaled up, for ends never seen.
+    picture = _centre(
+        picture,
+        math.ceil(_REACH * target_height / scale),
+        math.ceil(_REACH * target_width / scale),
+    )
     height, width = picture.shape[:2]
-    scale = max(target_height / height, target_width / width)
     # The side that decides comes out exactly; the other is rounded half up and covers the target.
     new_height = max(target_height, int(height * scale + 0.5))
     new_width = max(target_width, int(width * scale + 0.5))
     if (new_height, new_width) != (height, width):
-        planes = torch.from_numpy(picture).permute(2, 0, 1)[None].float()
-        planes = F.interpolate(
-            planes,
-            (new_height, new_width),
-            mode=preprocess.interpolation,
-            align_corners=False,
-            antialias=True,
-        )
-        rounded = planes.round_().clamp_(0, 255).to(torch.uint8)
-        picture = rounded[0].permute(1, 2, 0).numpy()
+        # One channel at a time: the same result with a third of the memory.
+        planes = [
+            F.interpolate(
+                torch.from_numpy(picture[None, None, :, :, channel]).float(),
+                (new_height, new_width),
+                mode=preprocess.interpolation,
+                align_corners=False,
+                antialias=True,
+            )[0, 0]
+            for channel in range(3)
+        ]
+        picture = torch.stack(planes, -1).round_().clamp_(0, 255).to(torch.uint8).numpy()
     top = (new_height - preprocess.image_size[0]) // 2
     left = (new_width - preprocess.image_size[1]) // 2
     bottom, right = top + preprocess.image_size[0], left + preprocess.image_size[1]
     return np.ascontiguousarray(picture[top:bottom, left:right])
+
+
+def _centre(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The middle of a picture, of at most this size or a pixel more, exactly about its centre."""
+    top, left = max(0, picture.shape[0] - height) // 2, max(0, picture.shape[1] - width) // 2
+    return picture[top : picture.shape[0] - top, left : picture.shape[1] - left]
 
 
 def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:

@@ -11,6 +11,7 @@ from vitreous.core.rng import numpy_stream
 from vitreous.errors import DataError
 
 VALID_SHARE = 0.2
+_ATTEMPTS = 20
 
 
 def assign_splits(
@@ -52,35 +53,62 @@ def assign_splits(
 
 
 def _choose(members: dict[int, list[int]], labels: Sequence[str], seed: int) -> list[int]:
-    """The pictures to hold back: whole groups, in random order, while no class gets too many."""
+    """The pictures to hold back: whole groups."""
     contents = {link: Counter(labels[i] for i in group) for link, group in members.items()}
-    totals = sum(contents.values(), Counter[str]())
+    totals = Counter(labels[i] for group in members.values() for i in group)
+    parts = Counter(label for content in contents.values() for label in content)
+    for label in sorted(parts):
+        if parts[label] < 2:
+            raise DataError(
+                f"class '{label}' has {totals[label]} picture(s) that can't be divided: it takes "
+                "at least 2 that are neither identical nor of one group, one to learn from and "
+                "one to check with"
+            )
+    lacking = set(totals)
+    # Groups of several classes may stand in each other's way in one order and not in another.
+    for attempt in range(_ATTEMPTS):
+        order = sorted(members)
+        numpy_stream(seed, "split", attempt).shuffle(order)
+        chosen = _fill(order, contents, totals)
+        lacking = totals.keys() - {label for link in chosen for label in contents[link]}
+        if not lacking:
+            return [index for link in chosen for index in members[link]]
+    raise DataError(
+        f"class '{min(lacking)}' gets no validation picture as long as groups stay whole: name "
+        "the splits yourself, by folders or in a column 'split'"
+    )
+
+
+def _fill(order: list[int], contents: dict[int, Counter[str]], totals: Counter[str]) -> list[int]:
+    """Groups, in this order, that come near to the wanted share of every class."""
     wanted = {label: max(1, round(count * VALID_SHARE)) for label, count in totals.items()}
     taken: Counter[str] = Counter()
     chosen: list[int] = []
-    order = sorted(members)
-    numpy_stream(seed, "split").shuffle(order)
+
+    def take(link: int) -> None:
+        chosen.append(link)
+        taken.update(contents[link])
+
+    def leaves_some(content: Counter[str]) -> bool:
+        return all(taken[label] + count < totals[label] for label, count in content.items())
+
+    too_large: list[int] = []
     for link in order:
         content = contents[link]
-        if all(taken[label] + count <= wanted[label] for label, count in content.items()):
-            chosen += members.pop(link)
-            taken += content
-    # Classes of which every group was too large: the smallest that leaves something to learn from.
-    for link in sorted(members, key=lambda link: len(members[link])):
+        fits = all(taken[label] + count <= wanted[label] for label, count in content.items())
+        if fits and leaves_some(content):
+            take(link)
+        else:
+            too_large.append(link)
+    # Then those that overshoot, smallest first, where a class lacks or comes nearer to its share.
+    for link in sorted(too_large, key=lambda link: contents[link].total()):
         content = contents[link]
+        now = sum(abs(taken[label] - wanted[label]) for label in content)
+        then = sum(abs(taken[label] + n - wanted[label]) for label, n in content.items())
         lacking = any(taken[label] == 0 for label in content)
-        if lacking and all(
-            taken[label] + count < totals[label] for label, count in content.items()
-        ):
-            chosen += members[link]
-            taken += content
-    if all(taken[label] for label in totals):
-        return chosen
-    short = next(label for label in totals if not taken[label])
-    raise DataError(
-        f"class '{short}' has {totals[short]} picture(s) that can't be divided: it takes at least "
-        "2 that are neither identical nor of one group, one to learn from and one to check with"
-    )
+        if (lacking or then < now) and leaves_some(content):
+            take(link)
+    return chosen
 
 
 def _linked_groups(groups: Sequence[str | None], fingerprints: Sequence[str]) -> list[int]:

@@ -97,7 +97,7 @@ class ModelConfig:
             )
         if self.pos_embed == "sincos2d" and self.embed_dim % 4:
             raise ConfigError(
-                f"model.embed_dim is {self.embed_dim}: with pos_embed 'sincos2d' it is a multiple of 4"
+                f"model.embed_dim {self.embed_dim} is not a multiple of 4, as 'sincos2d' needs"
             )
 
     def _check_sizes(self) -> None:

@@ -26,11 +26,12 @@ _COMPACT = ModelConfig(
     patch_size=(8, 8),
     num_classes=3,
     embed_dim=256,
-    depth=7,
+    depth=6,
     num_heads=4,
+    pos_embed="sincos2d",
     class_token=False,
-    pool="seq",
-    stem=(64, 128, 256),
+    pool="flatten",
+    stem=(64, 128, 256, 256),
     drop_path_rate=0.1,
 )
 
@@ -64,7 +65,7 @@ def _presets() -> dict[str, ModelConfig]:
     named["compact-48"] = _COMPACT
     named["compact-64"] = replace(_COMPACT, image_size=(64, 64))
     named["compact-96"] = replace(
-        _COMPACT, image_size=(96, 96), patch_size=(16, 16), stem=(32, 64, 128, 256)
+        _COMPACT, image_size=(96, 96), patch_size=(16, 16), stem=(32, 64, 128, 256, 256)
     )
     named["lecture"] = _LECTURE
     named["lecture-small"] = replace(_LECTURE, depth=2, num_heads=4, head_hidden=(128, 128))

@@ -1,9 +1,10 @@
 """The default: a compact Vision Transformer learned from nothing but the person's own pictures.
 
 A convolutional stem gives a small set the locality that a plain ViT would need millions of
-pictures to learn; sequence pooling replaces the class token (Hassani et al. 2021, "Escaping the
-Big Data Paradigm with Compact Transformers"). Measured figures with their commands stand in the
-README and in docs/experiments/LOG.md.
+pictures to learn (Hassani et al. 2021, "Escaping the Big Data Paradigm with Compact
+Transformers"). Sine positions and a head that sees every token in its place take it off the
+plateau of one answer for all, where learned positions and averaged tokens stay for epochs
+(docs/experiments/LOG.md). Measured figures with their commands stand in the README.
 """
 
 from vitreous.data.config import AugmentConfig, DataConfig

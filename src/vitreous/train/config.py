@@ -36,7 +36,7 @@ class TrainConfig:
     budget_s: float | None = None
     seed: int = 0
     batch_size: int = 128
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-4
     final_learning_rate: float = 0.01
     warmup: float = 0.1
     weight_decay: float = 0.05

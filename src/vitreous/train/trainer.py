@@ -216,10 +216,11 @@ class _Diary:
 
     def _save_weights(self, best: bool) -> None:
         learner = self.learner
-        labels = learner.pictures.labels
-        majority = int(torch.bincount(labels, minlength=len(self.classes)).argmax())
         classifier = Classifier(
-            learner.state.ema.model, learner.config.preprocess, self.classes, majority
+            learner.state.ema.model,
+            learner.config.preprocess,
+            self.classes,
+            learner.pictures.majority_class,
         )
         save_classifier(self.run.best if best else self.run.last, classifier)
 

@@ -1,0 +1,251 @@
+"""What the report draws: learning curves as SVG, pictures and the heat map as data URIs.
+
+Everything is text that goes into the page, the same for the same input. Colours of the curves are
+the page's own variables, so that they follow light and dark.
+"""
+
+import base64
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
+
+# Matplotlib can't draw in CSS variables: it draws in these, which are replaced afterwards.
+_INK, _RULE, _FIRST, _SECOND = "#5b6470", "#d9d6cd", "#0f766e", "#b45309"
+_VARIABLES = {_INK: "--muted", _RULE: "--rule", _FIRST: "--first", _SECOND: "--second"}
+_STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vitreous",
+    "font.size": 12,
+    "font.sans-serif": ["DejaVu Sans"],
+    "text.color": _INK,
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": _RULE,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.left": False,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.color": _RULE,
+    "ytick.left": False,
+    "xtick.major.size": 3,
+    "lines.linewidth": 2,
+    "lines.markersize": 4,
+    "savefig.transparent": True,
+}
+_NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
+_POINTS = 150
+_HEIGHT_PX = 250
+_WIDE_PX, _NARROW_PX = 380, 250
+_LOSSLESS_SIDE = 64
+_PIXEL_ART_SIDE = 32
+# Mid tones, seen on white and on near-black alike.
+_RIGHT_RGB, _WRONG_RGB = (20, 150, 138), (222, 108, 32)
+
+Line = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One panel of the learning curves.
+
+    Args:
+        title: its heading.
+        svg: to stand inside the page.
+        width_px: its natural width.
+        keys: what each line style means, as (style, text); styles are classes of the page's CSS.
+        text: what it shows, in a sentence.
+    """
+
+    title: str
+    svg: Markup
+    width_px: int
+    keys: Sequence[tuple[str, str]]
+    text: str
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture as a data URI, and whether its pixels should stay squares when enlarged."""
+
+    uri: str
+    pixelated: bool
+
+
+def learning_curves(history: Sequence[Line], chance: float) -> list[Curve]:
+    """Loss, accuracy and learning rate over the epochs, as far as they were written down.
+
+    Args:
+        history: lines of ``metrics.jsonl``.
+        chance: balanced accuracy of guessing.
+    """
+    trained = [line for line in history if line["kind"] == "train"]
+    validated = [line for line in history if line["kind"] == "valid"]
+    curves = []
+    if history:
+        curves.append(_loss_curve(trained, validated))
+    if validated:
+        curves.append(_accuracy_curve(validated, chance))
+    if trained:
+        curves.append(_learning_rate_curve(trained))
+    return curves
+
+
+def picture_uri(picture: np.ndarray, max_side: int) -> Embedded:
+    """A picture to stand inside the page.
+
+    Args:
+        picture: as decoded.
+        max_side: longest side in pixels; a larger picture is made smaller.
+
+    Shape:
+        picture: (height, width, 3) uint8
+    """
+    image = Image.fromarray(picture)
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    longest = max(image.size)
+    kind = "png" if longest <= _LOSSLESS_SIDE else "webp"
+    return Embedded(_image_uri(image, kind), pixelated=longest <= _PIXEL_ART_SIDE)
+
+
+def confusion_uri(confusion: Sequence[Sequence[int]]) -> str:
+    """A confusion matrix of many classes as a heat map, one pixel a cell.
+
+    The opacity tells the share of the true class's pictures, so that a few percent can be seen;
+    an empty cell is clear and shows the page, light or dark.
+
+    Shape:
+        confusion: (classes, classes), rows are the true classes
+    """
+    counts = np.asarray(confusion, dtype=np.float64)
+    share = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    pixels = np.empty((*counts.shape, 4), dtype=np.uint8)
+    pixels[..., :3] = _WRONG_RGB
+    diagonal = np.arange(len(counts))
+    pixels[diagonal, diagonal, :3] = _RIGHT_RGB
+    pixels[..., 3] = np.round(255 * np.where(share > 0, 0.2 + 0.8 * np.sqrt(share), 0))
+    return _image_uri(Image.fromarray(pixels), "png")
+
+
+def _image_uri(image: Image.Image, kind: str) -> str:
+    buffer = io.BytesIO()
+    if kind == "png":
+        image.save(buffer, "png", optimize=True)
+    else:
+        image.save(buffer, "webp", quality=80)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+
+
+def _loss_curve(trained: Sequence[Line], validated: Sequence[Line]) -> Curve:
+    keys, text = [], []
+    with style.context(["default", _STYLE]):
+        figure, axes = _panel(_WIDE_PX)
+        if trained:
+            epochs, losses = _thinned(trained, "loss")
+            axes.plot(epochs, losses, color=_FIRST, linewidth=1.2)
+            keys.append(("thin", "training"))
+            text.append("Training loss is taken on augmented pictures, so it may lie higher.")
+        if validated:
+            epochs, losses = _series(validated, "loss")
+            axes.plot(epochs, losses, color=_SECOND, marker="o")
+            keys.append(("dots", "validation"))
+            lowest = min(validated, key=_finite_loss)
+            if math.isfinite(lowest["loss"]):
+                where = f"{lowest['loss']:.3g}, at epoch {lowest['epoch']:.3g}"
+                text.insert(0, f"Lowest validation loss: {where}.")
+        axes.set_xlim(left=0)
+        return Curve("Loss", _svg(figure, "loss"), _WIDE_PX, keys, " ".join(text))
+
+
+def _accuracy_curve(validated: Sequence[Line], chance: float) -> Curve:
+    keys = [("plain", "accuracy"), ("dashed", "balanced accuracy"), ("dotted", "guessing")]
+    text = ""
+    with style.context(["default", _STYLE]):
+        figure, axes = _panel(_WIDE_PX)
+        axes.axhline(chance, color=_INK, linewidth=1.2, linestyle=(0, (1, 2)))
+        axes.plot(*_series(validated, "accuracy"), color=_FIRST, marker="o")
+        axes.plot(*_series(validated, "balanced_accuracy"), color=_SECOND, linestyle=(0, (4, 1.5)))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        low, high = axes.get_ylim()
+        axes.set_ylim(max(low, -0.02), min(high, 1.02))
+        axes.set_xlim(left=0)
+        best = [line for line in validated if line.get("best")]
+        if best:
+            chosen = best[-1]
+            axes.plot(chosen["epoch"], chosen["accuracy"], "o", color=_FIRST, markersize=9)
+            keys.append(("best", "the weights kept"))
+            score = f"{100 * chosen['accuracy']:.1f} % of the validation pictures right"
+            text = f"The weights kept are those of epoch {chosen['epoch']:.3g}: {score}."
+        return Curve("Accuracy in validation", _svg(figure, "accuracy"), _WIDE_PX, keys, text)
+
+
+def _learning_rate_curve(trained: Sequence[Line]) -> Curve:
+    epochs, rates = _thinned(trained, "learning_rate")
+    with style.context(["default", _STYLE]):
+        figure, axes = _panel(_NARROW_PX)
+        axes.plot(epochs, rates, color=_FIRST)
+        axes.set_xlim(left=0)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4), useMathText=True)
+        highest = max(line["learning_rate"] for line in trained)
+        text = f"At most {highest:.2g}."
+        return Curve("Learning rate", _svg(figure, "rate"), _NARROW_PX, [], text)
+
+
+def _panel(width_px: int) -> tuple[Figure, Axes]:
+    """A figure of 1 SVG unit a pixel (72 dpi is what SVG is written in)."""
+    figure = Figure(figsize=(width_px / 72, _HEIGHT_PX / 72), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_xlabel("epoch", loc="right")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=False))
+    return figure, axes
+
+
+def _series(lines: Sequence[Line], key: str) -> tuple[np.ndarray, np.ndarray]:
+    points = np.array([(line["epoch"], line[key]) for line in lines], dtype=np.float64)
+    return points[:, 0], points[:, 1]
+
+
+def _thinned(lines: Sequence[Line], key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Means of neighbours, so that thousands of steps stay a small and readable line."""
+    epochs, values = _series(lines, key)
+    parts = min(_POINTS, len(epochs))
+    return (
+        np.array([part.mean() for part in np.array_split(epochs, parts)]),
+        np.array([part.mean() for part in np.array_split(values, parts)]),
+    )
+
+
+def _finite_loss(line: Line) -> float:
+    return line["loss"] if math.isfinite(line["loss"]) else math.inf
+
+
+def _svg(figure: Figure, name: str) -> Markup:
+    """The figure as an element of the page; the name keeps its ids apart from other figures'."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata=_NO_METADATA)
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<svg[^>]*viewBox", '<svg aria-hidden="true" viewBox', svg)
+    svg = re.sub(r' (xmlns(:xlink)?|version)="[^"]*"', "", svg)
+    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    svg = re.sub(r'id="|url\(#|xlink:href="#', lambda found: found[0] + name + "-", svg)
+    svg = svg.replace("xlink:href", "href")
+    for colour, variable in _VARIABLES.items():
+        svg = svg.replace(colour, f"var({variable})")
+    return Markup(svg)  # not escaped: it holds numbers and our own words, nothing from outside

@@ -1,0 +1,106 @@
+"""Every code block of the documentation runs, on drawn faces and with little training.
+
+Commands and Python run as they stand, in order, in one folder, except that times and epochs are
+cut to one epoch of a tiny model. Blocks of `make` are checked against the Makefile.
+"""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+
+from vitreous.cli import _status, cli
+from vitreous.data.faces import write_faces
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TINY = ["--set", "model.depth=1", "--set", "model.embed_dim=16", "--set", "model.num_heads=1"]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    write_faces(tmp_path / "faces", 6, size=32)
+    write_faces(tmp_path / "more", 1, size=32, seed=1)
+    shutil.copy(tmp_path / "more" / "happy" / "00000.png", tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def shortened(words: list[str]) -> list[str]:
+    """One epoch of a tiny model, whatever the page says about time and size."""
+    if words[0] != "train" or "--resume" in words:
+        return words
+    for option in ("--budget", "--epochs"):
+        if option in words:
+            at = words.index(option)
+            del words[at : at + 2]
+    return [*words, "--epochs", "1", *TINY]
+
+
+def run_command(line: str) -> None:
+    words = shlex.split(line, comments=True)
+    if not words:
+        return
+    assert words[0] == "vitreous"
+    status = _status(lambda: cli.main(shortened(words[1:]), standalone_mode=False))
+    assert status == 0, line
+
+
+def run_python(code: str, monkeypatch) -> None:
+    import vitreous
+
+    train = vitreous.train
+
+    def quick_train(source, **options):
+        options.pop("budget_s", None)
+        model = {"depth": 1, "embed_dim": 16, "num_heads": 1}
+        return train(source, epochs=1, settings={"model": model}, **options)
+
+    monkeypatch.setattr(vitreous, "train", quick_train, raising=False)
+    exec(compile(code, "page", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_block_of_a_page_runs(page, folder, monkeypatch):
+    blocks = BLOCK.findall(page.read_text())
+    assert blocks
+    for language, text in blocks:
+        if language == "bash":
+            for line in text.splitlines():
+                run_command(line)
+        elif language == "python":
+            run_python(text, monkeypatch)
+        elif language == "csv":
+            (folder / "table.csv").write_text(text)
+            names = text.splitlines()[0].split(",")
+            assert names == ["path", "label", "split", "group"]
+        else:
+            assert language == "", f"a block of {language} that nothing runs"
+
+
+def test_every_make_target_named_exists():
+    makefile = (ROOT / "Makefile").read_text()
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        for target in re.findall(r"^make (\w+)", page.read_text(), re.MULTILINE):
+            assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_every_local_link_leads_somewhere():
+    for page in ROOT.rglob("*.md"):
+        if any(part.startswith(".") for part in page.relative_to(ROOT).parts):
+            continue
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_project_speaks_of_itself_alone():
+    """No paths of the machine it was made on."""
+    pattern = re.compile(r"(?<![\w.])/(?:work|root|home)/")
+    files = [*ROOT.rglob("*.md"), *(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").rglob("*")]
+    for path in files:
+        if path.is_file() and ".venv" not in path.parts and path.suffix in (".md", ".py", ".json"):
+            assert not pattern.search(path.read_text()), path

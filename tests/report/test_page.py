@@ -1,0 +1,360 @@
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vitreous.evaluate.intervals import mean_interval, proportion_interval
+from vitreous.evaluate.metrics import ClassScore, Evaluation
+from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
+from vitreous.report.page import (
+    Mistake,
+    Report,
+    frequent_confusions,
+    percent,
+    render_report,
+    standing,
+    verdict,
+    weakest_class,
+)
+
+CHROMIUM = Path("/usr/bin/chromium")
+FACES = ("angry", "happy", "sad")
+HOSTILE = "<script>alert('x')</script>&\"quoted\""
+
+
+def scored(confusion: Sequence[Sequence[int]], classes: Sequence[str], majority=0) -> Evaluation:
+    """An evaluation with exactly this confusion matrix."""
+    counts = np.array(confusion)
+    support, given, hits = counts.sum(1), counts.sum(0), counts.diagonal()
+    per_class = {
+        name: ClassScore(
+            precision=float(hits[at] / max(given[at], 1)),
+            recall=proportion_interval(int(hits[at]), int(support[at])),
+            f1=float(2 * hits[at] / max(given[at] + support[at], 1)),
+            support=int(support[at]),
+        )
+        for at, name in enumerate(classes)
+    }
+    present = [score.recall for score in per_class.values() if score.support]
+    chance = {"accuracy": 1 / len(classes), "balanced_accuracy": 1 / len(classes)}
+    return Evaluation(
+        n=int(counts.sum()),
+        accuracy=proportion_interval(int(hits.sum()), int(counts.sum())),
+        balanced_accuracy=mean_interval(present),
+        loss=0.5,
+        classes=tuple(classes),
+        per_class=per_class,
+        confusion=tuple(tuple(map(int, row)) for row in counts),
+        top_k={"2": proportion_interval(int(counts.sum()), int(counts.sum()))},
+        baselines={
+            "chance": chance,
+            "majority": {
+                "label": classes[majority],
+                "accuracy": float(support[majority] / support.sum()),
+                "balanced_accuracy": float(support[majority] > 0) / len(present),
+            },
+        },
+    )
+
+
+LEARNED = scored([[200, 30, 24], [14, 840, 26], [60, 57, 334]], FACES, majority=1)
+TINY = scored([[9, 6, 5], [6, 8, 6], [5, 6, 9]], FACES)
+MAJORITY = scored([[4, 90, 6], [12, 260, 8], [5, 90, 5]], FACES, majority=1)
+UNEVEN = scored([[60, 20, 20], [80, 130, 70], [20, 20, 60]], FACES, majority=1)
+WORSE = scored([[2, 9, 9], [9, 2, 9], [9, 9, 2]], FACES)
+COLLAPSED = scored([[0, 323, 0], [0, 880, 0], [0, 382, 0]], FACES, majority=1)
+ONE_CLASS = scored([[0, 0, 0], [3, 35, 2], [0, 0, 0]], FACES, majority=1)
+PERFECT = scored([[20, 0], [0, 30]], ("cat", "dog"))
+
+
+def many(classes: int) -> Evaluation:
+    counts = np.random.default_rng(0).poisson(0.2, (classes, classes)) + 20 * np.eye(classes)
+    return scored(
+        counts.astype(int).tolist(), [f"bird_{at:03d}.Long_Name" for at in range(classes)]
+    )
+
+
+def history() -> list[dict]:
+    lines = []
+    for step in range(10, 410, 10):
+        where = {"step": step, "epoch": step / 40, "seconds": step / 10}
+        loss = 0.5 + 5 / (step + 5)
+        lines.append({"kind": "train", **where, "loss": loss, "learning_rate": 1e-3 / step})
+        if step % 40 == 0:
+            share = 0.9 - 10 / (step + 10)
+            score = {"accuracy": share, "balanced_accuracy": share - 0.1, "loss": loss - 0.1}
+            lines.append({"kind": "valid", **where, **score, "best": step <= 320})
+    return lines
+
+
+def pictures(count: int, side: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    return list(rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8))
+
+
+def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -> Report:
+    first, second = evaluation.classes[:2]
+    return Report(
+        name="faces",
+        evaluation=evaluation,
+        evaluated_on="test",
+        chose_checkpoint=False,
+        history=history(),
+        mistakes=[
+            Mistake(picture, f"{first}/IMG_{at}.jpg", first, second, 0.99)
+            for at, picture in enumerate(pictures(shown, side))
+        ],
+        augmented=pictures(shown, side),
+        warnings=["train/happy/a.jpg: damaged: the file ends too soon"],
+        facts={"Model": "ViT", "Device": "CPU"},
+        config='[data]\nsource = "faces"\n',
+        versions={"vitreous": "0.1.0"},
+        reproduce="vitreous train faces --config config.toml --out NEW_FOLDER",
+    )
+
+
+class Page(HTMLParser):
+    """Checks that elements nest and collects what the tests ask for."""
+
+    VOID = frozenset({"meta", "img", "rect", "line", "circle", "path", "use", "br"})
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open, self.tags, self.ids, self.loads, self.alts = [], [], [], [], []
+        self.text = ""
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        values = dict(attrs)
+        self.tags.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        self.loads += [values[key] for key in ("src", "href", "xlink:href") if key in values]
+        self.alts += [values["alt"]] if tag == "img" else []
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "style" not in self.open:
+            self.text += data
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "where", "sentence"),
+    [
+        (
+            LEARNED,
+            "learned",
+            "Right for 1374 of 1585 pictures: 86.7 % (84.9 to 88.3 %). "
+            "Always answering 'happy' would give 55.5 %.",
+        ),
+        (
+            TINY,
+            "guessing",
+            "26 of 60 right, 43 % (32 to 56 %): not distinguishable from guessing one of three.",
+        ),
+        (
+            MAJORITY,
+            "guessing",
+            "269 of 480 right, 56 % (52 to 60 %): it has not learned more than always answering "
+            "'happy', which would give 58 %.",
+        ),
+        (
+            UNEVEN,
+            "uneven",
+            "250 of 480 right, 52 % (48 to 57 %): worse than always answering 'happy' (58 %). "
+            "Yet it tells the classes apart: balanced accuracy 55 % (50 to 60 %), "
+            "by guessing 33 %.",
+        ),
+        (
+            WORSE,
+            "worse",
+            "6 of 60 right, 10 % (5 to 20 %): worse than guessing one of three, which would give "
+            "33 %. Do the classes mean the same as in training?",
+        ),
+        (
+            COLLAPSED,
+            "collapsed",
+            "It answers 'happy' for every picture: collapsed to one class. "
+            "That is right for 880 of 1585, 55.5 %.",
+        ),
+        (
+            ONE_CLASS,
+            "one class",
+            "Every picture here is 'happy': 35 of 40 right, 88 % (74 to 95 %). "
+            "One class alone can't show whether it tells classes apart.",
+        ),
+        (
+            PERFECT,
+            "learned",
+            "Right for 50 of 50 pictures: 100 % (93 to 100 %). Guessing would give 50 %.",
+        ),
+    ],
+)
+def test_the_verdict_says_what_the_intervals_allow(evaluation, where, sentence):
+    assert standing(evaluation) == where
+    assert verdict(evaluation) == sentence
+
+
+def test_guessing_names_the_most_frequent_class_where_that_is_better():
+    evaluation = scored([[3, 20, 2], [18, 20, 12], [2, 20, 3]], FACES, majority=1)
+    assert verdict(evaluation).endswith(
+        "not distinguishable from guessing one of three; always answering 'happy' would give 50 %."
+    )
+
+
+def test_classes_of_one_size_never_get_two_verdicts_at_once():
+    """Here the interval of balanced accuracy, alone, would leave guessing out."""
+    near = scored([[0, 20, 0], [0, 5, 15], [0, 0, 20]], FACES)
+    assert near.accuracy.low < 1 / 3 < near.balanced_accuracy.low
+    assert standing(near) == "guessing"
+
+
+def test_the_weakest_class_is_named_with_what_it_is_taken_for():
+    assert weakest_class(LEARNED) == (
+        "Weakest: 'sad', found in 74 % of its pictures (70 to 78 %), most often taken for 'angry'."
+    )
+    assert weakest_class(PERFECT) == ""
+    assert weakest_class(COLLAPSED) == ""
+
+
+def test_a_percentage_short_of_all_is_never_rounded_up_to_all():
+    assert [percent(0.9999), percent(0.99996, 1), percent(1.0, 1)] == ["99 %", "99.9 %", "100.0 %"]
+
+
+def test_the_page_is_whole_and_loads_nothing():
+    html = render_report(a_report())
+    page = Page(html)
+    assert html.startswith("<!doctype html>")
+    assert page.tags.count("h1") == 1
+    assert len(page.ids) == len(set(page.ids))
+    assert "script" not in page.tags
+    assert all(link.startswith(("data:image/", "#")) for link in page.loads)
+    assert {link[1:] for link in page.loads if link.startswith("#")} <= set(page.ids)
+    assert "http://" not in html
+    assert "https://" not in html
+    assert all(isinstance(alt, str) for alt in page.alts)
+    assert verdict(LEARNED).replace(" %", "\u00a0%") in page.text
+    assert "Lowest validation loss: 0.412, at epoch 10." in page.text
+    assert "epoch 8: 87.0\u00a0% of the validation pictures right" in page.text
+
+
+def test_hostile_names_stay_text():
+    plain = a_report(scored([[8, 2], [1, 9]], (HOSTILE, "b")))
+    report = replace(
+        plain,
+        name=HOSTILE,
+        evaluated_on=HOSTILE,
+        mistakes=[replace(plain.mistakes[0], file=f"{HOSTILE}\udcff.jpg")],
+        warnings=[HOSTILE] * 9,
+        facts={HOSTILE: HOSTILE},
+        config=HOSTILE,
+        versions={HOSTILE: HOSTILE},
+        reproduce=HOSTILE,
+    )
+    html = render_report(report)
+    assert "<script" not in html
+    assert "alert" not in "".join(Page(html).ids)
+    assert Page(html).text.count(HOSTILE) > 15
+    assert f"{HOSTILE}?.jpg" in Page(html.encode("utf-8").decode("utf-8")).text
+
+
+def test_the_same_report_gives_the_same_bytes():
+    assert render_report(a_report()) == render_report(a_report())
+
+
+def test_what_is_missing_leaves_its_section_out():
+    bare = replace(a_report(), history=[], mistakes=[], augmented=[], warnings=[], facts={})
+    ids = Page(render_report(bare)).ids
+    assert not {"curves", "mistakes", "augmented", "warnings", "facts"} & set(ids)
+    flawless = Page(render_report(replace(bare, evaluation=PERFECT)))
+    assert "No mistakes on these pictures." in flawless.text
+
+
+def test_a_score_on_the_pictures_that_chose_the_weights_is_called_optimistic():
+    plain = replace(a_report(), history=[])
+    chosen = replace(plain, evaluated_on="valid", chose_checkpoint=True)
+    optimistic = Page(render_report(chosen)).text
+    assert "optimistic" not in render_report(plain)
+    assert "A little optimistic:" in optimistic
+    assert "needs a test split" in optimistic
+
+
+@pytest.mark.parametrize("kind", ["train", "valid"])
+def test_curves_of_one_kind_alone_and_of_a_single_line_with_no_number(kind):
+    lines = [line for line in history() if line["kind"] == kind]
+    assert "Loss" in [curve.title for curve in learning_curves(lines, 1 / 3)]
+    assert learning_curves([lines[0] | {"loss": float("nan")}], 1 / 3)
+
+
+def test_many_classes_become_a_heat_map_with_the_most_frequent_confusions():
+    evaluation = many(200)
+    html = render_report(a_report(evaluation))
+    assert html.count(confusion_uri(evaluation.confusion)) == 1
+    pairs = frequent_confusions(evaluation)
+    counts = [pair.pictures for pair in pairs]
+    assert len(pairs) == 10
+    assert counts == sorted(counts, reverse=True)
+    off_diagonal = np.array(evaluation.confusion) * (1 - np.eye(200))
+    assert counts[0] == off_diagonal.max()
+    assert "Most frequent confusions" in Page(html).text
+    assert "Most frequent confusions" not in render_report(a_report(many(20)))
+
+
+def test_an_absent_class_says_so():
+    page = Page(render_report(a_report(ONE_CLASS)))
+    assert "none of these pictures has it" in page.text
+    assert "nan" not in page.text
+
+
+def test_pictures_are_made_small_and_pixel_art_stays_sharp():
+    large, small = picture_uri(pictures(1, 600)[0], 224), picture_uri(pictures(1, 28)[0], 224)
+    assert large.uri.startswith("data:image/webp;base64,")
+    assert small.uri.startswith("data:image/png;base64,")
+    assert (large.pixelated, small.pixelated) == (False, True)
+    # Noise is the hardest picture to pack.
+    assert len(render_report(a_report(side=224, shown=24))) < 2_000_000
+
+
+def test_the_import_leaves_pyplot_and_torch_alone():
+    code = (
+        "import sys, vitreous.report.page; print({'torch', 'matplotlib.pyplot'} & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing")
+def test_on_a_phone_the_page_never_scrolls_sideways(tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
+    long_name = scored([[30, 3], [2, 40]], ("never_ending_name_" * 9, "b"))
+    reports = {"faces": a_report(), "birds": a_report(many(30)), "long": a_report(long_name)}
+    switches = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
+    quiet = "--disable-background-networking --disable-component-update"
+    with playwright.sync_playwright() as browsers:
+        browser = browsers.chromium.launch(
+            executable_path=str(CHROMIUM), args=[*switches.split(), *quiet.split()]
+        )
+        page = browser.new_page(viewport={"width": 360, "height": 740})
+        complaints = []
+        page.on("console", lambda message: complaints.append(message.text))
+        for name, report in reports.items():
+            file = tmp_path / f"{name}.html"
+            file.write_text(render_report(report), encoding="utf-8")
+            page.goto(file.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") == 360, name
+        browser.close()
+    assert complaints == []

@@ -25,18 +25,18 @@ from vitreous.data.faces import write_faces
 from vitreous.data.folder import Listing, list_labelled, list_pictures
 from vitreous.data.loader import PictureSet
 from vitreous.errors import DataError, RunError
-from vitreous.evaluate.metrics import Evaluation
-from vitreous.evaluate.score import evaluate_set
+from vitreous.evaluation.metrics import Evaluation
+from vitreous.evaluation.score import evaluate_set
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.configure import configure
 from vitreous.serving.predictor import load_run, predict_files
-from vitreous.train.classifier import Classifier, load_classifier
-from vitreous.train.config import RunConfig
-from vitreous.train.device import choose_device, describe_device
-from vitreous.train.trainer import Clock, ValidScore
-from vitreous.train.trainer import train as run_training
+from vitreous.training.classifier import Classifier, load_classifier
+from vitreous.training.config import RunConfig
+from vitreous.training.device import choose_device, describe_device
+from vitreous.training.trainer import Clock, ValidScore
+from vitreous.training.trainer import train as run_training
 
 Source = str | PathLike[str]
 

@@ -18,7 +18,7 @@ from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
     from vitreous.core.console import Console
-    from vitreous.evaluate.metrics import Evaluation
+    from vitreous.evaluation.metrics import Evaluation
 
 #: A budget counts from here: as early as this process can tell.
 _STARTED = time.monotonic()

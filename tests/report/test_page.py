@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vitreous.evaluate.intervals import mean_interval, proportion_interval
-from vitreous.evaluate.metrics import ClassScore, Evaluation
+from vitreous.evaluation.intervals import mean_interval, proportion_interval
+from vitreous.evaluation.metrics import ClassScore, Evaluation
 from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
 from vitreous.report.page import (
     Mistake,

@@ -12,7 +12,7 @@ from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import Facts
 from vitreous.recipes.scratch import scratch
-from vitreous.train.config import RunConfig
+from vitreous.training.config import RunConfig
 
 
 def configure(

@@ -11,7 +11,7 @@ from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import Facts
-from vitreous.train.config import RunConfig, TrainConfig
+from vitreous.training.config import RunConfig, TrainConfig
 
 #: With neither epochs nor a budget named, a run ends after this many seconds at the latest.
 DEFAULT_BUDGET_S = 20 * 60.0

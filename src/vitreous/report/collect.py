@@ -12,10 +12,10 @@ from vitreous.data.loader import PictureSet, TrainingOrder
 from vitreous.data.mixing import mix
 from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
-from vitreous.evaluate.metrics import Evaluation
+from vitreous.evaluation.metrics import Evaluation
 from vitreous.report.page import Mistake, Report
-from vitreous.train.config import RunConfig
-from vitreous.train.logbook import read_logbook
+from vitreous.training.config import RunConfig
+from vitreous.training.logbook import read_logbook
 
 MISTAKES = 24
 AUGMENTED = 24

@@ -12,8 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from vitreous.evaluate.intervals import Interval
-from vitreous.evaluate.metrics import ClassScore, Evaluation
+from vitreous.evaluation.intervals import Interval
+from vitreous.evaluation.metrics import ClassScore, Evaluation
 from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
 
 Standing = Literal["one class", "collapsed", "worse", "guessing", "uneven", "learned"]
@@ -152,7 +152,7 @@ def verdict(evaluation: Evaluation) -> str:
     """The score in words that a person can act on, held against answers without looking.
 
     Example:
-        >>> from vitreous.evaluate.metrics import evaluate_probabilities
+        >>> from vitreous.evaluation.metrics import evaluate_probabilities
         >>> always_b = np.tile([0.2, 0.8], (3, 1))
         >>> verdict(evaluate_probabilities(always_b, np.array([0, 1, 1]), ["a", "b"], 1))
         "It answers 'b' for every picture: collapsed to one class. That is right for 2 of 3, 67 %."

@@ -11,9 +11,9 @@ import torch
 from vitreous.core.run import RunFolder
 from vitreous.data.cache import Progress, decode_fitted
 from vitreous.errors import RunError, UnreadablePicture
-from vitreous.evaluate.inference import BATCH_SIZE, predict_pixels
-from vitreous.train.classifier import Classifier, load_classifier
-from vitreous.train.device import choose_device
+from vitreous.evaluation.inference import BATCH_SIZE, predict_pixels
+from vitreous.training.classifier import Classifier, load_classifier
+from vitreous.training.device import choose_device
 
 
 @dataclass(frozen=True)

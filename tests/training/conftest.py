@@ -11,7 +11,7 @@ from vitreous.data.faces import EXPRESSIONS, draw_face
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.config import ModelConfig
-from vitreous.train.config import RunConfig, TrainConfig
+from vitreous.training.config import RunConfig, TrainConfig
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from vitreous.train.config import TrainConfig
+from vitreous.training.config import TrainConfig
 
 _NOT_MATRICES = ("cls_token", "reg_token", "pos_embed", "attn_pool.latent")
 

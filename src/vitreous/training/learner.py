@@ -12,12 +12,12 @@ from vitreous.data.mixing import mix, soft_targets
 from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
 from vitreous.model.vit import ViT
-from vitreous.train.checkpoint import TrainState
-from vitreous.train.config import RunConfig
-from vitreous.train.device import choose_device, choose_precision
-from vitreous.train.ema import Ema
-from vitreous.train.optim import make_optimizer
-from vitreous.train.plan import Plan, learning_rate_factor
+from vitreous.training.checkpoint import TrainState
+from vitreous.training.config import RunConfig
+from vitreous.training.device import choose_device, choose_precision
+from vitreous.training.ema import Ema
+from vitreous.training.optim import make_optimizer
+from vitreous.training.plan import Plan, learning_rate_factor
 
 
 class Learner:

@@ -22,12 +22,12 @@ from vitreous.core.run import RunFolder
 from vitreous.data.loader import PictureSet
 from vitreous.errors import Interrupted, TrainingError
 from vitreous.model.vit import ViT
-from vitreous.train.checkpoint import Best, load_newest_checkpoint, save_checkpoint
-from vitreous.train.classifier import Classifier, save_classifier
-from vitreous.train.config import RunConfig
-from vitreous.train.learner import Learner
-from vitreous.train.logbook import Logbook
-from vitreous.train.plan import Plan, plan_budget, plan_epochs
+from vitreous.training.checkpoint import Best, load_newest_checkpoint, save_checkpoint
+from vitreous.training.classifier import Classifier, save_classifier
+from vitreous.training.config import RunConfig
+from vitreous.training.learner import Learner
+from vitreous.training.logbook import Logbook
+from vitreous.training.plan import Plan, plan_budget, plan_epochs
 
 CHECKPOINT_INTERVAL_S = 60.0
 LINES_PER_RUN = 500

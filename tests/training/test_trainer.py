@@ -6,16 +6,16 @@ import time
 from dataclasses import replace
 
 import pytest
+from vitreous.training import trainer
 
 from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
 from vitreous.errors import Interrupted, TrainingError
-from vitreous.train import trainer
-from vitreous.train.checkpoint import Best
-from vitreous.train.classifier import load_classifier
-from vitreous.train.logbook import Logbook, read_logbook
-from vitreous.train.trainer import Clock, ValidScore
+from vitreous.training.checkpoint import Best
+from vitreous.training.classifier import load_classifier
+from vitreous.training.logbook import Logbook, read_logbook
+from vitreous.training.trainer import Clock, ValidScore
 
 CLASSES = ("angry", "happy", "sad")
 

@@ -7,8 +7,8 @@ import numpy as np
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import DataError
-from vitreous.evaluate.inference import predict_set
-from vitreous.evaluate.metrics import Evaluation, evaluate_probabilities
+from vitreous.evaluation.inference import predict_set
+from vitreous.evaluation.metrics import Evaluation, evaluate_probabilities
 from vitreous.model.vit import ViT
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from vitreous.core.files import read_tensors, write_tensors
 from vitreous.errors import RunError
 from vitreous.model.vit import ViT
-from vitreous.train.ema import Ema
+from vitreous.training.ema import Ema
 
 KEPT = 2
 

@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from vitreous.data.loader import PictureSet
-from vitreous.train.checkpoint import load_newest_checkpoint, save_checkpoint
-from vitreous.train.device import choose_device, choose_precision
-from vitreous.train.learner import Learner
-from vitreous.train.optim import parameter_groups
-from vitreous.train.plan import plan_epochs
+from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
+from vitreous.training.device import choose_device, choose_precision
+from vitreous.training.learner import Learner
+from vitreous.training.optim import parameter_groups
+from vitreous.training.plan import plan_epochs
 
 
 def weights(learner: Learner) -> list[torch.Tensor]:

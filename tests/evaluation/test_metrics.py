@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics
 
-from vitreous.evaluate.metrics import evaluate_probabilities
+from vitreous.evaluation.metrics import evaluate_probabilities
 
 
 def drawn(seed: int, count: int, classes: int) -> tuple[np.ndarray, np.ndarray]:

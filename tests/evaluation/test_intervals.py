@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.evaluate.intervals import mean_interval, proportion_interval
+from vitreous.evaluation.intervals import mean_interval, proportion_interval
 
 
 def test_wilson_by_its_formula():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from vitreous.evaluate.intervals import Interval, mean_interval, proportion_interval
+from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
 
 
 @dataclass(frozen=True)

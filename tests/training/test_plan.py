@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.train.plan import Plan, learning_rate_factor, plan_budget, plan_epochs
+from vitreous.training.plan import Plan, learning_rate_factor, plan_budget, plan_epochs
 
 
 def test_epochs_become_steps():

@@ -151,6 +151,18 @@ def test_a_finished_run_says_so(vitreous, run):
     assert (run / "last.safetensors").read_bytes() == before
 
 
+def test_a_budget_measures_first_and_writes_down_what_it_chose(vitreous, faces, tmp_path):
+    path = tmp_path / "run"
+    result = vitreous("train", faces, "--out", path, "--budget", "12s", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    plan = json.loads((path / "plan.json").read_text())
+    assert plan["step_s"] > 0
+    assert plan["evaluation_s"] > 0
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == plan["stretches"][-1]["total_steps"]
+    assert tomllib.loads((path / "config.toml").read_text())["train"]["budget_s"] == 12.0
+
+
 def test_user_files_are_never_written(vitreous, run, faces):
     before = folder_hash(faces)
     vitreous("evaluate", run, faces)

@@ -32,13 +32,15 @@ class Scores:
         return ValidScore(accuracy=score, balanced_accuracy=score, loss=1 - score)
 
 
-def run_training(config, faces, path, validate=None, started=None):
+def run_training(config, faces, path, validate=None, started=None, tensorboard=False):
     if path.exists():
         run = RunFolder.open(path)
     else:
         run = RunFolder.create(path, {"config.toml": dump_toml(config)})
     clock = Clock(time.monotonic() if started is None else started, 0.0, 0.0)
-    trainer.train(config, faces, CLASSES, validate or Scores(0.5), run, Console(quiet=True), clock)
+    validate = validate or Scores(0.5)
+    console = Console(quiet=True)
+    trainer.train(config, faces, CLASSES, validate, run, console, clock, tensorboard)
     return run
 
 
@@ -127,6 +129,17 @@ def test_a_loss_that_is_no_number_ends_with_advice(config, faces, tmp_path):
     train = replace(config.train, learning_rate=1e30, clip_norm=1e30, warmup=0.0)
     with pytest.raises(TrainingError, match=r"not a number.*--set train.learning_rate"):
         run_training(replace(config, train=train), faces, tmp_path / "run")
+
+
+def test_tensorboard_gets_the_same_numbers(config, faces, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = run_training(config, faces, tmp_path / "run", Scores(0.2, 0.9), tensorboard=True)
+    board = EventAccumulator(str(run.path / "tensorboard")).Reload()
+    valid = [line for line in read_logbook(run.metrics) if line["kind"] == "valid"]
+    found = [(event.step, event.value) for event in board.Scalars("valid/balanced_accuracy")]
+    expected = [(line["step"], pytest.approx(line["balanced_accuracy"])) for line in valid]
+    assert found == expected
 
 
 def test_training_works_outside_the_main_thread(config, faces, tmp_path):

@@ -79,7 +79,8 @@ def _opened(path: Path, max_image_pixels: int) -> Iterator[Image.Image]:
             raise UnreadablePicture("not a file")
         if status.st_size == 0:
             raise UnreadablePicture("the file is empty (0 bytes)")
-        with Image.open(path, formats=FORMATS) as image:
+        # By name, Pillow would map the file, and it maps turned TIFFs with their sides swapped.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_image_pixels:
                 raise _too_large(f"{image.width} x {image.height} pixels", max_image_pixels)
             yield image

@@ -40,6 +40,8 @@ from vitreous.training.trainer import train as run_training
 
 Source = str | PathLike[str]
 
+DEMO_BUDGET_S = 6 * 60.0
+
 
 class Run:
     """A training run on disk.
@@ -267,17 +269,23 @@ def demo(
     console = console or Console()
     folder = _first_free(Path("demo")) if folder is None else Path(folder)
     check_free(folder)
-    counts = {"train": 600, "valid": 150, "test": 200}
+    counts = {"train": 1500, "valid": 150, "test": 300}
     with console.task("drawing faces", 3 * sum(counts.values())) as task:
         for seed, (split, per_class) in enumerate(counts.items()):
             write_faces(
                 folder / "faces" / split,
                 per_class,
-                size=64,
+                size=48,
                 seed=seed,
                 on_done=lambda count: task.update(task.done + count),
             )
-    return train(folder / "faces", folder / "run", budget_s=300.0, console=console, started=started)
+    return train(
+        folder / "faces",
+        folder / "run",
+        budget_s=DEMO_BUDGET_S,
+        console=console,
+        started=started,
+    )
 
 
 def _work(
@@ -297,7 +305,8 @@ def _work(
     facts = _tell(config, dataset, device, console)
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     split = "test" if "test" in dataset.sets else "valid"
-    clock = replace(clock, closing_validations=1.2 * len(dataset.sets[split]) / len(valid_set))
+    share = len(dataset.sets[split]) / len(valid_set)
+    clock = replace(clock, closing_validations=1 + 1.2 * share)
     majority = train_set.majority_class
 
     def validate(model: ViT) -> ValidScore:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from vitreous.data.decode import read_picture, read_size
 from vitreous.errors import UnreadablePicture
@@ -252,7 +253,7 @@ def test_a_bomb_is_refused_by_its_header(tmp_path, kind):
     path = write(tmp_path / "bomb", bombs()[kind])
     assert path.stat().st_size < 2000
     for read in (read_picture, read_size):
-        with pytest.raises(UnreadablePicture, match="too many pixels, more than .* megapixels"):
+        with pytest.raises(UnreadablePicture, match=r"too many pixels, more than .* megapixels"):
             read(path)
 
 
@@ -298,6 +299,17 @@ def test_a_file_that_may_not_be_read_says_so(tmp_path, monkeypatch):
     assert reason_for(path) == "can't be read: Permission denied"
 
 
+@pytest.mark.parametrize("kind", [KeyError, AttributeError, AssertionError, RuntimeError])
+def test_whatever_a_decoder_raises_is_damage(tmp_path, monkeypatch, kind):
+    path = write(tmp_path / "x.png", encoded(noise("L", 3, 3, 0), "PNG"))
+
+    def fail(*args):
+        raise kind("two\nlines")
+
+    monkeypatch.setattr(PngImageFile, "load", fail)
+    assert reason_for(path).startswith("damaged: ")
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
 @pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
 def test_a_cut_file_is_refused(tmp_path, photo, kind, part):
@@ -335,12 +347,14 @@ def test_damage_of_any_kind_is_decoded_or_refused(tmp_path, data, changes, near,
     try:
         got = read_picture(path, max_image_pixels=1_000_000)
     except UnreadablePicture as error:
-        assert "\n" not in str(error)
+        reason = str(error)
     else:
+        reason = ""
         assert got.dtype == np.uint8
         assert got.ndim == 3
         assert got.shape[2] == 3
         assert got.size
+    assert "\n" not in reason
 
 
 def test_the_size_is_read_without_turning(tmp_path):

@@ -6,12 +6,12 @@ import time
 from dataclasses import replace
 
 import pytest
-from vitreous.training import trainer
 
 from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
 from vitreous.errors import Interrupted, TrainingError
+from vitreous.training import trainer
 from vitreous.training.checkpoint import Best
 from vitreous.training.classifier import load_classifier
 from vitreous.training.logbook import Logbook, read_logbook

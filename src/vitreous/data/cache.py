@@ -250,7 +250,7 @@ def _file_state(path: Path) -> _FileState:
     stamp = _stamp(path)
     try:
         if not path.is_file():  # opening a pipe would wait forever
-            return _FileState("not a file", stamp)
+            return _FileState("not a file" if stamp else "missing", stamp)
         with path.open("rb") as file:
             return _FileState(hashlib.file_digest(file, _hash).hexdigest(), stamp)
     except (OSError, ValueError) as error:

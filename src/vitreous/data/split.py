@@ -85,18 +85,15 @@ def _fill(order: list[int], contents: dict[int, Counter[str]], totals: Counter[s
     taken: Counter[str] = Counter()
     chosen: list[int] = []
 
+    too_large: list[int] = []
+
     def take(link: int) -> None:
         chosen.append(link)
         taken.update(contents[link])
 
-    def leaves_some(content: Counter[str]) -> bool:
-        return all(taken[label] + count < totals[label] for label, count in content.items())
-
-    too_large: list[int] = []
     for link in order:
         content = contents[link]
-        fits = all(taken[label] + count <= wanted[label] for label, count in content.items())
-        if fits and leaves_some(content):
+        if all(taken[label] + count <= wanted[label] for label, count in content.items()):
             take(link)
         else:
             too_large.append(link)
@@ -106,7 +103,8 @@ def _fill(order: list[int], contents: dict[int, Counter[str]], totals: Counter[s
         now = sum(abs(taken[label] - wanted[label]) for label in content)
         then = sum(abs(taken[label] + n - wanted[label]) for label, n in content.items())
         lacking = any(taken[label] == 0 for label in content)
-        if (lacking or then < now) and leaves_some(content):
+        leaves_some = all(taken[label] + n < totals[label] for label, n in content.items())
+        if leaves_some and (lacking or then < now):
             take(link)
     return chosen
 

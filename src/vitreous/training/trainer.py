@@ -31,6 +31,8 @@ from vitreous.training.plan import Plan, plan_budget, plan_epochs
 
 CHECKPOINT_INTERVAL_S = 60.0
 LINES_PER_RUN = 500
+#: With a budget, how often the pace is compared with the time left.
+CHECKS_PER_VALIDATION = 6
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Clock:
     """
 
     started: float
-    closing_validations: float = 2.0
+    closing_validations: float = 2.2
     closing_s: float = 6.0
 
     def left_s(self, budget_s: float, validation_s: float) -> float:
@@ -104,9 +106,8 @@ def train(
                 diary.note_loss(loss, plan, task)
                 if at_end or state.step % plan.evaluate_every == 0:
                     diary.note_validation(validate, plan, task)
-                    if budget_s is not None and not resumed and not at_end:
-                        plan = _keep_budget(plan, config, diary, clock, run)
-                        at_end = state.step == plan.total_steps
+                if budget_s is not None and not resumed and not at_end:
+                    plan = _keep_budget(plan, config, diary, clock, run)
                 diary.save(plan, at_once=at_end or stopped())
                 if stopped() and not at_end:
                     raise Interrupted(
@@ -128,9 +129,9 @@ class _Diary:
         self.losses: list[Tensor] = []
         self.score_text = ""
         self.began = time.monotonic() - learner.state.elapsed_s
-        self.last_save = self.last_validation_end = time.monotonic()
-        self.last_validation_step = learner.state.step
-        self.step_s = self.validation_s = 0.0
+        self.last_save = time.monotonic()
+        self.validation_s = 0.0
+        self.restart_pace()
 
     @property
     def elapsed_s(self) -> float:
@@ -160,10 +161,8 @@ class _Diary:
             )
         line = {"kind": "train", **self._where(), "loss": mean, "learning_rate": rate}
         self.logbook.write(line)
-        since = max(time.monotonic() - self.last_validation_end, 1e-9)
-        pictures = (state.step - self.last_validation_step) * learner.config.train.batch_size
-        epoch = line["epoch"]
-        detail = f"epoch {epoch:.1f}  loss {mean:.3f}  lr {rate:.1e}  {pictures / since:.0f}/s"
+        epoch, speed = line["epoch"], learner.config.train.batch_size / self.step_s()
+        detail = f"epoch {epoch:.1f}  loss {mean:.3f}  lr {rate:.1e}  {speed:.0f}/s"
         task.update(state.step, f"{detail}{self.score_text}", plan.total_steps)
 
     def note_validation(
@@ -173,9 +172,6 @@ class _Diary:
         self._write_losses(plan, task)
         state = self.learner.state
         started = time.monotonic()
-        self.step_s = (started - self.last_validation_end) / max(
-            state.step - self.last_validation_step, 1
-        )
         score = validate(state.ema.model)
         now = Best(state.step, score.balanced_accuracy, score.loss)
         is_best = now.beats(state.best)
@@ -196,8 +192,21 @@ class _Diary:
             f"  valid {score.accuracy:.3f} balanced {score.balanced_accuracy:.3f}"
             f"{' *' if is_best else ''}"
         )
-        self.last_validation_end, self.last_validation_step = time.monotonic(), state.step
-        self.validation_s = self.last_validation_end - started
+        self.validation_s = time.monotonic() - started
+        # The pace of the steps leaves validations out.
+        self._pace_began += self.validation_s
+
+    def restart_pace(self) -> None:
+        """Measure the seconds of a step anew from here."""
+        self._pace_began, self._pace_step = time.monotonic(), self.learner.state.step
+
+    def pace_steps(self) -> int:
+        """Steps that the present pace is measured over."""
+        return self.learner.state.step - self._pace_step
+
+    def step_s(self) -> float:
+        """Seconds of a step at the present pace."""
+        return max(time.monotonic() - self._pace_began, 1e-9) / max(self.pace_steps(), 1)
 
     def save(self, plan: Plan, at_once: bool) -> None:
         """Write a checkpoint when it is time."""
@@ -262,13 +271,18 @@ def _keep_budget(
     """Change the number of steps where the machine has become slower or faster than measured."""
     train, step = config.train, diary.learner.state.step
     assert train.budget_s is not None
-    left = clock.left_s(train.budget_s, diary.validation_s)
-    with_validation_s = diary.step_s + diary.validation_s / plan.evaluate_every
+    validation_s = diary.validation_s or plan.evaluation_s or 0.0
+    if diary.pace_steps() < max(1, plan.evaluate_every // CHECKS_PER_VALIDATION):
+        return plan
+    with_validation_s = diary.step_s() + validation_s / plan.evaluate_every
+    diary.restart_pace()
+    left = clock.left_s(train.budget_s, validation_s)
     needed = (plan.total_steps - step) * with_validation_s
     most = max(1, round(train.epochs * len(diary.learner.pictures) / train.batch_size))
-    if 0.95 * left <= needed <= left or (needed < left and plan.total_steps == most):
+    if 0.9 * left <= needed <= left or (needed < left and plan.total_steps == most):
         return plan
-    total = min(step + max(int(left / with_validation_s), 0), most)
+    # At least one step, because a run ends with a validation behind a step.
+    total = min(step + max(int(left / with_validation_s), 1), most)
     if total == plan.total_steps:
         return plan
     plan = plan.replanned(step, total)

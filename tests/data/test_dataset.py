@@ -1,0 +1,211 @@
+import csv
+import io
+import os
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vitreous.data.config import DataConfig
+from vitreous.data.dataset import Dataset, open_dataset, open_labelled, typical_side
+from vitreous.data.decode import read_picture
+from vitreous.data.folder import Listing, Sample, list_labelled
+from vitreous.data.preprocess import Preprocess, fit
+from vitreous.errors import DataError, StorageError
+
+SMALL = Preprocess(image_size=(8, 8))
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens a folder or table with its cache beside it."""
+
+    def open_source(source: Path, seed: int = 0) -> Dataset:
+        config = DataConfig(str(source), cache_dir=str(tmp_path / "cache"))
+        return open_dataset(list_labelled(source), config, SMALL, seed)
+
+    return open_source
+
+
+def test_a_folder_of_classes_becomes_two_sets(tmp_path, class_folder, opened, snapshot):
+    root = class_folder(tmp_path / "pictures", {"ant": 20, "bee": 10, "cat": 15})
+    before = snapshot(root)
+    dataset = opened(root)
+    assert snapshot(root) == before
+    assert dataset.classes == ("ant", "bee", "cat")
+    assert set(dataset.sets) == {"train", "valid"}
+    assert Counter(dataset.sets["valid"].labels.tolist()) == {0: 4, 1: 2, 2: 3}
+    assert Counter(dataset.sets["train"].labels.tolist()) == {0: 16, 1: 8, 2: 12}
+    seen = []
+    for part in dataset.sets.values():
+        pixels, labels = part.batch(np.arange(len(part)))
+        for picture, label, path in zip(pixels, labels, part.paths, strict=True):
+            assert dataset.classes[label] == path.parent.name
+            assert np.array_equal(picture.numpy(), fit(read_picture(path), SMALL))
+            seen.append(path)
+    assert sorted(seen) == sorted(root.rglob("*.png"))
+    assert dataset.unreadable == []
+
+
+def test_named_splits_make_three_sets(tmp_path, class_folder, opened):
+    for seed, split in enumerate(("train", "dev", "test")):
+        class_folder(tmp_path / "p" / split, {"a": 2 + seed, "b": 3}, seed=seed)
+    sets = opened(tmp_path / "p").sets
+    assert {name: len(part) for name, part in sets.items()} == {"train": 5, "valid": 6, "test": 7}
+    for name, folder in (("train", "train"), ("valid", "dev"), ("test", "test")):
+        assert {path.parent.parent.name for path in sets[name].paths} == {folder}
+
+
+def test_unreadable_files_are_listed_and_left_out(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "p", {"a": 10, "b": 10})
+    bad = {root / "a" / "text.jpg": b"words", root / "b" / "zero.png": b""}
+    for path, content in bad.items():
+        path.write_bytes(content)
+    whole = (root / "b" / "000.png").read_bytes()
+    (root / "b" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    dataset = opened(root)
+    assert {path.name for path, _ in dataset.unreadable} == {"text.jpg", "zero.png", "cut.png"}
+    assert all(reason for _, reason in dataset.unreadable)
+    paths = [path for part in dataset.sets.values() for path in part.paths]
+    assert len(paths) == 20
+    assert len(dataset.splits) == len(dataset.listing.samples) == 23
+
+
+def test_exact_copies_stay_together_whatever_they_are_called(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "p", {"a": 10, "b": 10})
+    for index in range(5):
+        with Image.open(root / "a" / f"00{index}.png") as image:
+            image.save(root / "a" / f"copy{index}.bmp")
+            image.save(root / "a" / f"copy{index}.tif")
+    for seed in range(4):
+        dataset = opened(root, seed)
+        split = {
+            sample.path.name: name
+            for sample, name in zip(dataset.listing.samples, dataset.splits, strict=True)
+            if sample.label == "a"
+        }
+        for index in range(5):
+            names = (f"00{index}.png", f"copy{index}.bmp", f"copy{index}.tif")
+            assert len({split[name] for name in names}) == 1
+        assert Counter(split.values())["valid"] == 4
+
+
+def test_a_table_with_groups_and_a_missing_file(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "p", {"a": 12, "b": 12})
+    lines = ["path,label,group"]
+    for name in "ab":
+        lines += [f"{name}/{index:03}.png,{name},{name}{index // 3}" for index in range(12)]
+    (root / "t.csv").write_text("\n".join([*lines, "a/gone.png,a,a0"]))
+    dataset = opened(root / "t.csv")
+    assert dataset.unreadable == [(root / "a" / "gone.png", "no such file")]
+    sides = {}
+    for sample, split in zip(dataset.listing.samples, dataset.splits, strict=True):
+        if sample.path.exists():
+            sides.setdefault(sample.group, set()).add(split)
+    assert all(len(found) == 1 for found in sides.values())
+    assert len(dataset.sets["valid"]) == 6
+
+
+def test_the_fingerprint_knows_the_pictures_not_the_place(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "p", {"a": 6, "b": 6})
+    first = opened(root).fingerprint()
+    assert opened(root).fingerprint() == first
+    assert opened(root, seed=1).fingerprint() != first
+    (tmp_path / "p").rename(tmp_path / "q")
+    root = tmp_path / "q"
+    assert opened(root).fingerprint() == first
+    (root / "a").rename(root / "aa")
+    assert opened(root).fingerprint() != first
+    (root / "aa").rename(root / "a")
+    Image.new("RGB", (5, 5)).save(root / "a" / "000.png")
+    assert opened(root).fingerprint() != first
+
+
+def test_the_split_table_names_every_picture(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "p", {'a "b", c': 5, "d": 5})
+    (root / "d" / os.fsdecode(b"f\xfcnf.png")).write_bytes((root / "d" / "000.png").read_bytes())
+    (root / "d" / "bad.png").write_bytes(b"")
+    dataset = opened(root)
+    text = dataset.split_table()
+    text.encode()
+    table = list(csv.DictReader(io.StringIO(text)))
+    assert [row["split"] for row in table] == list(dataset.splits)
+    assert [row["label"] for row in table] == [s.label for s in dataset.listing.samples]
+    assert sum(Path(row["path"]).exists() for row in table) == 11
+    assert f"{root}/d/f\\udcfcnf.png" in [row["path"] for row in table]
+
+
+def refusal(opened, source: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        opened(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_one_class_is_not_enough(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "p", {"only": 5})
+    assert "single class 'only'" in refusal(opened, root)
+
+
+def test_nothing_to_train_on(tmp_path, class_folder, opened):
+    class_folder(tmp_path / "p" / "test", {"a": 3, "b": 3})
+    assert "has no training pictures" in refusal(opened, tmp_path / "p")
+
+
+def test_a_class_of_which_nothing_can_be_read(tmp_path, class_folder, opened):
+    class_folder(tmp_path / "p" / "train", {"a": 3, "b": 3})
+    class_folder(tmp_path / "p" / "valid", {"a": 3, "b": 3}, seed=1)
+    for path in (tmp_path / "p" / "train" / "b").iterdir():
+        path.write_bytes(b"")
+    assert "class 'b' has no readable training picture" in refusal(opened, tmp_path / "p")
+
+
+def test_validation_that_can_not_be_read_is_not_replaced(tmp_path, class_folder, opened):
+    class_folder(tmp_path / "p" / "train", {"a": 9, "b": 9})
+    class_folder(tmp_path / "p" / "valid", {"a": 1, "b": 1}, seed=1)
+    for path in (tmp_path / "p" / "valid").rglob("*.png"):
+        path.write_bytes(b"")
+    assert "has no readable validation picture" in refusal(opened, tmp_path / "p")
+
+
+def test_a_class_too_small_to_divide(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "p", {"a": 5, "b": 1})
+    assert "class 'b' has 1 picture(s) that can't be divided" in refusal(opened, root)
+    for index in range(3):
+        (root / "b" / f"copy{index}.png").write_bytes((root / "b" / "000.png").read_bytes())
+    assert "class 'b' has 4 picture(s) that can't be divided" in refusal(opened, root)
+
+
+def test_the_caches_limit_is_taken_from_the_settings(tmp_path, class_folder):
+    root = class_folder(tmp_path / "p", {"a": 5, "b": 5})
+    config = DataConfig(str(root), cache_dir=str(tmp_path / "cache"), max_cache_gb=1e-6)
+    with pytest.raises(StorageError, match="max_cache_gb"):
+        open_dataset(list_labelled(root), config, SMALL, 0)
+
+
+def test_a_set_for_a_model_that_knows_its_classes(tmp_path, class_folder):
+    root = class_folder(tmp_path / "p", {"b": 3, "d": 2})
+    (root / "d" / "bad.png").write_bytes(b"")
+    config = DataConfig(str(root), cache_dir=str(tmp_path / "cache"))
+    part = open_labelled(list_labelled(root), ("a", "b", "c", "d"), config, SMALL)
+    assert part.labels.tolist() == [1, 1, 1, 3, 3]
+    assert [path.name for path, _ in part.unreadable] == ["bad.png"]
+    with pytest.raises(DataError, match=r"class 'd' in .* is unknown to this model: it knows b, c"):
+        open_labelled(list_labelled(root), ("b", "c"), config, SMALL)
+
+
+def test_the_typical_side_is_the_median_of_the_shorter_ones(tmp_path):
+    sizes = [(10, 50), (40, 20), (30, 30), (99, 70), (60, 100)]
+    samples = []
+    for index, size in enumerate(sizes):
+        path = tmp_path / f"{index}.png"
+        Image.new("L", size).save(path)
+        samples.append(Sample(path, "a"))
+    (tmp_path / "bad.png").write_bytes(b"x")
+    listing = Listing((*samples, Sample(tmp_path / "bad.png", "a")), ("a",))
+    assert typical_side(listing) == 30
+    nothing = Listing((Sample(tmp_path / "bad.png", "a"), Sample(tmp_path / "gone", "a")), ("a",))
+    with pytest.raises(DataError, match="none of the 2 pictures tried can be read"):
+        typical_side(nothing)

@@ -1,0 +1,290 @@
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from vitreous.data.folder import list_labelled, list_pictures
+from vitreous.errors import DataError
+
+
+def touch(root: Path, *names: str) -> Path:
+    """Empty files: listing never opens a picture."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+def rows(listing) -> list[tuple]:
+    return [(sample.path.name, sample.label, sample.split) for sample in listing.samples]
+
+
+def refusal(source: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        list_labelled(source)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_folder_of_classes(tmp_path):
+    root = touch(tmp_path, "dog/b.jpg", "dog/a.PNG", "cat/x.Jpeg", "cat/deep/er/y.webp",
+                 "cat/z.TIF", "cat/v.gif", "cat/w.bmp", "cat/notes.txt", "cat/raw.cr2")  # fmt: skip
+    listing = list_labelled(root)
+    assert listing.classes == ("cat", "dog")
+    assert rows(listing) == [
+        ("v.gif", "cat", None),
+        ("w.bmp", "cat", None),
+        ("x.Jpeg", "cat", None),
+        ("z.TIF", "cat", None),
+        ("y.webp", "cat", None),
+        ("a.PNG", "dog", None),
+        ("b.jpg", "dog", None),
+    ]
+    assert [path.name for path in listing.ignored] == ["notes.txt", "raw.cr2"]
+
+
+def test_what_lies_outside_the_classes_is_told(tmp_path):
+    root = touch(tmp_path, "cat/a.jpg", "dog/a.jpg", "stray.jpg", "README.md", ".hidden")
+    assert [path.name for path in list_labelled(root).ignored] == ["README.md", "stray.jpg"]
+    split = touch(tmp_path / "s", "train/cat/a.jpg", "val/cat/a.jpg", "train/stray.jpg", "top.jpg")
+    listing = list_labelled(split)
+    assert rows(listing) == [("a.jpg", "cat", "train"), ("a.jpg", "cat", "valid")]
+    assert [path.name for path in listing.ignored] == ["top.jpg", "stray.jpg"]
+
+
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
+    root = touch(
+        tmp_path, "cat/a.jpg", "cat/._a.jpg", "cat/.cache/b.jpg", ".git/c.jpg", "dog/d.jpg"
+    )
+    assert [name for name, _, _ in rows(list_labelled(root))] == ["a.jpg", "d.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "split"),
+    [
+        ("val", "valid"),
+        ("validation", "valid"),
+        ("dev", "valid"),
+        ("valid", "valid"),
+        ("VAL", "valid"),
+        ("Test", "test"),
+    ],
+)
+def test_names_of_splits(tmp_path, folder, split):
+    root = touch(tmp_path, "Train/cat/a.jpg", f"{folder}/cat/b.jpg")
+    listing = list_labelled(root)
+    assert sorted(rows(listing)) == [("a.jpg", "cat", "train"), ("b.jpg", "cat", split)]
+    assert listing.classes == ("cat",)
+
+
+def test_train_may_be_a_class(tmp_path):
+    root = touch(tmp_path, "train/ice.jpg", "plane/jet.jpg")
+    assert rows(list_labelled(root)) == [("jet.jpg", "plane", None), ("ice.jpg", "train", None)]
+
+
+def test_splits_without_classes_are_not_taken_for_classes(tmp_path):
+    flat = touch(tmp_path / "flat", "train/a.jpg", "test/b.jpg")
+    assert "flat/test has no sub-folders" in refusal(flat)
+    kaggle = touch(tmp_path / "kaggle", "train/cat/a.jpg", "train/dog/a.jpg", "test/1.jpg")
+    assert "kaggle/test has no sub-folders" in refusal(kaggle)
+
+
+def test_a_folder_beside_the_splits_is_refused(tmp_path):
+    root = touch(tmp_path, "train/cat/a.jpg", "valid/cat/b.jpg", "extra/c.jpg")
+    assert "beside them extra" in refusal(root)
+
+
+def test_splits_without_train(tmp_path):
+    root = touch(tmp_path / "two", "valid/cat/b.jpg", "test/cat/b.jpg")
+    assert "no 'train' folder" in refusal(root)
+    alone = list_labelled(touch(tmp_path / "one", "test/cat/b.jpg", "test/dog/b.jpg"))
+    assert {sample.split for sample in alone.samples} == {"test"}
+    assert alone.classes == ("cat", "dog")
+
+
+def test_empty_places_are_named(tmp_path):
+    assert "no folder or table at" in refusal(tmp_path / "gone")
+    (tmp_path / "empty").mkdir()
+    assert "empty has no sub-folders" in refusal(tmp_path / "empty")
+    root = touch(tmp_path / "a", "cat/a.jpg", "dog/notes.txt")
+    assert "class 'dog' is empty" in refusal(root)
+    root = touch(tmp_path / "b", "train/cat/a.jpg", "train/dog/a.jpg", "val/cat/a.jpg")
+    (root / "val" / "dog").mkdir()
+    assert f"class 'dog' is empty: {root / 'val' / 'dog'}" in refusal(root)
+
+
+def test_a_class_that_train_lacks(tmp_path):
+    root = touch(tmp_path, "train/cat/a.jpg", "train/dog/a.jpg", "dev/cat/a.jpg", "dev/dgo/a.jpg")
+    text = refusal(root)
+    assert "class 'dgo' in the valid folder" in text
+    assert "did you mean 'dog'?" in text
+
+
+def test_links_are_followed(tmp_path):
+    pool = touch(tmp_path / "pool", "one/a.jpg", "deep/b.jpg", "c.jpg")
+    root = touch(tmp_path / "root", "dog/d.jpg")
+    (root / "cat").symlink_to(pool / "one")
+    (root / "dog" / "more").symlink_to(pool / "deep")
+    (root / "dog" / "again").symlink_to(pool / "deep")
+    (root / "dog" / "file.jpg").symlink_to(pool / "c.jpg")
+    names = [(name, label) for name, label, _ in rows(list_labelled(root))]
+    assert names == [("a.jpg", "cat"), ("d.jpg", "dog"), ("file.jpg", "dog"), ("b.jpg", "dog")]
+
+
+def test_a_link_upwards_brings_no_other_class(tmp_path):
+    pool = touch(tmp_path / "pool", "cats/a.jpg", "others/x.jpg")
+    (pool / "cats" / "up").symlink_to(pool)
+    root = touch(tmp_path / "root", "dog/d.jpg", "emu/e.jpg")
+    (root / "cat").symlink_to(pool / "cats")
+    (root / "dog" / "self").symlink_to(root / "dog")
+    (root / "dog" / "root").symlink_to(root)
+    names = [(name, label) for name, label, _ in rows(list_labelled(root))]
+    assert names == [("a.jpg", "cat"), ("d.jpg", "dog"), ("e.jpg", "emu")]
+
+
+def test_a_broken_link_is_listed_to_be_reported(tmp_path):
+    root = touch(tmp_path, "cat/a.jpg", "dog/d.jpg")
+    (root / "cat" / "gone.jpg").symlink_to(root / "nowhere.jpg")
+    assert "gone.jpg" in [name for name, _, _ in rows(list_labelled(root))]
+
+
+def test_a_folder_that_may_not_be_opened_is_named(tmp_path, monkeypatch):
+    root = touch(tmp_path, "cat/a.jpg", "cat/shut/b.jpg", "dog/d.jpg")
+    scandir = os.scandir
+
+    def guarded(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    assert refusal(root) == f"can't read {root / 'cat' / 'shut'}: Permission denied"
+    with pytest.raises(DataError, match="shut: Permission denied"):
+        list_pictures([root])
+
+
+def test_a_class_name_that_is_not_utf8_is_refused(tmp_path):
+    root = touch(tmp_path, "cat/a.jpg", os.fsdecode(b"L\xf6we/a.jpg"))
+    assert "isn't UTF-8" in refusal(root)
+
+
+def test_pictures_to_predict(tmp_path):
+    root = touch(tmp_path, "d/b.jpg", "d/a.png", "d/x/c.gif", "d/n.txt", "e/n.txt", "one.dat")
+    got = list_pictures([root / "one.dat", root / "d", root / "d" / "b.jpg"])
+    assert [str(path.relative_to(root)) for path in got] == [
+        "one.dat", "d/a.png", "d/b.jpg", "d/x/c.gif", "d/b.jpg"]  # fmt: skip
+    with pytest.raises(DataError, match=r"no pictures in .*looked for \.bmp"):
+        list_pictures([root / "e"])
+    with pytest.raises(DataError, match="no file or folder at"):
+        list_pictures([root / "f"])
+
+
+def csv_at(tmp_path: Path, text: str, encoding: str = "utf-8") -> Path:
+    path = tmp_path / "table.csv"
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def test_a_csv_table(tmp_path):
+    path = csv_at(
+        tmp_path,
+        "label,path,note,split,group\n"
+        '"big, ""old"" cat",a.jpg,x,Train,g1\n'
+        "\n"
+        f" dog , {tmp_path}/far/b.jpg ,x,validation,\n"
+        "dog,c d.jpg,,,7\n"
+        '"big, ""old"" cat",e.jpg\n',
+    )
+    listing = list_labelled(path)
+    assert listing.classes == ('big, "old" cat', "dog")
+    assert [(s.path, s.label, s.split, s.group) for s in listing.samples] == [
+        (tmp_path / "a.jpg", 'big, "old" cat', "train", "g1"),
+        (tmp_path / "far/b.jpg", "dog", "valid", None),
+        (tmp_path / "c d.jpg", "dog", None, "7"),
+        (tmp_path / "e.jpg", 'big, "old" cat', None, None),
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_csv_as_spreadsheets_write_it(tmp_path, encoding, newline):
+    text = newline.join(["image , label", "ä.jpg,Löwe", "b.jpg,dog"])
+    listing = list_labelled(csv_at(tmp_path, text, encoding))
+    assert rows(listing) == [("ä.jpg", "Löwe", None), ("b.jpg", "dog", None)]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "has no column 'path': it has none"),
+        ("path,label\n", "has no rows"),
+        ("file,label\na,b\n", "has no column 'path': it has file, label"),
+        ("path,class\na,b\n", "has no column 'label': it has path, class"),
+        ("path,label,label\na,b,c\n", "has 2 columns 'label'"),
+        ("path,label\na.jpg,x\n,cat\n", "line 3: 'path' is empty"),
+        ("path,label\na.jpg, \n", "line 2: 'label' is empty"),
+        ("path,label\na.jpg\n", "line 2: 'label' is empty"),
+        ("path,label\na,b.jpg,cat\n", "line 2: 3 fields for 2 columns"),
+        ('path,label\n"a.jpg,cat\nb.jpg,dog\n', "not a CSV table in UTF-8"),
+        ("path,label,split\na.jpg,x,trian\n", "split 'trian' is unknown: did you mean 'train'?"),
+        ("path,label,split\na,cat,train\nb,dgo,val\n", "class 'dgo' in"),
+    ],
+)
+def test_a_bad_csv_table(tmp_path, text, words):
+    path = csv_at(tmp_path, text)
+    text = refusal(path)
+    assert words in text
+    assert str(path) in text
+
+
+def test_tables_of_another_kind(tmp_path):
+    assert "not a CSV table in UTF-8" in refusal(csv_at(tmp_path, "path,label\nä,b", "utf-16"))
+    assert "not a CSV table in UTF-8" in refusal(csv_at(tmp_path, "path,label\nä,b", "latin-1"))
+    (tmp_path / "t.tsv").write_text("path\tlabel\n")
+    assert "neither a folder nor a .csv or .parquet table" in refusal(tmp_path / "t.tsv")
+    (tmp_path / "t.parquet").write_text("path,label\n")
+    assert "is not a Parquet table" in refusal(tmp_path / "t.parquet")
+
+
+def test_a_parquet_table(tmp_path):
+    table = pa.table(
+        {
+            "image": ["a.jpg", "b.jpg", "c.jpg"],
+            "label": [3, 4, 3],
+            "split": ["train", None, "dev"],
+            "group": ["x", "x", None],
+            "picture bytes": [b"x", b"y", b"z"],
+        }
+    )
+    (tmp_path / "split=test").mkdir()  # a folder's name says nothing
+    path = tmp_path / "split=test" / "t.parquet"
+    pq.write_table(table, path)
+    listing = list_labelled(path)
+    assert listing.classes == ("3", "4")
+    assert [(s.path.name, s.label, s.split, s.group) for s in listing.samples] == [
+        ("a.jpg", "3", "train", "x"),
+        ("b.jpg", "4", None, "x"),
+        ("c.jpg", "3", "valid", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ({"image": [b"\x89PNG"], "label": ["a"]}, "row 1: 'image' holds bytes, not a path"),
+        ({"path": ["a.jpg", None], "label": ["a", "b"]}, "row 2: 'path' is empty"),
+        ({"path": ["a.jpg"]}, "no column 'label'"),
+        ({"path": pa.array([], pa.string()), "label": pa.array([], pa.string())}, "no rows"),
+    ],
+)
+def test_a_bad_parquet_table(tmp_path, columns, words):
+    pq.write_table(pa.table(columns), tmp_path / "t.parquet")
+    assert words in refusal(tmp_path / "t.parquet")
+
+
+def test_a_parquet_table_with_a_column_twice(tmp_path):
+    table = pa.table([["a"], ["x"], ["y"]], names=["path", "label", "label"])
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert "has 2 columns 'label'" in refusal(tmp_path / "t.parquet")

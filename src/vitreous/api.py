@@ -40,7 +40,7 @@ from vitreous.training.trainer import train as run_training
 
 Source = str | PathLike[str]
 
-DEMO_BUDGET_S = 6 * 60.0
+DEMO_BUDGET_S = 5 * 60.0
 
 
 class Run:
@@ -269,7 +269,7 @@ def demo(
     console = console or Console()
     folder = _first_free(Path("demo")) if folder is None else Path(folder)
     check_free(folder)
-    counts = {"train": 1500, "valid": 150, "test": 300}
+    counts = {"train": 1500, "valid": 150, "test": 400}
     with console.task("drawing faces", 3 * sum(counts.values())) as task:
         for seed, (split, per_class) in enumerate(counts.items()):
             write_faces(

@@ -5,6 +5,7 @@ commands, so that ``vitreous --help`` answers at once.
 """
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -197,6 +198,9 @@ def demo(folder: Path | None, quiet: bool) -> None:
 
 def main() -> None:
     """Run the command; a person's mistake ends in one line and status 2, never in a traceback."""
+    # Threads that wait by spinning take the cores from their own partners when a neighbour is
+    # busy. It has to stand before PyTorch is imported, so the command sets it, not the package.
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
     sys.exit(_status(lambda: cli.main(standalone_mode=False)))
 
 

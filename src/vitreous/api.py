@@ -30,7 +30,7 @@ from vitreous.evaluation.score import evaluate_set
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.model.vit import ViT
-from vitreous.recipes.configure import configure
+from vitreous.recipes.configure import configure, named_settings
 from vitreous.serving.predictor import load_run, predict_files
 from vitreous.training.classifier import Classifier, load_classifier
 from vitreous.training.config import RunConfig
@@ -116,11 +116,9 @@ def train(
     source = Path(source).absolute()
     path = _first_free(Path("runs") / source.stem) if out is None else Path(out)
     check_free(path)
-    named = {
-        "train": {"epochs": epochs, "budget_s": budget_s, "seed": seed},
-        "data": {"cache_dir": str(Path(cache).absolute()) if cache else None},
-    }
-    changes = merge(settings or {}, {key: _given(values) for key, values in named.items()})
+    changes = merge(
+        settings or {}, named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
+    )
     listing = list_labelled(source)
     run_config = configure(
         source,
@@ -399,10 +397,6 @@ def _choose_split(there: set[str], wanted: str | None, where: Path) -> str:
 def _warn_unreadable(pictures: PictureSet, console: Console) -> None:
     for path, reason in pictures.unreadable:
         console.warn(f"{path}: {reason}; left out")
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
 
 
 def _first_free(path: Path) -> Path:

@@ -65,8 +65,11 @@ def test_two_runs_of_one_seed_are_the_same_file(config, faces, tmp_path):
     assert without_time[0] == without_time[1]
 
 
-@pytest.mark.parametrize("stop_at", [2, 3, 7])
-def test_a_stopped_run_goes_on_to_the_same_bits(config, faces, tmp_path, monkeypatch, stop_at):
+@pytest.mark.parametrize(("stop_at", "lines"), [(2, 500), (3, 500), (7, 500), (7, 5), (8, 2)])
+def test_a_stopped_run_goes_on_to_the_same_bits(
+    config, faces, tmp_path, monkeypatch, stop_at, lines
+):
+    monkeypatch.setattr(trainer, "LINES_PER_RUN", lines)
     straight = run_training(config, faces, tmp_path / "straight")
     learn, steps = trainer.Learner.learn, []
 

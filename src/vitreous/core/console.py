@@ -6,6 +6,7 @@ Standard output is left to results, so that a program can read it.
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -85,7 +86,9 @@ class Console:
     @contextmanager
     def task(self, description: str, total: int) -> Iterator[Task]:
         """Show progress while the block runs."""
-        if self.quiet or not (self._rich.is_terminal or self._rich.is_jupyter):
+        # Rich draws into a notebook by ipywidgets; without it, plain lines are better than none.
+        in_notebook = self._rich.is_jupyter and find_spec("ipywidgets") is not None
+        if self.quiet or not (self._rich.is_terminal or in_notebook):
             yield Task(description, total, self)
             return
         columns = (

@@ -1,7 +1,7 @@
 """From what a person said, and what the pictures are, to every setting of a run."""
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import Facts
 from vitreous.recipes.scratch import scratch
-from vitreous.training.config import RunConfig
+from vitreous.training.config import RunConfig, TrainConfig
 
 
 def configure(
@@ -24,7 +24,9 @@ def configure(
     config_file: Path | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> RunConfig:
-    """Let the recipe choose, then apply what the person named: file first, single changes last.
+    """Let the recipe choose, then apply what the person named.
+
+    The file goes first, then the preset and the image size, single changes last.
 
     Args:
         source: the folder or table.
@@ -45,26 +47,36 @@ def configure(
         typical_side=image_size or typical_side(listing),
     )
     config = scratch(facts)
-    if model or image_size:
-        config = _with_model(config, model, image_size)
-    wanted = merge(load_toml(config_file) if config_file else {}, changes or {})
+    wanted = load_toml(config_file) if config_file else {}
+    if model:
+        wanted = merge(wanted, {"model": asdict(preset(model))})
+        wanted = merge(wanted, {"preprocess": {"image_size": wanted["model"]["image_size"]}})
+    if image_size:
+        side = {"image_size": (image_size, image_size)}
+        wanted = merge(wanted, {"model": side, "preprocess": side})
+    wanted = merge(wanted, changes or {})
     # The pictures decide these two, also where a run's whole file is given for other pictures.
     wanted = merge(wanted, {"data": {"source": facts.source}})
     wanted = merge(wanted, {"model": {"num_classes": facts.num_classes}})
-    train = wanted.get("train", {})
-    if "epochs" in train and "budget_s" not in train:
+    train = wanted.get("train")
+    if isinstance(train, Mapping) and "epochs" in train and "budget_s" not in train:
         wanted = merge(wanted, {"train": {"budget_s": None}})
     return from_mapping(RunConfig, merge(to_mapping(config), wanted))
 
 
-def _with_model(config: RunConfig, name: str | None, image_size: int | None) -> RunConfig:
-    model = config.model
-    if name:
-        model = preset(name, num_classes=model.num_classes)
-    if image_size:
-        model = replace(model, image_size=(image_size, image_size))
-    preprocess = replace(config.preprocess, image_size=model.image_size)
-    return replace(config, model=model, preprocess=preprocess)
+def named_settings(
+    epochs: float | None, budget_s: float | None, seed: int | None, cache: Path | None
+) -> dict[str, Any]:
+    """What has an argument of its own, as nested settings."""
+    train: dict[str, Any] = {}
+    if epochs is not None:
+        train |= {"epochs": epochs, "budget_s": None}
+    if budget_s is not None:
+        # A file's epochs don't hold where a budget is asked for.
+        train |= {"epochs": TrainConfig.epochs, "budget_s": budget_s}
+    if seed is not None:
+        train["seed"] = seed
+    return {"train": train, "data": {"cache_dir": str(cache.absolute())} if cache else {}}
 
 
 def parse_budget(text: str) -> float:

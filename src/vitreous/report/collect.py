@@ -1,6 +1,7 @@
 """From a finished run to what its report shows."""
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 
 import numpy as np
 import torch
@@ -55,7 +56,10 @@ def report_of_run(
         facts=facts,
         config=dump_toml(config),
         versions=versions(),
-        reproduce=f"vitreous train {config.data.source} --config config.toml --out NEW_FOLDER",
+        reproduce=(
+            f"vitreous train {quote(config.data.source)} "
+            f"--config {quote(str(run.config))} --out NEW_FOLDER"
+        ),
     )
 
 

@@ -5,7 +5,7 @@ Random numbers and the place in the data are functions of the step (see `core.rn
 is. One file, renamed into place, is either there or not.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class TrainState:
         best: the best validation so far.
         metrics_bytes: length of `metrics.jsonl` that belongs to this state.
         elapsed_s: seconds worked so far, over all sittings.
+        losses: of the steps since the last line in the log, scalars on the device.
     """
 
     model: ViT
@@ -57,6 +58,7 @@ class TrainState:
     best: Best | None = None
     metrics_bytes: int = 0
     elapsed_s: float = 0.0
+    losses: list[Tensor] = field(default_factory=list)
 
 
 def save_checkpoint(folder: Path, state: TrainState) -> None:
@@ -69,6 +71,7 @@ def save_checkpoint(folder: Path, state: TrainState) -> None:
         "best": asdict(state.best) if state.best else None,
         "metrics_bytes": state.metrics_bytes,
         "elapsed_s": state.elapsed_s,
+        "losses": [loss.item() for loss in state.losses],
     }
     write_tensors(folder / f"step-{state.step:09}.safetensors", tensors, metadata)
     for old in _all_checkpoints(folder)[:-KEPT]:
@@ -96,6 +99,7 @@ def load_newest_checkpoint(folder: Path, state: TrainState) -> bool:
         state.best = Best(**metadata["best"]) if metadata["best"] else None
         state.metrics_bytes = metadata["metrics_bytes"]
         state.elapsed_s = metadata["elapsed_s"]
+        state.losses = [torch.tensor(loss) for loss in metadata["losses"]]
         return True
     if problem:
         raise problem

@@ -5,11 +5,12 @@
 commands, reports or how scores are made.
 """
 
+import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -99,7 +100,7 @@ def train(
         state = learner.state
         if resumed:
             console.info(f"going on at step {state.step} of {plan.total_steps}")
-        with console.task("training", plan.total_steps) as task:
+        with closing(diary), console.task("training", plan.total_steps) as task:
             while state.step < plan.total_steps:
                 loss = learner.learn(plan)
                 at_end = state.step == plan.total_steps
@@ -114,7 +115,6 @@ def train(
                         f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
                         f"Go on with: vitreous train --resume {run.path}"
                     )
-        diary.close()
 
 
 class _Diary:
@@ -126,7 +126,6 @@ class _Diary:
         self.learner, self.classes, self.run = learner, classes, run
         board = run.path / "tensorboard" if tensorboard else None
         self.logbook = Logbook(run.metrics, learner.state.metrics_bytes, board)
-        self.losses: list[Tensor] = []
         self.score_text = ""
         self.began = time.monotonic() - learner.state.elapsed_s
         self.last_save = time.monotonic()
@@ -140,20 +139,21 @@ class _Diary:
 
     def note_loss(self, loss: Tensor, plan: Plan, task: Task) -> None:
         """Collect losses; now and then read them, write a line and show the progress."""
-        self.losses.append(loss)
+        self.learner.state.losses.append(loss)
         every = max(1, plan.total_steps // LINES_PER_RUN)
         if self.learner.state.step % every == 0:
             self._write_losses(plan, task)
 
     def _write_losses(self, plan: Plan, task: Task) -> None:
-        if not self.losses:
+        state, learner = self.learner.state, self.learner
+        if not state.losses:
             return
         # Reading waits for the device, so it isn't done at every step.
-        mean = torch.stack(self.losses).mean().item()
-        count, self.losses = len(self.losses), []
-        state, learner = self.learner.state, self.learner
+        losses = [loss.item() for loss in state.losses]
+        mean, count = sum(losses) / len(losses), len(losses)
+        state.losses.clear()
         rate = learner.learning_rate(plan.progress(state.step))
-        if mean != mean or mean in (float("inf"), float("-inf")):
+        if not math.isfinite(mean):
             raise TrainingError(
                 f"the loss is not a number within the {count} steps up to step {state.step}, at "
                 f"learning rate {rate:.1e}: try --set train.learning_rate={rate / 4:.0e} or "
@@ -213,6 +213,8 @@ class _Diary:
         if not at_once and time.monotonic() - self.last_save < CHECKPOINT_INTERVAL_S:
             return
         state = self.learner.state
+        if not all(loss.isfinite() for loss in state.losses):
+            return  # not a state to go on from; the next line in the log ends the run
         state.metrics_bytes, state.elapsed_s = self.logbook.size, self.elapsed_s
         save_checkpoint(self.run.checkpoints, state)
         if state.step == plan.total_steps:

@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import pytest
+
+from vitreous.core.config import dump_toml
+from vitreous.data.faces import write_faces
+from vitreous.data.folder import list_labelled
+from vitreous.errors import ConfigError
+from vitreous.recipes.configure import configure, parse_budget
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("pictures") / "faces"
+    write_faces(folder, 3, size=50)
+    return folder
+
+
+def configured(faces, **options):
+    return configure(faces, list_labelled(faces), **options)
+
+
+def test_the_recipe_follows_the_pictures(faces):
+    config = configured(faces)
+    assert config.model.image_size == config.preprocess.image_size == (48, 48)
+    assert config.model.num_classes == 3
+    assert config.train.batch_size == 16
+    assert config.train.budget_s == 1200.0
+    assert configured(faces, image_size=64).model.grid_size == (8, 8)
+
+
+def test_a_file_is_weaker_than_what_is_named(faces, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("[train]\nepochs = 3\nseed = 5\n[model]\nhead_dim = 7\ndepth = 4\n")
+    from_file = configured(faces, config_file=file)
+    assert (from_file.train.epochs, from_file.train.budget_s) == (3.0, None)
+    assert (from_file.model.head_dim, from_file.model.depth) == (7, 4)
+    named = configured(
+        faces, config_file=file, model="Ti/16", image_size=96, changes={"model": {"depth": 2}}
+    )
+    assert (named.model.head_dim, named.model.depth, named.model.embed_dim) == (None, 2, 192)
+    assert named.preprocess.image_size == named.model.image_size == (96, 96)
+    assert named.model.num_classes == 3
+    assert named.train.seed == 5
+
+
+def test_a_runs_own_file_gives_the_same_run(faces, tmp_path):
+    for options in ({"changes": {"train": {"epochs": 2}}}, {"model": "lecture-small"}, {}):
+        config = configured(faces, **options)
+        (tmp_path / "config.toml").write_text(dump_toml(config))
+        assert configured(faces, config_file=tmp_path / "config.toml") == config
+
+
+def test_a_section_that_is_none_is_named(faces):
+    with pytest.raises(ConfigError, match="'train' is a section, not 3"):
+        configured(faces, changes={"train": 3})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("20m", 1200), ("1.5h", 5400), ("3", 180)]
+)
+def test_budgets_are_times(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "soon", "-3m", "0", "infh", "nan", "1d"])
+def test_what_is_no_time_is_refused(text):
+    with pytest.raises(ConfigError, match="write 90s, 20m"):
+        parse_budget(text)

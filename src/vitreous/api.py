@@ -40,7 +40,8 @@ from vitreous.training.trainer import train as run_training
 
 Source = str | PathLike[str]
 
-DEMO_BUDGET_S = 5 * 60.0
+#: Enough to learn the drawn faces; the budget only matters on a slow or busy machine.
+DEMO_LENGTH = {"epochs": 12.0, "budget_s": 8 * 60.0}
 
 
 class Run:
@@ -280,7 +281,7 @@ def demo(
     return train(
         folder / "faces",
         folder / "run",
-        budget_s=DEMO_BUDGET_S,
+        settings={"train": DEMO_LENGTH},
         console=console,
         started=started,
     )

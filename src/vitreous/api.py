@@ -181,7 +181,7 @@ def evaluate(
         run: a run's folder or a weights file of one.
         data: a folder or table; by default the pictures that the run held back.
         split: "train", "valid" or "test"; by default the test pictures where there are any, or
-            else those for validation, or else all.
+            else those for validation, or else those without a split.
         cache: folder of decoded pictures.
         console: where messages go.
 

@@ -20,7 +20,8 @@ _PUBLISHED = {
     "H": (1280, 32, 16),
 }
 
-# Small pictures need small patches; width and depth as measured in docs/experiments/LOG.md.
+# Positions, pooling and stem as measured at 48 px in docs/experiments/LOG.md; width and the other
+# sizes have not been compared yet.
 _COMPACT = ModelConfig(
     image_size=(48, 48),
     patch_size=(8, 8),

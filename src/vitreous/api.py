@@ -80,6 +80,7 @@ def train(
     *,
     epochs: float | None = None,
     budget_s: float | None = None,
+    recipe: str = "scratch",
     model: str | None = None,
     image_size: int | None = None,
     seed: int | None = None,
@@ -98,7 +99,8 @@ def train(
         out: the run's folder, which must not exist; by default ``runs/<name of source>``.
         epochs: passes over the training pictures; then no clock changes a number.
         budget_s: instead of epochs: seconds from start to end, everything included.
-        model: a preset's name; by default chosen from the pictures.
+        recipe: "scratch", or "lecture" for the lecture's model and training as they were.
+        model: a preset's name; by default chosen by the recipe.
         image_size: height and width in pixels that the model sees.
         seed: of every random draw.
         config: a TOML file of settings, all or some.
@@ -124,6 +126,7 @@ def train(
     run_config = configure(
         source,
         listing,
+        recipe=recipe,
         model=model,
         image_size=image_size,
         config_file=Path(config) if config else None,

@@ -48,7 +48,9 @@ def cli() -> None:
 @click.option("--resume", "resumed", type=_PATH, metavar="RUN", help="Go on with a stopped run.")
 @click.option("--budget", help="Time from start to end, everything included: 90s, 20m, 1.5h.")
 @click.option("--epochs", type=float, help="Passes over the pictures, instead of a budget.")
-@click.option("--model", help="A preset, such as compact-64 or S/16. [chosen from the pictures]")
+@click.option("--recipe", type=click.Choice(["scratch", "lecture"]),
+              help="What chooses the settings. [scratch]")  # fmt: skip
+@click.option("--model", help="A preset, such as compact-64 or S/16. [chosen by the recipe]")
 @click.option("--image-size", type=int, help="Side in pixels that the model sees.")
 @click.option(
     "--weights",
@@ -70,6 +72,7 @@ def train(
     out: Path | None,
     budget: str | None,
     epochs: float | None,
+    recipe: str | None,
     model: str | None,
     image_size: int | None,
     weights: str,
@@ -90,8 +93,8 @@ def train(
     from vitreous.recipes.configure import parse_budget
 
     if resumed is not None:
-        named = {"--out": out, "--budget": budget, "--epochs": epochs, "--model": model,
-                 "--image-size": image_size, "--seed": seed, "--config": config,
+        named = {"--out": out, "--budget": budget, "--epochs": epochs, "--recipe": recipe,
+                 "--model": model, "--image-size": image_size, "--seed": seed, "--config": config,
                  "--set": assignments or None}  # fmt: skip
         for option, value in named.items():
             if value is not None:
@@ -104,6 +107,7 @@ def train(
         out,
         epochs=epochs,
         budget_s=None if budget is None else parse_budget(budget),
+        recipe=recipe or "scratch",
         model=model,
         image_size=image_size,
         seed=seed,

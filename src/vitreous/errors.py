@@ -4,7 +4,8 @@
     ├── UserError            the command, a setting or the pictures need a change; exit status 2
     │   ├── ConfigError      a setting with a wrong name, type or value
     │   ├── DataError        a folder or table that can't be learned from
-    │   └── RunError         a run folder that exists, is missing, is in use or is damaged
+    │   ├── RunError         a run folder that exists, is missing, is in use or is damaged
+    │   └── WeightsError     a file of weights that is damaged, or doesn't fit
     ├── UnreadablePicture    one file that can't be decoded; the caller leaves it out and lists it
     ├── StorageError         the disk is full or a folder can't be written
     ├── TrainingError        training can't go on (a loss that is not a number, say)
@@ -36,6 +37,10 @@ class DataError(UserError):
 
 class RunError(UserError):
     """A run folder exists already, is missing, is in use or is damaged."""
+
+
+class WeightsError(UserError):
+    """A file of weights is missing, damaged, ambiguous or doesn't fit the model."""
 
 
 class UnreadablePicture(VitreousError):

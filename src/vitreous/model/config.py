@@ -12,6 +12,7 @@ from vitreous.errors import ConfigError
 
 Pool = Literal["cls", "mean", "map", "seq", "flatten"]
 PositionKind = Literal["learned", "sincos2d", "none"]
+Init = Literal["xavier", "keras2"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
 
@@ -49,6 +50,7 @@ class ModelConfig:
         dropout: rate after the positions, the attention projection and the MLP layers.
         attention_dropout: rate on the attention weights.
         patch_dropout: share of the patch tokens left out of each training step (Liu et al. 2023).
+        init: how the first weights are drawn: see `initialise`.
 
     Raises:
         ConfigError: for values that contradict each other; nothing is rounded or cropped.
@@ -80,6 +82,7 @@ class ModelConfig:
     dropout: float = 0.0
     attention_dropout: float = 0.0
     patch_dropout: float = 0.0
+    init: Init = "xavier"
 
     def __post_init__(self) -> None:
         self._check_sizes()

@@ -4,9 +4,12 @@ The projection is a matrix product over non-overlapping patches; its weight keep
 strided convolution that it equals, as in every public checkpoint.
 """
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitreous.errors import ConfigError
 from vitreous.model.config import ModelConfig, grid_of
 
 
@@ -28,10 +31,60 @@ def extract_patches(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
         >>> extract_patches(torch.zeros(1, 3, 32, 48), (16, 16)).shape
         torch.Size([1, 6, 768])
     """
-    batch, channels, height, width = images.shape
-    rows, columns = grid_of((height, width), patch_size)
-    patches = images.view(batch, channels, rows, patch_size[0], columns, patch_size[1])
-    return patches.permute(0, 2, 4, 1, 3, 5).reshape(batch, rows * columns, -1)
+    grid_of((images.shape[-2], images.shape[-1]), patch_size)
+    return (
+        windows(images, patch_size, patch_size).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
+    )
+
+
+def windows(
+    images: Tensor,
+    size: tuple[int, int],
+    stride: tuple[int, int],
+    rate: tuple[int, int] = (1, 1),
+    padding: Literal["VALID", "SAME"] = "VALID",
+) -> Tensor:
+    """Cut a grid of windows out of pictures, overlapping or with gaps between or inside them.
+
+    Args:
+        images: a batch.
+        size: rows and columns of pixels in a window.
+        stride: pixels from a window to the next.
+        rate: pixels from one of a window's pixels to the next; 1 for neighbours.
+        padding: "VALID" leaves out what doesn't fill a window; "SAME" makes as many windows as
+            strides fit, with zeros around the picture, the odd one behind it.
+
+    Shape:
+        (batch, channels, height, width) -> (batch, channels, rows, columns, size, size)
+
+    Raises:
+        ConfigError: where a number is below 1, or a window larger than the picture by twice its
+            stride; one that is a little larger fits no times.
+    """
+    if min(*size, *stride, *rate) < 1:
+        raise ConfigError(f"size {size}, stride {stride} and rate {rate} are at least 1")
+    for axis in (0, 1):
+        reach = (size[axis] - 1) * rate[axis] + 1  # pixels that a window spans
+        pixels, step = images.shape[2 + axis], stride[axis]
+        if padding == "SAME":
+            missing = max((-(-pixels // step) - 1) * step + reach - pixels, 0)
+            before_and_behind = (missing // 2, missing - missing // 2)
+            images = F.pad(images, (0, 0, *before_and_behind) if axis == 0 else before_and_behind)
+            pixels += missing
+        if pixels - reach <= -2 * step:  # TensorFlow's own bound; up to it there are no windows
+            raise ConfigError(
+                f"a window of {size[axis]} px at rate {rate[axis]} spans {reach} px, more than the "
+                f"picture's {pixels}: choose smaller ones or padding 'SAME'"
+            )
+    return _unfold(_unfold(images, 2, size[0], stride[0], rate[0]), 3, size[1], stride[1], rate[1])
+
+
+def _unfold(images: Tensor, axis: int, size: int, stride: int, rate: int) -> Tensor:
+    """Windows along one axis; their pixels become a new last axis."""
+    reach = (size - 1) * rate + 1
+    if images.shape[axis] < reach:  # as TensorFlow: no window at all
+        return images.narrow(axis, 0, 0)[..., None].expand(*[-1] * images.ndim, size)
+    return images.unfold(axis, reach, stride)[..., ::rate]
 
 
 class PatchEmbed(nn.Module):

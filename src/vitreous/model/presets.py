@@ -51,6 +51,7 @@ _LECTURE = ModelConfig(
     mlp_output_activation=True,
     final_norm=False,
     norm_eps=1e-3,
+    init="keras2",
 )
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitreous.errors import ConfigError
+from vitreous.model import initialise
 from vitreous.model.config import ModelConfig, grid_of
 from vitreous.model.layers import ACTIVATIONS, Block, Mlp
 from vitreous.model.patches import ConvStem, PatchEmbed
@@ -59,29 +60,10 @@ class ViT(nn.Module):
             features = hidden
         self.act = ACTIVATIONS[config.activation]
         self.head = nn.Linear(features, config.num_classes)
-        self.init_weights()
-
-    def init_weights(self) -> None:
-        """Draw all weights anew, as the paper's own code does.
-
-        Dense layers Xavier-uniform with zero biases, the classifier zero. A fixed standard
-        deviation of 0.02, usual for wide models, leaves the branches of a narrow one so faint
-        that it starts far slower (docs/experiments/LOG.md). Convolutions keep PyTorch's fan-in
-        initialisation, which for the patch projection is much the same.
-        """
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear):
-                fan_out, fan_in = module.weight.shape
-                if name.endswith("qkv"):
-                    fan_out //= 3  # three matrices in one
-                bound = (6.0 / (fan_in + fan_out)) ** 0.5
-                nn.init.uniform_(module.weight, -bound, bound)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.zeros_(self.head.weight)
-        for token, std in ((self.cls_token, 1e-6), (self.reg_token, 1e-6), (self.pos_embed, 0.02)):
-            if token is not None:
-                nn.init.trunc_normal_(token, std=std)
+        if config.init == "keras2":
+            initialise.keras2(self, config.num_heads)
+        else:
+            initialise.xavier(self)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_tokens(images))

@@ -5,20 +5,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from vitreous.core.config import from_mapping, load_toml, merge, to_mapping
+from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge, to_mapping
 from vitreous.data.dataset import typical_side
 from vitreous.data.folder import Listing
 from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import Facts
+from vitreous.recipes.lecture import lecture
 from vitreous.recipes.scratch import scratch
 from vitreous.training.config import RunConfig, TrainConfig
+
+RECIPES = {"scratch": scratch, "lecture": lecture}
 
 
 def configure(
     source: Path,
     listing: Listing,
     *,
+    recipe: str = "scratch",
     model: str | None = None,
     image_size: int | None = None,
     config_file: Path | None = None,
@@ -31,6 +35,7 @@ def configure(
     Args:
         source: the folder or table.
         listing: what is in it.
+        recipe: which function chooses what is not named.
         model: a preset's name instead of the recipe's choice.
         image_size: side in pixels instead of the recipe's choice.
         config_file: TOML with all or some settings.
@@ -39,6 +44,8 @@ def configure(
     Raises:
         ConfigError: for a wrong name or value.
     """
+    if recipe not in RECIPES:
+        raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
     trainable = [sample for sample in listing.samples if sample.split in (None, "train")]
     facts = Facts(
         source=str(source),
@@ -46,7 +53,7 @@ def configure(
         num_classes=len(listing.classes),
         typical_side=image_size or typical_side(listing),
     )
-    config = scratch(facts)
+    config = RECIPES[recipe](facts)
     wanted = load_toml(config_file) if config_file else {}
     if model:
         wanted = merge(wanted, {"model": asdict(preset(model))})

@@ -21,9 +21,10 @@ class TrainConfig:
         learning_rate: highest rate, reached after the warm-up.
         final_learning_rate: last rate of the cosine, as a share of the highest.
         warmup: share of the steps in which the rate rises from 0.
-        weight_decay: of AdamW, on weight matrices only (not biases, norms, tokens, positions).
-        betas: of AdamW.
-        clip_norm: largest norm of the gradient of all weights together.
+        optimizer: "adamw", or "keras_adam": the same with Keras' epsilon (see `optim`).
+        weight_decay: decoupled, on weight matrices only (not biases, norms, tokens, positions).
+        betas: of the moments.
+        clip_norm: largest norm of the gradient of all weights together; ``inf`` for any.
         label_smoothing: share of each target spread evenly over the classes.
         class_weights: "balanced" weighs each class' loss by the inverse of its frequency.
         ema: window of the weights' moving average as a share of all steps; 0 for none.
@@ -39,6 +40,7 @@ class TrainConfig:
     learning_rate: float = 5e-4
     final_learning_rate: float = 0.01
     warmup: float = 0.1
+    optimizer: Literal["adamw", "keras_adam"] = "adamw"
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float = 1.0

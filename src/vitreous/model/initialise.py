@@ -1,0 +1,72 @@
+"""First weights: as the paper's own code draws them, or as tf.keras 2 drew the lecture's.
+
+`vit` calls one of these once, when a model is made.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+def xavier(model: nn.Module) -> None:
+    """Dense layers Xavier-uniform with zero biases, the classifier zero.
+
+    A fixed standard deviation of 0.02, usual for wide models, leaves the branches of a narrow one
+    so faint that it starts far slower (docs/experiments/LOG.md). Convolutions keep PyTorch's
+    fan-in initialisation, which for the patch projection is much the same.
+
+    Reference:
+        Glorot and Bengio 2010, equation 16; the zero classifier is that of google-research's
+        vision_transformer.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            fan_out, fan_in = module.weight.shape
+            if name.endswith("qkv"):
+                fan_out //= 3  # three matrices in one
+            _uniform(module.weight, fan_in, fan_out)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if name == "head" and isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
+    _draw_tokens(model)
+    if isinstance(positions := getattr(model, "pos_embed", None), Tensor):
+        nn.init.trunc_normal_(positions, std=0.02)
+
+
+def keras2(model: nn.Module, num_heads: int) -> None:
+    """As tf.keras 2 draws its layers: the lecture's start, with its faint attention.
+
+    It counts the fans of a query, key or value kernel of shape (embed, heads, head_dim) as for a
+    convolution, with the first axis as the receptive field: the bound is about sqrt(embed) times
+    smaller than the matrix product asks for, so attention begins almost uniform. Keras 3 has mended
+    that and draws them Xavier-uniform. Embedding tables are uniform within 0.05, biases zero, and
+    the classifier is drawn like any dense layer.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            weight = module.weight.flatten(1)
+            fan_out, fan_in = weight.shape
+            if name.endswith("qkv"):
+                head_dim = fan_out // 3 // num_heads
+                fan_in, fan_out = fan_in * num_heads, fan_in * head_dim
+            elif name.endswith("attn.proj"):
+                fan_out *= num_heads
+            _uniform(module.weight, fan_in, fan_out)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    _draw_tokens(model)
+    if isinstance(positions := getattr(model, "pos_embed", None), Tensor):
+        nn.init.uniform_(positions, -0.05, 0.05)
+
+
+def _uniform(weight: Tensor, fan_in: int, fan_out: int) -> None:
+    bound = math.sqrt(6.0 / (fan_in + fan_out))
+    nn.init.uniform_(weight, -bound, bound)
+
+
+def _draw_tokens(model: nn.Module) -> None:
+    for name in ("cls_token", "reg_token"):
+        if isinstance(token := getattr(model, name, None), torch.nn.Parameter):
+            nn.init.trunc_normal_(token, std=1e-6)

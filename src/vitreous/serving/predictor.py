@@ -12,6 +12,7 @@ from vitreous.core.run import RunFolder
 from vitreous.data.cache import Progress, decode_fitted
 from vitreous.errors import RunError, UnreadablePicture
 from vitreous.evaluation.inference import BATCH_SIZE, predict_pixels
+from vitreous.model.fold import fold
 from vitreous.training.classifier import Classifier, load_classifier
 from vitreous.training.device import choose_device
 
@@ -46,17 +47,28 @@ class Answer:
 def load_run(path: Path) -> Classifier:
     """The best weights of a run's folder, or of a weights file, on this machine's device.
 
+    For answering only: attention is folded where that is cheaper.
+
     Raises:
         RunError: where there are none, or they are damaged.
+    """
+    classifier = load_classifier(find_weights(path))
+    fold(classifier.model).to(choose_device("auto"))
+    return classifier
+
+
+def find_weights(path: Path) -> Path:
+    """The best weights' file of a run's folder, or `path` itself where it is a file.
+
+    Raises:
+        RunError: where there are none.
     """
     weights = path if path.is_file() else RunFolder.open(path).best
     if not weights.exists():
         raise RunError(
             f"{path} has no weights yet: let its training go on (vitreous train --resume {path})"
         )
-    classifier = load_classifier(weights)
-    classifier.model.to(choose_device("auto"))
-    return classifier
+    return weights
 
 
 def predict_files(

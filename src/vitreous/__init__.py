@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vitreous.api import Run, demo, evaluate, predict, resume, summary, train
+    from vitreous.api import Run, demo, evaluate, export, patches, predict, resume, summary, train
     from vitreous.errors import VitreousError
 
 __all__ = [
@@ -21,6 +21,8 @@ __all__ = [
     "__version__",
     "demo",
     "evaluate",
+    "export",
+    "patches",
     "predict",
     "resume",
     "summary",

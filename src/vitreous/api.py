@@ -10,33 +10,26 @@ from dataclasses import replace
 from html import escape
 from os import PathLike
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import torch
+from typing import Any, Literal
 
 from vitreous.core.config import dump_toml, from_mapping, load_toml, merge
 from vitreous.core.console import Console
-from vitreous.core.files import read_json, write_json, write_text
-from vitreous.core.run import RunFolder, check_free, versions
+from vitreous.core.files import read_json
+from vitreous.core.run import RunFolder, check_free
 from vitreous.data.config import DataConfig
-from vitreous.data.dataset import Dataset, open_dataset, open_labelled
+from vitreous.data.dataset import open_labelled
 from vitreous.data.faces import write_faces
-from vitreous.data.folder import Listing, list_labelled, list_pictures
-from vitreous.data.loader import PictureSet
-from vitreous.errors import DataError, RunError
+from vitreous.data.folder import list_labelled, list_pictures
+from vitreous.errors import ConfigError, DataError, RunError
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.evaluation.score import evaluate_set
+from vitreous.job import open_own_pictures, open_pictures, score_on, warn_unreadable, work
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
-from vitreous.model.vit import ViT
 from vitreous.recipes.configure import configure, named_settings
-from vitreous.serving.predictor import load_run, predict_files
-from vitreous.training.classifier import Classifier, load_classifier
+from vitreous.serving.predictor import find_weights, load_run, predict_files
+from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
-from vitreous.training.device import choose_device, describe_device
-from vitreous.training.trainer import Clock, ValidScore
-from vitreous.training.trainer import train as run_training
+from vitreous.training.trainer import Clock
 
 Source = str | PathLike[str]
 
@@ -132,7 +125,7 @@ def train(
         config_file=Path(config) if config else None,
         changes=changes,
     )
-    dataset = _open(listing, run_config, console)
+    dataset = open_pictures(listing, run_config, console)
     folder = RunFolder.create(
         path,
         {
@@ -142,7 +135,7 @@ def train(
         },
     )
     with folder.locked():
-        _work(folder, run_config, dataset, console, clock, tensorboard)
+        work(folder, run_config, dataset, console, clock, tensorboard)
     return Run(folder.path)
 
 
@@ -165,8 +158,8 @@ def resume(run: Source, *, tensorboard: bool = False, console: Console | None = 
             console.info(f"{folder.path} is finished, nothing to do. Its report: {folder.report}")
             return Run(folder.path)
         run_config = from_mapping(RunConfig, load_toml(folder.config))
-        dataset = _open_own(folder, run_config, console)
-        _work(folder, run_config, dataset, console, clock, tensorboard)
+        dataset = open_own_pictures(folder, run_config, console)
+        work(folder, run_config, dataset, console, clock, tensorboard)
     return Run(folder.path)
 
 
@@ -196,7 +189,7 @@ def evaluate(
     classifier = load_run(Path(run))
     if data is None:
         folder = RunFolder.open(Path(run))
-        own = _open_own(folder, from_mapping(RunConfig, load_toml(folder.config)), console)
+        own = open_own_pictures(folder, from_mapping(RunConfig, load_toml(folder.config)), console)
         name = _choose_split(set(own.sets), split, folder.path)
         pictures = own.sets[name]
     else:
@@ -212,8 +205,8 @@ def evaluate(
                 on_progress,
             )
     console.info(f"evaluating {len(pictures)} {name} pictures".replace("  ", " "))
-    _warn_unreadable(pictures, console)
-    return _evaluate(classifier, pictures)[0]
+    warn_unreadable(pictures, console)
+    return score_on(classifier, pictures)[0]
 
 
 def predict(run: Source, *sources: Source, console: Console | None = None) -> list[dict[str, Any]]:
@@ -257,6 +250,85 @@ def summary(model: str, *, image_size: int | None = None, classes: int | None = 
     return summarize(replace(config, num_classes=classes) if classes else config)
 
 
+def export(
+    run: Source, out: Source | None = None, *, to: str = "keras", console: Console | None = None
+) -> Path:
+    """Write a trained model in the format of another library.
+
+    Args:
+        run: a run's folder or a weights file of one.
+        out: the new file; by default in the run's folder, under its name.
+        to: "keras": the lecture's model as ``.keras`` or ``.weights.h5``, which then takes pixels
+            from 0 to 255.
+        console: where messages go.
+
+    Returns:
+        The file.
+
+    Raises:
+        RunError: where there is no trained model, or the file exists.
+        WeightsError: for a model that the format has no place for.
+    """
+    from vitreous.exporting.keras import export_keras
+
+    if to != "keras":
+        raise ConfigError(f"unknown format '{to}': keras is there")
+    weights = find_weights(Path(run))
+    folder = weights.resolve().parent
+    path = folder / f"{folder.name}.keras" if out is None else Path(out)
+    if path.exists():
+        raise RunError(f"{path} exists already: name another file with --out")
+    classifier = load_classifier(weights)
+    export_keras(classifier, path)
+    height, width = classifier.preprocess.image_size
+    console = console or Console()
+    console.info(
+        f"{path} takes {height}x{width} px, values from 0 to 255, and answers in the order "
+        f"{', '.join(classifier.classes)}"
+    )
+    console.info("next: load it with the classes of docs/lecture/keras_vit.py registered")
+    return path
+
+
+def patches(
+    picture: Source,
+    out: Source | None = None,
+    *,
+    size: int = 16,
+    stride: int | None = None,
+    rate: int = 1,
+    padding: Literal["VALID", "SAME"] = "VALID",
+    image_size: int = 256,
+) -> Path:
+    """Draw the patches of a picture: what a ViT is given instead of it.
+
+    Args:
+        picture: any file that can be decoded.
+        out: the drawing, a PNG that must not exist; by default ``<picture>-patches.png`` in the
+            present folder.
+        size: side of a patch in pixels.
+        stride: pixels from a patch to the next; by default its side.
+        rate: pixels between neighbours inside a patch; above 1 a patch has gaps.
+        padding: "VALID" leaves out what fills no patch, "SAME" adds black around the picture.
+        image_size: side in pixels to which the picture is scaled and cropped first.
+
+    Returns:
+        The drawing's file.
+
+    Raises:
+        ConfigError: where the numbers make no patch, or too many to draw.
+        DataError: where the picture can't be read.
+    """
+    from vitreous.lecture.drawing import draw_file
+
+    picture = Path(picture)
+    path = Path(f"{picture.stem}-patches.png") if out is None else Path(out)
+    if path.exists():
+        raise DataError(f"{path} exists already: name another file with --out")
+    draw_file(picture, path, size, stride or size, rate, padding, image_size)
+    return path
+
+
 def demo(
     folder: Source | None = None, *, console: Console | None = None, started: float | None = None
 ) -> Run:
@@ -290,104 +362,6 @@ def demo(
     )
 
 
-def _work(
-    folder: RunFolder,
-    config: RunConfig,
-    dataset: Dataset,
-    console: Console,
-    clock: Clock,
-    tensorboard: bool,
-) -> None:
-    """Train, then score the best weights and write the report."""
-    # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
-    from vitreous.report.collect import report_of_run
-    from vitreous.report.page import render_report, verdict
-
-    device = choose_device(config.train.device)
-    facts = _tell(config, dataset, device, console)
-    train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
-    split = "test" if "test" in dataset.sets else "valid"
-    share = len(dataset.sets[split]) / len(valid_set)
-    clock = replace(clock, closing_validations=1 + 1.2 * share)
-    majority = train_set.majority_class
-
-    def validate(model: ViT) -> ValidScore:
-        score, _ = evaluate_set(model, valid_set, config.preprocess, dataset.classes, majority)
-        return ValidScore(score.accuracy.value, score.balanced_accuracy.value, score.loss)
-
-    run_training(config, train_set, dataset.classes, validate, folder, console, clock, tensorboard)
-    evaluation, probabilities = _evaluate(load_classifier(folder.best), dataset.sets[split])
-    write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
-    write_json(folder.provenance, {"versions": versions(), "device": describe_device(device)})
-    warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
-    report = report_of_run(
-        folder, config, dataset.sets, split, evaluation, probabilities, facts, warnings
-    )
-    write_text(folder.report, render_report(report))
-    console.info(verdict(evaluation))
-    console.info(f"report: {folder.report}")
-    console.info(f"next: vitreous predict {folder.path} PICTURE ...")
-
-
-def _open(listing: Listing, config: RunConfig, console: Console) -> Dataset:
-    with console.stages() as on_progress:
-        dataset = open_dataset(
-            listing, config.data, config.preprocess, config.train.seed, on_progress
-        )
-    for part in dataset.sets.values():
-        _warn_unreadable(part, console)
-    if listing.ignored:
-        console.info(
-            f"{len(listing.ignored)} files are not pictures by their names and are left out, "
-            f"such as {listing.ignored[0]}"
-        )
-    return dataset
-
-
-def _open_own(folder: RunFolder, config: RunConfig, console: Console) -> Dataset:
-    """The pictures that a run began with."""
-    dataset = _open(list_labelled(Path(config.data.source)), config, console)
-    if read_json(folder.data)["fingerprint"] != dataset.fingerprint():
-        raise RunError(
-            f"the pictures in {config.data.source} are not those that {folder.path} began with: "
-            "put them back, or train anew with another --out"
-        )
-    return dataset
-
-
-def _tell(
-    config: RunConfig, dataset: Dataset, device: torch.device, console: Console
-) -> dict[str, str]:
-    """Say what will be trained on what; the same goes into the report."""
-    counts = ", ".join(f"{len(part)} {name}" for name, part in dataset.sets.items())
-    size = summarize(config.model)
-    height, width = config.model.image_size
-    train = config.train
-    length = f"{train.epochs:g} epochs"
-    if train.budget_s is not None:
-        length = f"{train.budget_s / 60:g} minutes, at most {length}"
-    facts = {
-        "Pictures": f"{counts}; classes {', '.join(dataset.classes)}",
-        "Model": f"ViT from scratch, {size.parameters / 1e6:.1f} M parameters, {size.tokens} "
-        f"tokens, {height}x{width} px, {size.flops / 1e9:.2f} GFLOP a picture",
-        "Training": f"{length}, batches of {train.batch_size}, seed {train.seed}",
-        "Device": describe_device(device),
-    }
-    for label, text in facts.items():
-        console.info(f"{label.lower():9}{text}")
-    return facts
-
-
-def _evaluate(classifier: Classifier, pictures: PictureSet) -> tuple[Evaluation, np.ndarray]:
-    return evaluate_set(
-        classifier.model,
-        pictures,
-        classifier.preprocess,
-        classifier.classes,
-        classifier.majority_class,
-    )
-
-
 def _choose_split(there: set[str], wanted: str | None, where: Path) -> str:
     """The split asked for, or the one that the score is most honest on; "" is no split."""
     order = ("test", "valid", "", "train")
@@ -396,11 +370,6 @@ def _choose_split(there: set[str], wanted: str | None, where: Path) -> str:
         names = ", ".join(sorted(there - {""})) or "no splits"
         raise DataError(f"{where} has no '{name}' pictures: it has {names}")
     return name
-
-
-def _warn_unreadable(pictures: PictureSet, console: Console) -> None:
-    for path, reason in pictures.unreadable:
-        console.warn(f"{path}: {reason}; left out")
 
 
 def _first_free(path: Path) -> Path:

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -183,6 +183,55 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
     _print_table(model, ("layer", "kind", "output", "parameters"), rows)
     click.echo(f"{found.parameters:,} parameters, {found.tokens} tokens, "
                f"{found.flops / 1e9:.3f} GFLOP a picture")  # fmt: skip
+
+
+@cli.command()
+@click.argument("run", type=_PATH)
+@click.option("--to", type=click.Choice(["keras"]), required=True, help="Format.")
+@click.option("--out", type=_PATH, help="The new file. [in RUN, under its name]")
+@_quiet
+def export(run: Path, to: str, out: Path | None, quiet: bool) -> None:
+    """Write the model of RUN in another library's format, such as the lecture's for Keras."""
+    from vitreous import api
+
+    click.echo(api.export(run, out, to=to, console=_console(quiet)))
+
+
+@cli.command()
+@click.argument("picture", type=_PATH)
+@click.option("--out", type=_PATH, help="The drawing. [PICTURE-patches.png in this folder]")
+@click.option("--size", type=int, default=16, show_default=True, help="Side of a patch in pixels.")
+@click.option("--stride", type=int, help="Pixels from a patch to the next. [--size]")
+@click.option("--rate", type=int, default=1, show_default=True,
+              help="Pixels between neighbours inside a patch.")  # fmt: skip
+@click.option("--padding", type=click.Choice(["VALID", "SAME"], case_sensitive=False),
+              default="VALID", show_default=True,
+              help="Leave out what fills no patch, or pad with black.")  # fmt: skip
+@click.option("--image-size", type=int, default=256, show_default=True,
+              help="Side in pixels that the picture gets first.")  # fmt: skip
+def patches(
+    picture: Path,
+    out: Path | None,
+    size: int,
+    stride: int | None,
+    rate: int,
+    padding: Literal["VALID", "SAME"],
+    image_size: int,
+) -> None:
+    """Draw the patches of PICTURE: what a Vision Transformer is given."""
+    from vitreous import api
+
+    click.echo(
+        api.patches(
+            picture,
+            out,
+            size=size,
+            stride=stride,
+            rate=rate,
+            padding=padding,
+            image_size=image_size,
+        )
+    )
 
 
 @cli.command()

@@ -17,6 +17,8 @@ def test_the_public_names_are_these():
         "__version__",
         "demo",
         "evaluate",
+        "export",
+        "patches",
         "predict",
         "resume",
         "summary",

@@ -1,38 +1,18 @@
-"""The from-scratch lecture's ViT under its own names, built from this library's parts.
-
-    from vitreous.lecture import extract_patches, PatchEncoder, TransformerEncoder, ViT
-
-Pictures are (batch, height, width, channels) here, as in TensorFlow, and `ViT` answers with
-probabilities. Nothing is implemented twice: the classes are the model's own parts with the
-lecture's settings, and the tests hold them against real TensorFlow and Keras. The way through all
-of it is docs/lecture/walkthrough.md.
-"""
+"""The lecture's functions and layers, one after another, made of the model's own parts."""
 
 import math
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from vitreous.errors import ConfigError, WeightsError
+from vitreous.errors import ConfigError
 from vitreous.model import initialise, vit
 from vitreous.model.config import grid_of
 from vitreous.model.layers import Block
 from vitreous.model.patches import PatchEmbed, windows
 from vitreous.model.presets import preset
-from vitreous.model.weights import keras
-
-__all__ = [
-    "PatchEncoder",
-    "TransformerEncoder",
-    "ViT",
-    "draw_patches",
-    "extract_patches",
-    "load_keras",
-    "save_keras",
-]
 
 
 def extract_patches(
@@ -73,45 +53,6 @@ def extract_patches(
         padding,
     )
     return cut.permute(0, 2, 3, 4, 5, 1).flatten(3)
-
-
-def draw_patches(
-    patches: Tensor, *, columns: int | None = None, channels: int = 3, gap: int = 2
-) -> Tensor:
-    """Lay square patches out as one picture, with white lines between them.
-
-    Args:
-        patches: of one picture, values from 0 to 255: the grid of `extract_patches`, or the same
-            as a sequence.
-        columns: patches in a row of a sequence; by default it is taken as a square.
-        channels: of a pixel.
-        gap: width of the lines in pixels.
-
-    Shape:
-        (rows, columns, values) or (patches, values) -> (height, width, channels), uint8
-
-    Raises:
-        ConfigError: where the numbers don't make a grid of square patches.
-    """
-    if patches.ndim == 2:
-        columns = columns or math.isqrt(len(patches))
-        if len(patches) % columns:
-            raise ConfigError(f"{len(patches)} patches make no grid of {columns} columns")
-        patches = patches.unflatten(0, (-1, columns))
-    if patches.ndim != 3:
-        raise ConfigError(
-            f"patches have the shape {tuple(patches.shape)}: give those of one picture, "
-            "(rows, columns, values) or (patches, values)"
-        )
-    rows, columns, values = patches.shape
-    side = math.isqrt(values // channels)
-    if side * side * channels != values:
-        raise ConfigError(f"{values} values are no square patch of {channels} channels")
-    step = side + gap
-    drawing = torch.full((rows * step + gap, columns * step + gap, channels), 255.0)
-    cells = drawing[gap:, gap:].unflatten(0, (rows, step)).unflatten(2, (columns, step))
-    cells[:, :side, :, :side] = patches.view(rows, columns, side, side, channels).transpose(1, 2)
-    return drawing.round().clamp(0, 255).to(torch.uint8)
 
 
 class PatchEncoder(nn.Module):
@@ -231,76 +172,6 @@ class ViT(vit.ViT):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(_channels_first(images)).softmax(dim=-1)
-
-
-def load_keras(
-    path: str | Path,
-    *,
-    image_size: tuple[int, int] | None = None,
-    names: Mapping[str, str] | None = None,
-) -> ViT:
-    """Read the lecture's model out of a file that Keras wrote; needs h5py, not TensorFlow.
-
-    Args:
-        path: ``.weights.h5`` or ``.keras`` of Keras 3, ``.h5`` of tf.keras 2.
-        image_size: height and width in pixels, where the patches don't make a square.
-        names: our layer's or block's name to a path in the file, where layers can't be told apart
-            by shape and number, such as ``{"blocks.0.norm1": "encoder/norm_before"}``.
-
-    Returns:
-        The model, in evaluation mode.
-
-    Raises:
-        WeightsError: where the file doesn't hold such a model; it names tensors and shapes.
-    """
-    config, state = keras.load(Path(path), image_size=image_size, names=names)
-    units = set(config.head_hidden)
-    if len(config.head_hidden) != 2 or len(units) != 1:
-        raise WeightsError(
-            f"{path} has dense layers of {', '.join(map(str, config.head_hidden)) or 'no'} units "
-            "behind its encoders: the lecture's model has two of one width"
-        )
-    model = ViT(
-        config.num_heads,
-        config.embed_dim,
-        config.num_patches,
-        config.depth,
-        units.pop(),
-        num_classes=config.num_classes,
-        patch_size=config.patch_size[0],
-        in_channels=config.in_channels,
-        image_size=config.image_size,
-        head_dim=config.head_dim,
-        mlp_dim=config.mlp_dim,
-    )
-    dtype = next(iter(state.values())).dtype
-    model.to(dtype).load_state_dict(state)
-    return model.eval()
-
-
-def save_keras(
-    model: vit.ViT,
-    path: str | Path,
-    *,
-    like: str | Path | None = None,
-    names: Mapping[str, str] | None = None,
-) -> None:
-    """Write the model so that Keras loads it; needs h5py, not TensorFlow.
-
-    Args:
-        model: the lecture's.
-        path: ends with ``.weights.h5`` or ``.keras``; with `like`, as that file does.
-        like: a file that your own class saved, whose names are kept; by default those of
-            docs/lecture/keras_vit.py are written.
-        names: as for `load_keras`, of `like`.
-
-    Raises:
-        WeightsError: for another model, or one that doesn't fit `like`.
-        StorageError: where the file can't be written.
-    """
-    keras.save(
-        Path(path), model.config, model.state_dict(), like=Path(like) if like else None, names=names
-    )
 
 
 def _channels_first(images: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def test_patches_overlap_or_leave_gaps_as_asked(vitreous, faces, tmp_path):
     [
         (["--size", 0], "above 0"),
         (["--size", 300], "no patch of 300 px"),
-        (["--size", 900, "--stride", 10], "choose smaller ones or padding"),
+        (["--size", 900, "--stride", 100], "choose smaller ones or padding"),
         (["--stride", 1, "--image-size", 2000], "choose a larger stride"),
     ],
 )

@@ -1,0 +1,120 @@
+"""What `wall.py` found, drawn: a panel for each condition, the units that died, and a table."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from vitreous.core.files import atomic_path, write_text
+
+DEAD, ALIVE, MUTED = "#b45309", "#0f766e", "#8a8f98"
+STYLE = {
+    "font.size": 9,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "vitreous",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": MUTED,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+}
+
+Result = dict[str, Any]
+
+
+def write_page(out: Path, results: Sequence[Result]) -> None:
+    """Write `curves.svg`, `units.svg` and `table.md` beside the figures."""
+    with matplotlib.rc_context(STYLE):
+        _save(_curves(results), out / "curves.svg")
+        _save(_units(results), out / "units.svg")
+    write_text(out / "table.md", _table(results))
+
+
+def is_collapsed(result: Result) -> bool:
+    """Whether one answer was given for every validation picture at the end."""
+    columns = zip(*result["scores"][-1]["confusion"], strict=True)
+    return sum(any(column) for column in columns) == 1
+
+
+def _curves(results: Sequence[Result]) -> Figure:
+    columns = 4
+    rows = -(-len(results) // columns)
+    figure = Figure((11, 2.1 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
+    for panel, result in zip(panels, results, strict=False):
+        color = DEAD if is_collapsed(result) else ALIVE
+        epochs = [score["epoch"] for score in result["scores"]]
+        panel.axhline(1 / 3, color=MUTED, linewidth=0.8)
+        panel.axhline(_majority(result), color=MUTED, linewidth=0.8, linestyle=":")
+        accuracy = [score["accuracy"] for score in result["scores"]]
+        panel.plot(epochs, accuracy, color=color, linestyle=":", label="accuracy")
+        balanced = [score["balanced_accuracy"] for score in result["scores"]]
+        panel.plot(epochs, balanced, color=color, label="balanced accuracy")
+        panel.set_title(_wrapped(result["title"]))
+        panel.set_ylim(0.2, max(0.7, *accuracy) + 0.02)
+    for panel in list(panels):
+        panel.set_axis_off()
+    figure.axes[0].legend(loc="upper left")
+    figure.supxlabel("epochs")
+    return figure
+
+
+def _units(results: Sequence[Result]) -> Figure:
+    figure = Figure((8, 4.2), layout="constrained")
+    axes: Axes = figure.subplots()
+    for result in results:
+        steps = [probe["step"] for probe in result["probes"]]
+        off = [probe["stages"]["dense 1"]["off"] for probe in result["probes"]]
+        axes.plot(steps, off, color=DEAD if is_collapsed(result) else ALIVE, alpha=0.75)
+        axes.annotate(result["title"], (steps[-1], off[-1]), xytext=(4, 0),
+                      textcoords="offset points", va="center", fontsize=7)  # fmt: skip
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlabel("training steps")
+    axes.set_ylabel("units off for every picture")
+    axes.set_title(
+        "First dense layer behind the flatten: once a unit is off, no gradient comes back"
+    )
+    axes.margins(x=0.35)
+    return figure
+
+
+def _table(results: Sequence[Result]) -> str:
+    lines = [
+        "| what differs | accuracy | balanced | answers by class | off units, dense 1 |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for result in results:
+        last = result["scores"][-1]
+        columns = zip(*last["confusion"], strict=True)
+        answers = zip(result["classes"], map(sum, columns), strict=True)
+        counts = ", ".join(f"{count} {name}" for name, count in answers)
+        off = result["probes"][-1]["stages"]["dense 1"]["off"]
+        lines.append(
+            f"| {result['title']} | {last['accuracy']:.3f} | {last['balanced_accuracy']:.3f} | "
+            f"{counts} | {off:.0%} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _majority(result: Result) -> float:
+    rows = [sum(row) for row in result["scores"][-1]["confusion"]]
+    return max(rows) / sum(rows)
+
+
+def _wrapped(title: str) -> str:
+    words, lines = title.split(), [""]
+    for word in words:
+        if len(lines[-1]) + len(word) > 30:
+            lines.append("")
+        lines[-1] = f"{lines[-1]} {word}".strip()
+    return "\n".join(lines)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with atomic_path(path) as staging:
+        figure.savefig(staging, format="svg", metadata={"Date": None})

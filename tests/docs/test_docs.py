@@ -15,9 +15,16 @@ from vitreous.cli import _status, cli
 from vitreous.data.faces import write_faces
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guide").glob("*.md"))]
+LECTURE = ROOT / "docs" / "lecture"
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs" / "guide").glob("*.md")),
+    LECTURE / "README.md",
+    LECTURE / "wall.md",
+]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TINY = ["--set", "model.depth=1", "--set", "model.embed_dim=16", "--set", "model.num_heads=1"]
+TINY_LECTURE = ["--set", "model.head_dim=16", "--set", "model.mlp_dim=16"]
 
 
 @pytest.fixture
@@ -38,7 +45,7 @@ def shortened(words: list[str]) -> list[str]:
         if option in words:
             at = words.index(option)
             del words[at : at + 2]
-    return [*words, "--epochs", "1", *TINY]
+    return [*words, "--epochs", "1", *TINY, *(TINY_LECTURE if "--recipe" in words else [])]
 
 
 def run_command(line: str) -> None:
@@ -68,6 +75,7 @@ def run_python(code: str, monkeypatch) -> None:
 def test_every_block_of_a_page_runs(page, folder, monkeypatch):
     blocks = BLOCK.findall(page.read_text())
     assert blocks
+    monkeypatch.syspath_prepend(page.parent)  # where a page's own modules lie
     for language, text in blocks:
         if language == "bash":
             for line in text.splitlines():

@@ -258,6 +258,8 @@ def test_only_the_lectures_model_is_written_and_the_name_says_how(ours, tmp_path
         save_keras(ours, tmp_path / "vit.h5")
     with pytest.raises(WeightsError, match=r"model\.class_token is True"):
         save_keras(ViT(2, 24, 9, 1, 16, patch_size=8, class_token=True), tmp_path / "a.keras")
+    with pytest.raises(WeightsError, match=r"write \.weights\.h5"):
+        save_keras(ViT(2, 24, 9, 1, 16, patch_size=8, head_dim=12), tmp_path / "a.keras")
     save_keras(ours, tmp_path / "b.keras")
     deeper = ViT(2, 24, 9, 4, 16, patch_size=8)
     with pytest.raises(WeightsError, match=r"has 0 layers 24 \+ 24 where 2 .* blocks\.3\.norm1"):

@@ -217,7 +217,14 @@ def _lecture_path(name: str, config: ModelConfig) -> str:
 
 def _model_config(config: ModelConfig) -> str:
     """An archive's `config.json`: the classes of docs/lecture/keras_vit.py with our sizes."""
-    (units,) = set(config.head_hidden)
+    widths = {config.attention_dim // config.num_heads, config.mlp_hidden_dim, config.embed_dim}
+    units = config.head_hidden
+    if len(widths) > 1 or len(units) != 2 or units[0] != units[1]:
+        raise WeightsError(
+            "a .keras file names the lecture's class, whose heads and MLP are as wide as a token, "
+            "with two equal dense layers behind them: write .weights.h5 and load them into a class "
+            "of your own"
+        )
     settings = {
         "name": "vi_t",
         "trainable": True,
@@ -225,7 +232,7 @@ def _model_config(config: ModelConfig) -> str:
         "hidden_size": config.embed_dim,
         "num_patches": config.num_patches,
         "num_layers": config.depth,
-        "num_dense_units": units,
+        "num_dense_units": units[0],
         "num_classes": config.num_classes,
         "patch_size": config.patch_size[0],
     }

@@ -5,7 +5,7 @@
 draws as many faces of each class as the lecture is believed to have had (1525 angry, 3019 happy,
 2255 sad; 267, 528 and 395 for validation: 44.4 % happy in both) and trains lecture-small at 96 px
 on them, once for each condition below. Each condition writes a file of its own, and one that is
-there already is not run again; at the end `curves.svg`, `units.svg` and `README.md` are drawn.
+there already is not run again; at the end `curves.svg`, `units.svg` and `table.md` are written.
 """
 
 import argparse
@@ -53,12 +53,18 @@ class Condition:
         title: what differs from the lecture.
         change: of the lecture's settings.
         sorted_classes: whether the pictures come class by class instead of shuffled.
+        preset: the model.
+        image_size: side in pixels.
+        epochs: where not as many as the others.
     """
 
     name: str
     title: str
     change: Callable[[RunConfig], RunConfig] = lambda config: config
     sorted_classes: bool = False
+    preset: str = "lecture-small"
+    image_size: int = 96
+    epochs: float | None = None
 
 
 def model(**changes: Any) -> Callable[[RunConfig], RunConfig]:
@@ -108,6 +114,15 @@ CONDITIONS = (
         both(pixels(0, 1), train(learning_rate=1e-4)),
     ),
 )
+
+
+#: Beside these, the lecture's own sizes; they take far longer, and run where they are named.
+LARGE = (
+    Condition("longer", "as in the lecture, for 12 epochs", epochs=12.0),
+    Condition("small-256", "lecture-small at 256 px", image_size=256, epochs=1.0),
+    Condition("full-256", "the whole lecture model at 256 px", preset="lecture", image_size=256,
+              epochs=0.5),
+)  # fmt: skip
 
 
 class SortedOrder(TrainingOrder):
@@ -191,8 +206,8 @@ def run(condition: Condition, config: RunConfig, dataset: Dataset, epochs: float
     if condition.sorted_classes:
         learner.order = SortedOrder(len(train_set), config.train.batch_size, 0)
     steps_per_epoch = len(train_set) / config.train.batch_size
-    plan = plan_epochs(epochs, steps_per_epoch)
     epoch = round(steps_per_epoch)
+    plan = plan_epochs(epochs, steps_per_epoch)
     probes, scores, losses = [], [], []
     started = time.monotonic()
     while True:
@@ -238,36 +253,35 @@ def run(condition: Condition, config: RunConfig, dataset: Dataset, epochs: float
 
 
 def main() -> None:
-    """Run the conditions that are missing, then draw the page."""
-    names = [condition.name for condition in CONDITIONS]
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    """Run the conditions that are missing, then draw what there is."""
+    conditions = {condition.name: condition for condition in (*CONDITIONS, *LARGE)}
+    parser = argparse.ArgumentParser()
     parser.add_argument("emotions", type=Path, help="folder with train/ and valid/")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=float, default=3.0)
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
-    parser.add_argument("--only", nargs="*", default=names, choices=names)
+    parser.add_argument("--only", nargs="*", choices=conditions,
+                        default=[condition.name for condition in CONDITIONS])  # fmt: skip
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     listing = draw_set(arguments.emotions, seed=0)
-    config = configure(
-        arguments.emotions,
-        listing,
-        recipe="lecture",
-        model="lecture-small",
-        image_size=96,
-        changes={"train": {"precision": arguments.precision}},
-    )
-    dataset = open_dataset(listing, DataConfig(str(arguments.emotions)), config.preprocess, 0)
-    for condition in CONDITIONS:
-        file = arguments.out / f"{condition.name}.json"
-        if condition.name in arguments.only and not file.exists():
-            write_json(file, run(condition, config, dataset, arguments.epochs))
-    results = [
-        json.loads((arguments.out / f"{name}.json").read_text())
-        for name in names
-        if (arguments.out / f"{name}.json").exists()
-    ]
-    write_page(arguments.out, results)
+    for name in arguments.only:
+        condition, file = conditions[name], arguments.out / f"{name}.json"
+        if file.exists():
+            continue
+        config = configure(
+            arguments.emotions,
+            listing,
+            recipe="lecture",
+            model=condition.preset,
+            image_size=condition.image_size,
+            changes={"train": {"precision": arguments.precision}},
+        )
+        dataset = open_dataset(listing, DataConfig(str(arguments.emotions)), config.preprocess, 0)
+        epochs = condition.epochs or arguments.epochs
+        write_json(file, run(condition, config, dataset, epochs))
+    files = [arguments.out / f"{name}.json" for name in conditions]
+    write_page(arguments.out, [json.loads(file.read_text()) for file in files if file.exists()])
 
 
 if __name__ == "__main__":

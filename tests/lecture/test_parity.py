@@ -74,13 +74,13 @@ def test_every_step_of_the_forward_pass_is_keras(pair, pictures):
         assert distance(block(given), x) < TOLERANCE[dtype]
 
 
-@pytest.mark.parametrize("batch", [1, 8, 32, 7])
-def test_probabilities_are_keras_for_any_batch(pair, batch):
+def test_probabilities_are_keras_for_any_batch_through_one_model(pair):
     theirs, ours, dtype = pair
-    pictures = np.random.default_rng(batch).uniform(0, 2, (batch, 24, 24, 3)).astype(dtype)
-    answers = ours(torch.from_numpy(pictures))
-    assert answers.shape == (batch, 3)
-    assert distance(answers, theirs(pictures)) < TOLERANCE[dtype]
+    for batch in (1, 8, 32, 7):
+        pictures = np.random.default_rng(batch).uniform(0, 2, (batch, 24, 24, 3)).astype(dtype)
+        answers = ours(torch.from_numpy(pictures))
+        assert answers.shape == (batch, 3)
+        assert distance(answers, theirs(pictures)) < TOLERANCE[dtype], batch
 
 
 def test_a_wrong_weight_is_seen(pair, pictures):

@@ -7,6 +7,7 @@ from typing import Any
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
 from vitreous.core.files import atomic_path, write_text
 
@@ -57,7 +58,8 @@ def _curves(results: Sequence[Result]) -> Figure:
         panel.plot(epochs, balanced, color=color, label="balanced accuracy")
         panel.set_title(_wrapped(result["title"]))
         panel.set_ylim(0.2, max(0.7, *accuracy) + 0.02)
-    for panel in list(panels):
+        panel.set_xlim(0, None)
+    for panel in figure.axes[len(results) :]:
         panel.set_axis_off()
     figure.axes[0].legend(loc="upper left")
     figure.supxlabel("epochs")
@@ -65,21 +67,26 @@ def _curves(results: Sequence[Result]) -> Figure:
 
 
 def _units(results: Sequence[Result]) -> Figure:
-    figure = Figure((8, 4.2), layout="constrained")
+    figure = Figure((8, 4.6), layout="constrained")
     axes: Axes = figure.subplots()
+    ends = []
     for result in results:
+        color = DEAD if is_collapsed(result) else ALIVE
         steps = [probe["step"] for probe in result["probes"]]
         off = [probe["stages"]["dense 1"]["off"] for probe in result["probes"]]
-        axes.plot(steps, off, color=DEAD if is_collapsed(result) else ALIVE, alpha=0.75)
-        axes.annotate(result["title"], (steps[-1], off[-1]), xytext=(4, 0),
-                      textcoords="offset points", va="center", fontsize=7)  # fmt: skip
+        axes.plot(steps, off, color=color, alpha=0.75)
+        ends.append((off[-1], result["title"], color))
+    place = 2.0
+    for off, title, color in sorted(ends, reverse=True):
+        place = min(off, place - 0.045)  # so that no two labels lie on each other
+        axes.annotate(title, (1.01, place), xycoords=("axes fraction", "data"), color=color,
+                      va="center", fontsize=7.5, annotation_clip=False)  # fmt: skip
     axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(0, None)
+    axes.set_ylim(-0.02, 1.05)
     axes.set_xlabel("training steps")
-    axes.set_ylabel("units off for every picture")
-    axes.set_title(
-        "First dense layer behind the flatten: once a unit is off, no gradient comes back"
-    )
-    axes.margins(x=0.35)
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_title("Units of the first dense layer that are off for every picture")
     return figure
 
 

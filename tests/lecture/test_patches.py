@@ -72,6 +72,12 @@ def test_what_is_wrong_is_said(shape, sizes, message):
         extract_patches(torch.zeros(shape), sizes, [1, 16, 16, 1], [1, 1, 1, 1], "VALID")
 
 
+def test_an_unknown_padding_is_refused():
+    square = [1, 2, 2, 1]
+    with pytest.raises(ConfigError, match="VALID or SAME"):
+        extract_patches(torch.zeros(1, 4, 4, 3), square, square, [1, 1, 1, 1], "valid")
+
+
 def test_the_drawing_of_the_grid_and_of_the_sequence_are_one_and_hold_every_patch():
     images = torch.randint(0, 256, (1, 48, 64, 3)).float()
     patches = extract_patches(images, [1, 16, 16, 1], [1, 16, 16, 1], [1, 1, 1, 1], "VALID")[0]

@@ -58,11 +58,13 @@ def windows(
         (batch, channels, height, width) -> (batch, channels, rows, columns, size, size)
 
     Raises:
-        ConfigError: where a number is below 1, or a window larger than the picture by twice its
-            stride; one that is a little larger fits no times.
+        ConfigError: where a number is below 1, the padding unknown, or a window larger than the
+            picture by twice its stride; one that is a little larger fits no times.
     """
     if min(*size, *stride, *rate) < 1:
         raise ConfigError(f"size {size}, stride {stride} and rate {rate} are at least 1")
+    if padding not in ("VALID", "SAME"):
+        raise ConfigError(f"padding is '{padding}': it is VALID or SAME")
     for axis in (0, 1):
         reach = (size[axis] - 1) * rate[axis] + 1  # pixels that a window spans
         pixels, step = images.shape[2 + axis], stride[axis]

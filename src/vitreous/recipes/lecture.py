@@ -1,9 +1,8 @@
 """The lecture's model and training, step for step: for learning what goes wrong, not for use.
 
 A plain ViT with heads as wide as the token, drawn as Keras draws it, fed with pixels from 0 to 255
-and trained with Adam at 1e-3: no warm-up, no augmentation, no decay, no averaging. On three
-emotions it answers with the most frequent one for every picture; docs/lecture/wall.md shows why.
-The default recipe is `scratch`.
+and trained with Adam at 1e-3: no warm-up, no augmentation, no decay, no averaging. What becomes of
+it, and why, is docs/lecture/wall.md. The default recipe is `scratch`.
 """
 
 import math

@@ -57,7 +57,7 @@ def run_command(line: str) -> None:
     assert status == 0, line
 
 
-def run_python(code: str, monkeypatch) -> None:
+def run_python(code: str, scope: dict, monkeypatch) -> None:
     import vitreous
 
     train = vitreous.train
@@ -68,20 +68,21 @@ def run_python(code: str, monkeypatch) -> None:
         return train(source, epochs=1, settings={"model": model}, **options)
 
     monkeypatch.setattr(vitreous, "train", quick_train, raising=False)
-    exec(compile(code, "page", "exec"), {})
+    exec(compile(code, "page", "exec"), scope)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
 def test_every_block_of_a_page_runs(page, folder, monkeypatch):
     blocks = BLOCK.findall(page.read_text())
     assert blocks
     monkeypatch.syspath_prepend(page.parent)  # where a page's own modules lie
+    scope: dict = {}  # a page's blocks go on from one another
     for language, text in blocks:
         if language == "bash":
             for line in text.splitlines():
                 run_command(line)
         elif language == "python":
-            run_python(text, monkeypatch)
+            run_python(text, scope, monkeypatch)
         elif language == "csv":
             (folder / "table.csv").write_text(text)
             names = text.splitlines()[0].split(",")

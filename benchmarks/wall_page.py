@@ -29,17 +29,48 @@ Result = dict[str, Any]
 
 
 def write_page(out: Path, results: Sequence[Result]) -> None:
-    """Write `curves.svg`, `units.svg` and `table.md` beside the figures."""
+    """Write `story.svg`, `curves.svg`, `units.svg` and `table.md` beside the figures."""
+    named = {result["name"]: result for result in results}
     with matplotlib.rc_context(STYLE):
+        if {"longer", "learns"} <= named.keys():
+            _save(_story(named["longer"], named["learns"]), out / "story.svg")
         _save(_curves(results), out / "curves.svg")
         _save(_units(results), out / "units.svg")
     write_text(out / "table.md", _table(results))
 
 
 def is_collapsed(result: Result) -> bool:
-    """Whether one answer was given for every validation picture at the end."""
-    columns = zip(*result["scores"][-1]["confusion"], strict=True)
-    return sum(any(column) for column in columns) == 1
+    """Whether at the end one answer was given for 99 % of the validation pictures or more."""
+    answers = [sum(column) for column in zip(*result["scores"][-1]["confusion"], strict=True)]
+    return max(answers) >= 0.99 * sum(answers)
+
+
+def _story(stuck: Result, learns: Result) -> Figure:
+    """The two long runs beside each other: what they score, and what is left of the head."""
+    figure = Figure((9, 3.2), layout="constrained")
+    scores, units = figure.subplots(1, 2)
+    scores.axhline(_majority(stuck), color=MUTED, linewidth=0.8, linestyle=":")
+    scores.axhline(1 / 3, color=MUTED, linewidth=0.8)
+    for result, color, text in ((stuck, DEAD, "as in the lecture"),
+                                (learns, ALIVE, "the same model, learning")):  # fmt: skip
+        epochs = [score["epoch"] for score in result["scores"]]
+        scores.plot(epochs, [score["accuracy"] for score in result["scores"]], color=color,
+                    linestyle=":")  # fmt: skip
+        balanced = [score["balanced_accuracy"] for score in result["scores"]]
+        scores.plot(epochs, balanced, color=color, label=text)
+        steps_per_epoch = result["probes"][-1]["step"] / epochs[-1]
+        at = [probe["step"] / steps_per_epoch for probe in result["probes"]]
+        off = [probe["stages"]["dense 1"]["off"] for probe in result["probes"]]
+        units.plot(at, off, color=color)
+    scores.set_title("Balanced accuracy (dotted: accuracy)")
+    units.set_title("Units off for every picture, first dense layer")
+    units.yaxis.set_major_formatter(PercentFormatter(1.0))
+    scores.legend(loc="upper left")
+    scores.set_ylim(0.2, 0.85)
+    for panel in (scores, units):
+        panel.set_xlim(0, None)
+        panel.set_xlabel("epochs")
+    return figure
 
 
 def _curves(results: Sequence[Result]) -> Figure:

@@ -1,5 +1,6 @@
 """Keras' files into our model and back, whoever named the layers, and what is refused."""
 
+import sys
 import zipfile
 
 import h5py
@@ -352,3 +353,11 @@ def test_equal_models_are_equal_files(ours, tmp_path):
     assert (tmp_path / "a.keras").read_bytes() == (tmp_path / "b.keras").read_bytes()
     with zipfile.ZipFile(tmp_path / "a.keras") as archive:
         assert archive.testzip() is None
+
+
+def test_without_h5py_it_says_what_to_install(ours, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(WeightsError, match=r"pip install 'vitreous\[keras\]'"):
+        save_keras(ours, tmp_path / "a.keras")
+    with pytest.raises(WeightsError, match=r"pip install 'vitreous\[keras\]'"):
+        load_keras(tmp_path / "a.keras")

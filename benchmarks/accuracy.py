@@ -1,0 +1,351 @@
+"""The benchmark that can lose: ViTs and ResNets on the same pictures with the same time.
+
+    python benchmarks/accuracy.py EMOTIONS --out benchmarks/results/DATE_accuracy \
+        --minutes 25 --seeds 0 1 2
+
+trains the contenders one after another, from nothing, each with the whole machine for the same
+wall-clock time from behind the decoding of the pictures (probing, training and validation
+included), and scores them on EMOTIONS/valid. The order turns round from seed to seed. "ours" is
+what `vitreous train` does by default; the lecture's model is trained by the product too, the others
+by `accuracy_loop`. Each run writes a file of its own, and one that is there already is not run
+again; at the end `README.md` and `curves.svg` are written.
+
+    --ours NAME:train.ema=0,model.depth=4      ours with other settings, as a further contender
+"""
+
+import argparse
+import csv
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accuracy_loop import Trained, train_peer
+from accuracy_page import write_page
+from accuracy_peers import PEERS, PREPROCESS, TUNINGS, Peer
+from torch import nn
+
+import vitreous
+from vitreous.core.config import load_toml, parse_assignments
+from vitreous.core.files import atomic_path, write_json
+from vitreous.core.run import RunFolder
+from vitreous.data.config import DataConfig
+from vitreous.data.dataset import Dataset, open_dataset
+from vitreous.data.folder import list_labelled
+from vitreous.data.loader import PictureSet
+from vitreous.errors import Interrupted
+from vitreous.evaluation.inference import predict_set
+from vitreous.evaluation.metrics import evaluate_probabilities
+from vitreous.recipes.configure import configure
+from vitreous.training.classifier import load_classifier
+from vitreous.training.device import choose_device, describe_device
+from vitreous.training.logbook import read_logbook
+
+
+@dataclass(frozen=True)
+class Product:
+    """A contender that the product trains.
+
+    Args:
+        name: of its files.
+        title: of its row.
+        choices: recipe, model or image size, where not the default.
+        settings: single settings, nested.
+    """
+
+    name: str
+    title: str
+    choices: dict[str, Any] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+Contender = Product | Peer
+
+LECTURE = Product(
+    "lecture",
+    "the lecture's model and training",
+    {"recipe": "lecture", "model": "lecture-small", "image_size": 96},
+)
+OURS = Product("ours", "ours: vitreous train")
+DEFAULT: tuple[Contender, ...] = (LECTURE, *PEERS, OURS)
+
+
+def parse_ours(text: str) -> Product:
+    """A contender of ``NAME:KEY=VALUE,...``.
+
+    Keys are settings such as ``train.ema``, or one of ``recipe``, ``model`` and ``image_size``.
+
+    Example:
+        >>> parse_ours("wide:model=compact-64,model.depth=4").choices
+        {'model': 'compact-64'}
+    """
+    name, _, assignments = text.partition(":")
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise argparse.ArgumentTypeError(f"'{text}' has no name: write NAME:KEY=VALUE,...")
+    # A comma inside a list belongs to its value.
+    parts = [part for part in re.split(r",(?![^\[]*\])", assignments) if part]
+    is_choice = re.compile(r"(recipe|model|image_size)=")
+    choices = parse_assignments(part for part in parts if is_choice.match(part))
+    settings = parse_assignments(part for part in parts if not is_choice.match(part))
+    return Product(name, f"ours with {', '.join(parts)}", choices, settings)
+
+
+def train_product(product: Product, source: Path, seed: int, budget_s: float) -> Trained:
+    """Train by `vitreous.train`, as a person would."""
+    with tempfile.TemporaryDirectory() as folder:
+        began, started = time.time(), time.monotonic()
+        vitreous.train(
+            source,
+            Path(folder) / "run",
+            budget_s=budget_s,
+            seed=seed,
+            settings=product.settings,
+            **product.choices,
+        )
+        seconds = time.monotonic() - started
+        run = RunFolder.open(Path(folder) / "run")
+        lines = read_logbook(run.metrics)
+        # The log's seconds count from behind the probing. Its last line was written when the file
+        # was changed last, which tells how far behind the start that is.
+        before_s = run.metrics.stat().st_mtime - began - lines[-1]["seconds"]
+        curve = [
+            {
+                name: line[name]
+                for name in ("step", "epoch", "accuracy", "balanced_accuracy", "loss")
+            }
+            | {"seconds": round(line["seconds"] + before_s, 2)}
+            for line in lines
+            if line["kind"] == "valid"
+        ]
+        best, last = load_classifier(run.best), load_classifier(run.last)
+        settings = load_toml(run.config)
+    del settings["data"]  # paths of this machine
+    return Trained(
+        best=best.model,
+        last=last.model,
+        preprocess=best.preprocess,
+        steps=lines[-1]["step"],
+        epochs=lines[-1]["epoch"],
+        seconds=seconds,
+        curve=curve,
+        settings=settings,
+    )
+
+
+def open_pictures(contender: Contender, source: Path, seed: int) -> Dataset:
+    """The pictures at the contender's size, decoded: what comes before the clock starts."""
+    listing = list_labelled(source)
+    if isinstance(contender, Peer):
+        return open_dataset(listing, DataConfig(str(source)), PREPROCESS, seed)
+    config = configure(source, listing, changes=contender.settings, **contender.choices)
+    return open_dataset(listing, config.data, config.preprocess, seed)
+
+
+def predict(model: nn.Module, trained: Trained, pictures: PictureSet) -> np.ndarray:
+    """Probabilities of the pictures and of their mirror images.
+
+    Shape:
+        -> (2, pictures, classes)
+    """
+    pixels = np.asarray(pictures.pixels[pictures.rows])
+    mirrored = replace(
+        pictures, pixels=np.ascontiguousarray(pixels[:, :, ::-1]), rows=np.arange(len(pixels))
+    )
+    model.to(choose_device("auto"))
+    both = (pictures, mirrored)
+    return np.stack([predict_set(model, one, trained.preprocess) for one in both])  # pyright: ignore[reportArgumentType]
+
+
+def score(probabilities: np.ndarray, dataset: Dataset) -> dict[str, float]:
+    evaluation = evaluate_probabilities(
+        probabilities,
+        dataset.sets["valid"].labels.numpy(),
+        dataset.classes,
+        dataset.sets["train"].majority_class,
+    )
+    return {
+        "accuracy": evaluation.accuracy.value,
+        "balanced_accuracy": evaluation.balanced_accuracy.value,
+        "loss": evaluation.loss,
+    }
+
+
+class _OtherWork:
+    """How busy others keep the machine while a run is at work, where the system tells (Linux).
+
+    Two threads that wait for each other suffer from a neighbour out of proportion, bfloat16
+    convolutions most of all, so a table means little where this is not near 0.
+    """
+
+    def __init__(self) -> None:
+        self._before, self._started = self._seconds(), time.monotonic()
+
+    def cores(self) -> float | None:
+        """Cores taken by other processes since the start, on average."""
+        now = self._seconds()
+        if now is None or self._before is None:
+            return None
+        return round(max(now - self._before, 0.0) / (time.monotonic() - self._started), 2)
+
+    @staticmethod
+    def _seconds() -> float | None:
+        file = Path("/proc/stat")
+        if not file.exists():
+            return None
+        user, nice, system, _idle, _wait, *interrupts = map(int, file.read_text().split()[1:9])
+        busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+        return busy - sum(os.times()[:4])
+
+
+def run(
+    contender: Contender, source: Path, seed: int, minutes: float
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Train and score a contender; the result, and the probabilities that it was made from."""
+    dataset = open_pictures(contender, source, seed)
+    others = _OtherWork()
+    if isinstance(contender, Product):
+        trained = train_product(contender, source, seed, 60 * minutes)
+    else:
+        trained = train_peer(contender, dataset, seed, 60 * minutes)
+    others_cores = others.cores()
+    valid = dataset.sets["valid"]
+    probabilities = {
+        "best": predict(trained.best, trained, valid),
+        "last": predict(trained.last, trained, valid),
+    }
+    seen = trained.epochs * len(dataset.sets["train"])
+    result = {
+        "name": contender.name,
+        "title": contender.title,
+        "seed": seed,
+        "machine": f"{describe_device(choose_device('auto'))}, torch {torch.__version__}",
+        "others_cores": others_cores,
+        "parameters": sum(weight.numel() for weight in trained.best.parameters()),
+        "image_size": list(trained.preprocess.image_size),
+        "steps": trained.steps,
+        "epochs": round(trained.epochs, 3),
+        "seconds": round(trained.seconds, 1),
+        "pictures_per_s": round(seen / trained.seconds, 1),
+        "scores": {
+            weights: {"plain": score(both[0], dataset), "flip": score(both.mean(0), dataset)}
+            for weights, both in probabilities.items()
+        },
+        "curve": trained.curve,
+        "settings": trained.settings,
+    }
+    return result, {**probabilities, "labels": valid.labels.numpy()}
+
+
+def few_pictures(source: Path, limit: int, folder: Path) -> Path:
+    """A table of the first pictures of each class and split."""
+    counts: dict[tuple[str | None, str | None], int] = {}
+    table = folder / "pictures.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label", "split"])
+        for sample in list_labelled(source).samples:
+            key = (sample.split, sample.label)
+            counts[key] = counts.get(key, 0) + 1
+            if counts[key] <= limit:
+                writer.writerow([sample.path, sample.label, sample.split])
+    return table
+
+
+def run_missing(
+    contenders: Sequence[Contender],
+    source: Path,
+    asked: dict[str, Any],
+    seeds: Sequence[int],
+    out: Path,
+) -> int:
+    """Run what has no file yet; how many runs failed."""
+    failed = 0
+    for place, seed in enumerate(seeds):
+        for contender in contenders[:: -1 if place % 2 else 1]:
+            file = out / f"{contender.name}-{seed}.json"
+            this = {**asked, **_asked_of(contender)}
+            if file.exists():
+                if json.loads(file.read_text(encoding="utf-8"))["asked"] != this:
+                    raise SystemExit(f"{file} was asked for otherwise: name another --out")
+                continue
+            print(f"== {contender.name}, seed {seed}", flush=True)
+            try:
+                result, arrays = run(contender, source, seed, asked["minutes"])
+            except Interrupted:
+                raise
+            except Exception:  # the others are worth their hours all the same
+                traceback.print_exc()
+                failed += 1
+                continue
+            with atomic_path(file.with_suffix(".npz")) as staging, staging.open("wb") as stream:
+                np.savez_compressed(stream, **arrays)
+            # Last, because the file says that the run is done.
+            write_json(file, {**result, "asked": this})
+    return failed
+
+
+def _asked_of(contender: Contender) -> dict[str, Any]:
+    if isinstance(contender, Product):
+        return {"choices": contender.choices, "settings": contender.settings}
+    return {"peer": contender.settings()}
+
+
+def main() -> None:
+    """Run the contenders that are missing, then draw what there is."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("emotions", type=Path, help="folder with train/ and valid/")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, default=25.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument(
+        "--ours",
+        type=parse_ours,
+        action="append",
+        default=[],
+        metavar="NAME:KEY=VALUE,...",
+        help="ours with other settings, as a further contender",
+    )
+    parser.add_argument("--only", nargs="*", metavar="NAME", help="contenders, by name")
+    parser.add_argument("--limit", type=int, help="pictures of each class and split, for a try")
+    parser.add_argument(
+        "--flip-test",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="whether the tables are of pictures and mirror images together",
+    )
+    arguments = parser.parse_args()
+    known = {one.name: one for one in (*DEFAULT, *TUNINGS)}
+    if taken := [one.name for one in arguments.ours if one.name in known]:
+        parser.error(f"{taken[0]} is the name of another contender")
+    known |= {one.name: one for one in arguments.ours}
+    names = arguments.only
+    if names is None:
+        names = [one.name for one in (*DEFAULT, *arguments.ours)]
+    if unknown := sorted(set(names) - set(known)):
+        parser.error(f"no contender {', '.join(unknown)}: there are {', '.join(known)}")
+    splits = {sample.split for sample in list_labelled(arguments.emotions).samples}
+    if not {"train", "valid"} <= splits:
+        parser.error(f"{arguments.emotions} needs the folders train and valid")
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    asked = {"minutes": arguments.minutes, "limit": arguments.limit}
+    with tempfile.TemporaryDirectory() as folder:
+        source = arguments.emotions
+        if arguments.limit:
+            source = few_pictures(source.absolute(), arguments.limit, Path(folder))
+        contenders = [known[name] for name in names]
+        failed = run_missing(contenders, source, asked, arguments.seeds, arguments.out)
+    write_page(arguments.out, arguments.flip_test)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""The loop that trains every contender of `accuracy.py` that isn't the product.
+
+It plans as the product does, with the product's own functions: measure a step and a validation,
+fill the budget, stretch or shorten the rest where the machine's pace changes, validate the moving
+average just as often and keep its best weights by balanced accuracy.
+"""
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from accuracy_peers import PREPROCESS, Peer
+from torch import Tensor, nn
+
+from vitreous.core.rng import derive_seed, numpy_stream
+from vitreous.data.dataset import Dataset
+from vitreous.data.mixing import mix, soft_targets
+from vitreous.data.preprocess import Preprocess
+from vitreous.errors import TrainingError
+from vitreous.evaluation.score import evaluate_set
+from vitreous.training.checkpoint import Best
+from vitreous.training.config import TrainConfig
+from vitreous.training.device import choose_device, choose_precision
+from vitreous.training.ema import Ema
+from vitreous.training.optim import parameter_groups
+from vitreous.training.plan import Plan, learning_rate_factor, plan_budget, plan_epochs
+
+#: How often the pace is compared with the time left, as in the product.
+CHECKS_PER_VALIDATION = 6
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is left of a training, by the product or by the loop here.
+
+    Args:
+        best: the weights kept: highest balanced accuracy on validation, ties by loss.
+        last: the weights at the end.
+        preprocess: from a picture to the input.
+        steps: taken.
+        epochs: passes over the training pictures.
+        seconds: from start to end, everything included.
+        curve: a row for each validation, seconds counted from the start.
+        settings: how it was trained.
+    """
+
+    best: nn.Module
+    last: nn.Module
+    preprocess: Preprocess
+    steps: int
+    epochs: float
+    seconds: float
+    curve: list[dict[str, float]]
+    settings: dict[str, Any]
+
+
+class PeerLearner:
+    """A peer's model that learns from its batches, step by step."""
+
+    def __init__(self, peer: Peer, dataset: Dataset, seed: int) -> None:
+        self.peer, self.seed, self.step = peer, seed, 0
+        self.num_classes = len(dataset.classes)
+        self.device = choose_device("auto")
+        self.precision = choose_precision("auto", self.device)
+        layout = torch.channels_last if peer.channels_last else torch.contiguous_format
+        self.place = {"device": self.device, "memory_format": layout}
+        torch.manual_seed(derive_seed(seed, "weights"))
+        self.model = peer.build(self.num_classes).to(**self.place).train()
+        self.ema = Ema(self.model)  # pyright: ignore[reportArgumentType]
+        groups = parameter_groups(self.model, peer.weight_decay)
+        if peer.optimizer == "sgd":
+            self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
+        else:
+            self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
+        self.batches = peer.batches(dataset.sets["train"], peer.batch_size, seed)
+
+    def learn(self, plan: Plan) -> Tensor:
+        """Take the next step of the plan; the loss before it."""
+        peer = self.peer
+        images, targets = self._batch(plan.progress(self.step))
+        with torch.autocast(self.device.type, self.precision, self.precision != torch.float32):
+            logits = self.model(images)
+        loss = F.cross_entropy(logits.float(), targets)
+        loss.backward()
+        if math.isfinite(peer.clip_norm):
+            nn.utils.clip_grad_norm_(self.model.parameters(), peer.clip_norm)
+        rate = learning_rate_factor(plan.progress(self.step + 1), peer.warmup, final=0.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = peer.learning_rate * rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.ema.update(self.model, self.step, peer.ema * plan.total_steps)  # pyright: ignore[reportArgumentType]
+        self.step += 1
+        return loss.detach()
+
+    def measure_step_s(self, plan: Plan) -> float:
+        """Seconds of a step; the learner is of no use afterwards."""
+        durations: list[float] = []
+        while len(durations) < 12 and sum(durations[2:]) < 4.0:
+            started = time.perf_counter()
+            self.learn(plan).item()
+            durations.append(time.perf_counter() - started)
+        # The first steps allocate memory and choose kernels.
+        return median(durations[2:] or durations)
+
+    def _batch(self, progress: float) -> tuple[Tensor, Tensor]:
+        images, labels = next(self.batches)
+        images = images.to(**self.place)
+        targets = soft_targets(labels.to(self.device), self.num_classes, self.peer.label_smoothing)
+        mixing = self.peer.mixing
+        if progress >= 1.0 - mixing.plain_share:
+            return images, targets
+        return mix(images, targets, mixing, numpy_stream(self.seed, "mix", self.step))
+
+
+class _Diary:
+    """Validates as the product does: the moving average, in float32; keeps its best weights."""
+
+    def __init__(self, peer: Peer, dataset: Dataset) -> None:
+        self.peer, self.dataset = peer, dataset
+        self.started = time.monotonic()
+        self.steps_per_epoch = len(dataset.sets["train"]) / peer.batch_size
+        self.curve: list[dict[str, float]] = []
+        self.best: Best | None = None
+        self.best_model: nn.Module | None = None
+        self.validation_s = 0.0
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start of the budget."""
+        return time.monotonic() - self.started
+
+    def validate(self, model: nn.Module) -> dict[str, float]:
+        """Scores on the validation pictures; how long that takes is kept."""
+        began = time.monotonic()
+        sets = self.dataset.sets
+        score, _ = evaluate_set(
+            model,  # pyright: ignore[reportArgumentType]
+            sets["valid"],
+            PREPROCESS,
+            self.dataset.classes,
+            sets["train"].majority_class,
+        )
+        self.validation_s = time.monotonic() - began
+        return {
+            "accuracy": score.accuracy.value,
+            "balanced_accuracy": score.balanced_accuracy.value,
+            "loss": score.loss,
+        }
+
+    def note(self, learner: PeerLearner, plan: Plan) -> None:
+        """Validate, keep the weights where they are the best so far, and say so."""
+        model, step = learner.ema.model, learner.step
+        score = self.validate(model)
+        if not math.isfinite(score["loss"]):
+            raise TrainingError(f"{self.peer.name}: the loss is not a number at step {step}")
+        now = Best(step, score["balanced_accuracy"], score["loss"])
+        if now.beats(self.best):
+            self.best, self.best_model = now, copy.deepcopy(model)
+        where = {"step": step, "epoch": step / self.steps_per_epoch}
+        self.curve.append({**where, "seconds": round(self.elapsed_s, 2), **score})
+        print(
+            f"{self.peer.name} {self.elapsed_s:.0f} s, step {step} of {plan.total_steps}, "
+            f"valid {score['accuracy']:.3f} balanced {score['balanced_accuracy']:.3f}",
+            flush=True,
+        )
+
+
+def train_peer(peer: Peer, dataset: Dataset, seed: int, budget_s: float) -> Trained:
+    """Train a peer to the end of the budget, which begins now."""
+    peer.build(len(dataset.classes))  # imports what it needs before the clock starts
+    diary = _Diary(peer, dataset)
+    plan = _make_plan(peer, dataset, seed, budget_s, diary)
+    learner = PeerLearner(peer, dataset, seed)
+    check_every = max(1, plan.evaluate_every // CHECKS_PER_VALIDATION)
+    began, pace_step = time.monotonic(), 0
+    while learner.step < plan.total_steps:
+        learner.learn(plan)
+        at_end = learner.step == plan.total_steps
+        if at_end or learner.step % plan.evaluate_every == 0:
+            diary.note(learner, plan)
+            began += diary.validation_s  # the pace of the steps leaves validations out
+        if learner.step % check_every == 0 and not at_end:
+            step_s = (time.monotonic() - began) / (learner.step - pace_step)
+            plan = _keep_budget(plan, learner.step, step_s, budget_s, diary)
+            began, pace_step = time.monotonic(), learner.step
+    assert diary.best_model is not None
+    return Trained(
+        best=diary.best_model,
+        last=learner.ema.model,
+        preprocess=PREPROCESS,
+        steps=learner.step,
+        epochs=learner.step / diary.steps_per_epoch,
+        seconds=diary.elapsed_s,
+        curve=diary.curve,
+        settings=peer.settings(),
+    )
+
+
+def _make_plan(peer: Peer, dataset: Dataset, seed: int, budget_s: float, diary: _Diary) -> Plan:
+    """Measure a step and a validation, then fill what is left of the budget."""
+    probe = PeerLearner(peer, dataset, seed)
+    step_s = probe.measure_step_s(plan_epochs(TrainConfig.epochs, diary.steps_per_epoch))
+    diary.validate(probe.ema.model)
+    left = budget_s - diary.elapsed_s - diary.validation_s
+    return plan_budget(left, step_s, diary.validation_s, diary.steps_per_epoch, TrainConfig.epochs)
+
+
+def _keep_budget(plan: Plan, step: int, step_s: float, budget_s: float, diary: _Diary) -> Plan:
+    """Change the number of steps where the machine has become slower or faster."""
+    left = budget_s - diary.elapsed_s - diary.validation_s
+    with_validation_s = step_s + diary.validation_s / plan.evaluate_every
+    if 0.9 * left <= (plan.total_steps - step) * with_validation_s <= left:
+        return plan
+    most = max(1, round(TrainConfig.epochs * diary.steps_per_epoch))
+    total = min(step + max(int(left / with_validation_s), 1), most)
+    return plan if total == plan.total_steps else plan.replanned(step, total)

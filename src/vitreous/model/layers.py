@@ -57,9 +57,23 @@ class Attention(nn.Module):
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (batch, heads, tokens, head_dim)
         dropout = self.attention_dropout if self.training else 0.0
-        x = F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v, dropout_p=dropout)
+        x = attend(self.q_norm(q), self.k_norm(k), v, dropout)
         x = x.transpose(1, 2).reshape(batch, tokens, -1)
         return self.dropout(self.proj(x))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+    """Scaled dot-product attention.
+
+    Shape:
+        three of (batch, heads, tokens, head_dim) -> the same
+    """
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
+        # The fused kernel of PyTorch's CPU builds is up to nine times as slow here, backwards most
+        # of all; the weights of one layer are small beside the MLP's activations.
+        weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+        return F.dropout(weights.softmax(-1), dropout) @ v
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
 
 
 class Mlp(nn.Module):

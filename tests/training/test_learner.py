@@ -17,7 +17,8 @@ def weights(learner: Learner) -> list[torch.Tensor]:
     moments = [
         value
         for parameter in state.model.parameters()
-        for _, value in sorted(state.optimizer.state[parameter].items())
+        for optimizer in state.optimizers
+        for _, value in sorted(optimizer.state.get(parameter, {}).items())
     ]
     return [*state.model.state_dict().values(), *state.ema.model.state_dict().values(), *moments]
 
@@ -49,7 +50,9 @@ def test_one_seed_gives_the_same_bits_and_another_does_not(config, faces):
     assert not same_bits(first, other)
 
 
-def test_ten_steps_are_five_and_a_resume_and_five(config, faces, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_ten_steps_are_five_and_a_resume_and_five(config, faces, tmp_path, optimizer):
+    config = replace(config, train=replace(config.train, optimizer=optimizer))
     plan = plan_epochs(10, 1)
     straight, before, after = (Learner(config, faces, 3) for _ in range(3))
     for _ in range(10):
@@ -90,6 +93,29 @@ def test_weight_decay_is_for_matrices_only(config):
     assert "blocks.0.attn.qkv.weight" not in in_free
     assert all(parameter.ndim >= 2 for parameter in decayed["params"])
     assert len(decayed["params"]) + len(free["params"]) == len(names)
+
+
+def test_muon_turns_the_blocks_matrices_and_adamw_the_rest(config, faces):
+    train = replace(config.train, optimizer="muon", weight_decay=0.0, clip_norm=math.inf)
+    learner = Learner(replace(config, train=train), faces, 3)
+    plan = plan_epochs(4, 1)
+    learner.learn(plan)  # behind it the classifier is no longer zero, so gradients reach the blocks
+    before = {name: one.clone() for name, one in learner.state.model.named_parameters()}
+    learner.learn(plan)
+    rate = learner.learning_rate(plan.progress(2))
+    for name, after in learner.state.model.named_parameters():
+        change = (after - before[name]).detach() / rate
+        if name.startswith("blocks.") and after.ndim == 2:
+            # An orthogonal step, scaled to a mean square of about 0.2 squared (Liu et al. 2025).
+            values = torch.linalg.svdvals(change)
+            scale = 0.2 * max(change.shape) ** 0.5
+            assert values.max() < 1.5 * scale
+            assert values.median() > 0.5 * scale
+        else:
+            assert change.abs().max() <= 2.0
+    muon, adamw = learner.state.optimizers
+    assert len(muon.state) == 4 * config.model.depth
+    assert not set(muon.state) & set(adamw.state)
 
 
 def test_bfloat16_and_float32_start_alike(calm_config, faces):

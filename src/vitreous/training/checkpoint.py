@@ -43,7 +43,7 @@ class TrainState:
     Args:
         model: being trained.
         ema: its moving average.
-        optimizer: with its moments.
+        optimizers: with their moments, each over weights of its own.
         step: training steps done.
         best: the best validation so far.
         metrics_bytes: length of `metrics.jsonl` that belongs to this state.
@@ -53,7 +53,7 @@ class TrainState:
 
     model: ViT
     ema: Ema
-    optimizer: torch.optim.Optimizer
+    optimizers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
     best: Best | None = None
     metrics_bytes: int = 0
@@ -113,8 +113,9 @@ def _all_checkpoints(folder: Path) -> list[Path]:
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
     tensors = {}
     for name, parameter in state.model.named_parameters():
-        for key, value in state.optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{name}.{key}"] = value
+        for optimizer in state.optimizers:
+            for key, value in optimizer.state.get(parameter, {}).items():
+                tensors[f"optimizer.{name}.{key}"] = value
     return tensors
 
 
@@ -129,9 +130,15 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         raise RunError(f"{path} does not fit this run's model: {error}") from None
     by_name = dict(state.model.named_parameters())
+    optimizer_of = {
+        parameter: optimizer
+        for optimizer in state.optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
     for name, value in parts["optimizer"].items():
         parameter_name, _, key = name.rpartition(".")
         parameter = by_name[parameter_name]
         # AdamW keeps its step count on the CPU unless fused on a GPU; it moves it itself.
         device = "cpu" if key == "step" and parameter.device.type == "mps" else parameter.device
-        state.optimizer.state[parameter][key] = value.to(device)
+        optimizer_of[parameter].state[parameter][key] = value.to(device)

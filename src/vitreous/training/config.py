@@ -40,7 +40,7 @@ class TrainConfig:
     learning_rate: float = 5e-4
     final_learning_rate: float = 0.01
     warmup: float = 0.1
-    optimizer: Literal["adamw", "keras_adam"] = "adamw"
+    optimizer: Literal["adamw", "muon", "keras_adam"] = "adamw"
     weight_decay: float = 0.05
     betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float = 1.0

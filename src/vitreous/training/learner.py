@@ -16,7 +16,7 @@ from vitreous.training.checkpoint import TrainState
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, choose_precision
 from vitreous.training.ema import Ema
-from vitreous.training.optim import make_optimizer
+from vitreous.training.optim import make_optimizers
 from vitreous.training.plan import Plan, learning_rate_factor
 
 
@@ -38,7 +38,7 @@ class Learner:
         self.precision = choose_precision(config.train.precision, self.device)
         torch.manual_seed(derive_seed(config.train.seed, "weights"))
         model = ViT(config.model).to(self.device)
-        self.state = TrainState(model, Ema(model), make_optimizer(model, config.train))
+        self.state = TrainState(model, Ema(model), make_optimizers(model, config.train))
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
         self.class_weights = self._class_weights()
 
@@ -58,11 +58,12 @@ class Learner:
         loss = F.cross_entropy(logits.float(), targets, self.class_weights)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
-        for group in state.optimizer.param_groups:
-            # The rate at the step's end: at its beginning the first one would be zero.
-            group["lr"] = self.learning_rate(plan.progress(state.step + 1))
-        state.optimizer.step()
-        state.optimizer.zero_grad()
+        for optimizer in state.optimizers:
+            for group in optimizer.param_groups:
+                # The rate at the step's end: at its beginning the first one would be zero.
+                group["lr"] = self.learning_rate(plan.progress(state.step + 1))
+            optimizer.step()
+            optimizer.zero_grad()
         state.ema.update(state.model, state.step, train.ema * plan.total_steps)
         state.step += 1
         return loss.detach()

@@ -47,12 +47,27 @@ class KerasAdam(torch.optim.AdamW):
         super().step(closure)
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The configured optimiser over all weights of the model."""
-    optimizer = KerasAdam if config.optimizer == "keras_adam" else torch.optim.AdamW
-    return optimizer(
-        parameter_groups(model, config.weight_decay),
-        lr=0.0,
-        betas=config.betas,
-        fused=next(model.parameters()).device.type != "mps",
+def make_optimizers(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.Optimizer, ...]:
+    """The configured optimisers, over all weights of the model together.
+
+    Muon takes the matrices of the transformer's blocks, AdamW the rest: stem, positions, head,
+    biases and norms (Jordan et al. 2024). Muon's step is scaled to the size of one of AdamW's, so
+    that one learning rate and one weight decay serve both (Liu et al. 2025, section 2.2).
+    """
+    fused = next(model.parameters()).device.type != "mps"
+    groups = parameter_groups(model, config.weight_decay)
+    if config.optimizer != "muon":
+        kind = KerasAdam if config.optimizer == "keras_adam" else torch.optim.AdamW
+        return (kind(groups, lr=0.0, betas=config.betas, fused=fused),)
+    matrices = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name.startswith("blocks.") and parameter.ndim == 2
+    ]
+    chosen = set(matrices)
+    for group in groups:
+        group["params"] = [one for one in group["params"] if one not in chosen]
+    muon = torch.optim.Muon(
+        matrices, lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
+    return muon, torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=fused)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from vitreous.errors import ConfigError
 from vitreous.model.config import ModelConfig
+from vitreous.model.layers import attend
 from vitreous.model.patches import PatchEmbed, extract_patches
 from vitreous.model.positions import resize_positions, sincos2d
 from vitreous.model.presets import PRESETS, preset
@@ -42,9 +43,11 @@ def test_every_pooling_gives_one_row_of_logits_a_picture(pool, registers):
     assert model.forward_tokens(torch.randn(1, 3, 32, 48)).shape == (1, 12 + 1 + registers, 24)
 
 
-@pytest.mark.parametrize("stem", [(), (8, 12, 16)])
-def test_a_picture_is_not_influenced_by_its_batch(stem):
-    config = replace(SMALL, patch_size=(8, 8), stem=stem)
+@pytest.mark.parametrize(
+    ("stem", "blocks"), [((), ()), ((8, 12, 16), ()), ((8, 12, 16), (1, 0, 2))]
+)
+def test_a_picture_is_not_influenced_by_its_batch(stem, blocks):
+    config = replace(SMALL, patch_size=(8, 8), stem=stem, stem_blocks=blocks)
     model = randomised(config).double()
     images = torch.randn(4, 3, 32, 48, dtype=torch.float64)
     alone = torch.cat([model(image[None]) for image in images])
@@ -64,6 +67,24 @@ def test_without_positions_permuting_patches_permutes_tokens():
         tokens = model.forward_tokens(images)[:, 1:]
         moved = model.forward_tokens(shuffled_patches(images, order, 8))[:, 1:]
         assert torch.allclose(tokens[:, order], moved, atol=1e-10) is equal
+
+
+def test_with_identity_a_fresh_block_hands_on_its_tokens():
+    images = torch.randn(2, 3, 32, 48)
+    for init, equal in (("identity", True), ("xavier", False)):
+        model = ViT(replace(SMALL, pos_embed="none", class_token=False, pool="mean", init=init))
+        tokens = model.norm(model.patch_embed(images))
+        assert torch.allclose(model.forward_tokens(images), tokens) is equal
+
+
+def test_attention_in_bfloat16_is_that_of_float32():
+    q, k, v = torch.randn(3, 2, 4, 37, 16).bfloat16()
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    wrong = F.scaled_dot_product_attention(q.double(), q.double(), v.double())
+    assert (attend(q, k, v) - exact).abs().max() < 0.02  # values near 1 have steps of 0.008
+    assert (attend(q, k, v) - wrong).abs().max() > 0.2
+    torch.testing.assert_close(attend(q.double(), k.double(), v.double()), exact)
+    assert not attend(q, k, v, dropout=0.9).equal(attend(q, k, v))
 
 
 def test_the_projection_is_the_strided_convolution():
@@ -160,6 +181,7 @@ def test_dropout_of_patches_and_paths_acts_in_training_only():
         ({"depth": 0}, "model.depth"),
         ({"dropout": 1.0}, "model.dropout"),
         ({"stem": (8, 8)}, "stem"),
+        ({"patch_size": (8, 8), "stem": (8, 8, 8), "stem_blocks": (1, 1)}, "stem_blocks"),
     ],
 )
 def test_contradicting_settings_are_named(changes, words):

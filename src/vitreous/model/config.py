@@ -12,7 +12,7 @@ from vitreous.errors import ConfigError
 
 Pool = Literal["cls", "mean", "map", "seq", "flatten"]
 PositionKind = Literal["learned", "sincos2d", "none"]
-Init = Literal["xavier", "keras2"]
+Init = Literal["xavier", "identity", "keras2"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
 
@@ -39,6 +39,7 @@ class ModelConfig:
         head_hidden: widths of dense layers, each with the activation, before the classifier.
         stem: output channels of 3x3 convolutions, each of the first ones with stride 2 until the
             patch size is reached, that replace the single patch projection; empty for none.
+        stem_blocks: residual blocks of two convolutions behind each of those; empty for none.
         qkv_bias: whether query, key and value have a bias.
         qk_norm: whether queries and keys are layer-normalised in each head (Dehghani et al. 2023).
         layer_scale_init: initial factor of LayerScale (Touvron et al. 2021); ``None`` for none.
@@ -71,6 +72,7 @@ class ModelConfig:
     pool: Pool = "cls"
     head_hidden: tuple[int, ...] = ()
     stem: tuple[int, ...] = ()
+    stem_blocks: tuple[int, ...] = ()
     qkv_bias: bool = True
     qk_norm: bool = False
     layer_scale_init: float | None = None
@@ -130,6 +132,12 @@ class ModelConfig:
             )
         if self.stem:
             self.stem_strides  # noqa: B018 - computing it is the check
+        blocks = self.stem_blocks
+        if blocks and (len(blocks) != len(self.stem) or min(blocks) < 0):
+            raise ConfigError(
+                f"model.stem_blocks is {blocks}: it has a number of 0 or more for each of the "
+                f"{len(self.stem)} convolutions of model.stem"
+            )
 
     @property
     def grid_size(self) -> tuple[int, int]:

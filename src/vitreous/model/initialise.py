@@ -1,4 +1,4 @@
-"""First weights: as the paper's own code draws them, or as tf.keras 2 drew the lecture's.
+"""First weights: as the paper's own code draws them, with silent blocks, or as tf.keras 2 did.
 
 `vit` calls one of these once, when a model is made.
 """
@@ -33,6 +33,23 @@ def xavier(model: nn.Module) -> None:
     _draw_tokens(model)
     if isinstance(positions := getattr(model, "pos_embed", None), Tensor):
         nn.init.trunc_normal_(positions, std=0.02)
+
+
+def identity(model: nn.Module) -> None:
+    """As `xavier`, but the last layer of every branch is zero: a fresh block hands on its tokens.
+
+    What learns first is the way from the stem to the classifier; each block joins in when that
+    helps. Twelve random branches instead stand between the two for the first epochs
+    (docs/experiments/LOG.md).
+
+    Reference:
+        Zhang et al. 2019, "Fixup Initialization", section 3; Goyal et al. 2017, section 5.1.
+    """
+    xavier(model)
+    for name, module in model.named_modules():
+        is_last = name.startswith("blocks.") and name.endswith(("attn.proj", "mlp.fc2"))
+        if is_last and isinstance(module, nn.Linear):
+            nn.init.zeros_(module.weight)
 
 
 def keras2(model: nn.Module, num_heads: int) -> None:

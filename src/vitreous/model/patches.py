@@ -6,6 +6,7 @@ strided convolution that it equals, as in every public checkpoint.
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -124,16 +125,39 @@ class ConvStem(nn.Module):
         self.patch_size = config.patch_size
         layers: list[nn.Module] = []
         channels = config.in_channels
-        for width, stride in zip(config.stem, config.stem_strides, strict=True):
+        blocks = config.stem_blocks or (0,) * len(config.stem)
+        for width, stride, count in zip(config.stem, config.stem_strides, blocks, strict=True):
             layers += [
                 nn.Conv2d(channels, width, 3, stride, padding=1, bias=False),
                 nn.BatchNorm2d(width),
                 nn.ReLU(),
             ]
+            layers += [ConvBlock(width) for _ in range(count)]
             channels = width
         self.convs = nn.Sequential(*layers)
         self.proj = nn.Linear(channels, config.embed_dim)
 
     def forward(self, images: Tensor) -> Tensor:
         grid_of((images.shape[-2], images.shape[-1]), self.patch_size)
+        images = images.contiguous(memory_format=torch.channels_last)
         return self.proj(self.convs(images).flatten(2).transpose(1, 2))
+
+
+class ConvBlock(nn.Module):
+    """Two 3x3 convolutions and a way around them (He et al. 2016, section 3.3).
+
+    Shape:
+        (batch, channels, height, width) -> the same
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        nn.init.zeros_(self.norm2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = F.relu(self.norm1(self.conv1(x)))
+        return F.relu(x + self.norm2(self.conv2(out)))

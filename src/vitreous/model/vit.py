@@ -62,6 +62,8 @@ class ViT(nn.Module):
         self.head = nn.Linear(features, config.num_classes)
         if config.init == "keras2":
             initialise.keras2(self, config.num_heads)
+        elif config.init == "identity":
+            initialise.identity(self)
         else:
             initialise.xavier(self)
 

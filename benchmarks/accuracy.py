@@ -162,7 +162,8 @@ def predict(model: nn.Module, trained: Trained, pictures: PictureSet) -> np.ndar
     )
     model.to(choose_device("auto"))
     both = (pictures, mirrored)
-    return np.stack([predict_set(model, one, trained.preprocess) for one in both])  # pyright: ignore[reportArgumentType]
+    once = replace(trained.preprocess, mirror=False)
+    return np.stack([predict_set(model, one, once) for one in both])  # pyright: ignore[reportArgumentType]
 
 
 def score(probabilities: np.ndarray, dataset: Dataset) -> dict[str, float]:

@@ -45,11 +45,14 @@ def work(
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     split = "test" if "test" in dataset.sets else "valid"
     share = len(dataset.sets[split]) / len(valid_set)
-    clock = replace(clock, closing_validations=1 + 1.2 * share)
+    looks = 2 if config.preprocess.mirror else 1
+    clock = replace(clock, closing_validations=1 + 1.2 * share * looks)
     majority = train_set.majority_class
+    # One look is enough to compare the weights of a run, and leaves more time to learn.
+    once = replace(config.preprocess, mirror=False)
 
     def validate(model: ViT) -> ValidScore:
-        score, _ = evaluate_set(model, valid_set, config.preprocess, dataset.classes, majority)
+        score, _ = evaluate_set(model, valid_set, once, dataset.classes, majority)
         return ValidScore(score.accuracy.value, score.balanced_accuracy.value, score.loss)
 
     run_training(config, train_set, dataset.classes, validate, folder, console, clock, tensorboard)

@@ -28,6 +28,8 @@ class Preprocess:
         interpolation: of the antialiased resize.
         mean: per channel, on a scale of 0 to 1, subtracted.
         std: per channel, on a scale of 0 to 1, divided by.
+        mirror: whether an answer is the mean of those for the picture and for its mirror image:
+            more accurate, at twice the cost.
     """
 
     image_size: tuple[int, int] = (224, 224)
@@ -35,6 +37,7 @@ class Preprocess:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         cover = self.resize or self.image_size

@@ -19,7 +19,11 @@ def predict_pixels(model: ViT, pixels: torch.Tensor, preprocess: Preprocess) -> 
     """
     device = next(model.parameters()).device
     images = normalise(pixels.to(device), preprocess)
-    return model(images).float().softmax(dim=1).cpu().numpy()
+    probabilities = model(images).float().softmax(dim=1)
+    if preprocess.mirror:
+        mirrored = model(images.flip(-1)).float().softmax(dim=1)
+        probabilities = (probabilities + mirrored) / 2
+    return probabilities.cpu().numpy()
 
 
 def predict_set(model: ViT, pictures: PictureSet, preprocess: Preprocess) -> np.ndarray:

@@ -4,6 +4,7 @@
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,7 @@ from vitreous.model.vit import ViT
 from vitreous.training.classifier import Classifier, load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, describe_device
+from vitreous.training.learner import ClassLearner
 from vitreous.training.trainer import Clock, ValidScore
 from vitreous.training.trainer import train as run_training
 
@@ -50,9 +52,14 @@ def work(
 
     def validate(model: ViT) -> ValidScore:
         score, _ = evaluate_set(model, valid_set, config.preprocess, dataset.classes, majority)
-        return ValidScore(score.accuracy.value, score.balanced_accuracy.value, score.loss)
+        return ValidScore(
+            accuracy=score.accuracy.value,
+            balanced_accuracy=score.balanced_accuracy.value,
+            loss=score.loss,
+        )
 
-    run_training(config, train_set, dataset.classes, validate, folder, console, clock, tensorboard)
+    learner = partial(ClassLearner, classes=dataset.classes)
+    run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
     evaluation, probabilities = score_on(load_classifier(folder.best), dataset.sets[split])
     write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
     write_json(folder.provenance, {"versions": versions(), "device": describe_device(device)})

@@ -7,7 +7,7 @@ from torch import nn
 
 from vitreous.training.config import TrainConfig
 
-_NOT_MATRICES = ("cls_token", "reg_token", "pos_embed", "attn_pool.latent")
+_NOT_MATRICES = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -18,7 +18,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     """
     decayed, free = [], []
     for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim >= 2 and name not in _NOT_MATRICES
+        is_matrix = parameter.ndim >= 2 and name.split(".")[-1] not in _NOT_MATRICES
         (decayed if is_matrix else free).append(parameter)
     return [
         {"params": decayed, "weight_decay": weight_decay},

@@ -21,6 +21,7 @@ from vitreous.training.classifier import Classifier, save_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, choose_precision
 from vitreous.training.ema import Ema, Model
+from vitreous.training.encoder import Encoder
 from vitreous.training.optim import make_optimizer
 from vitreous.training.plan import Plan, learning_rate_factor
 
@@ -114,10 +115,21 @@ class ClassLearner(Learner[ViT]):
         config: every setting.
         pictures: to learn from.
         classes: names in output order.
+        encoder: first weights of all but the head; ``None`` where all are drawn.
     """
 
-    def __init__(self, config: RunConfig, pictures: PictureSet, classes: tuple[str, ...]) -> None:
-        super().__init__(config, pictures, lambda: ViT(config.model))
+    def __init__(
+        self,
+        config: RunConfig,
+        pictures: PictureSet,
+        classes: tuple[str, ...],
+        encoder: Encoder | None = None,
+    ) -> None:
+        def first_model() -> ViT:
+            model = ViT(config.model)
+            return encoder.load_into(model) if encoder else model
+
+        super().__init__(config, pictures, first_model)
         self.classes = classes
         self.class_weights = self._class_weights()
 

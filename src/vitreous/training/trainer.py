@@ -83,7 +83,7 @@ def train(
     console: Console,
     clock: Clock,
     tensorboard: bool = False,
-) -> None:
+) -> Learner[Model]:
     """Train to the end of the plan, from the newest checkpoint where there is one.
 
     Args:
@@ -95,6 +95,9 @@ def train(
         console: where progress is shown.
         clock: when the command began.
         tensorboard: write TensorBoard's files too.
+
+    Returns:
+        The learner as it is at the end.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the state saved.
@@ -124,6 +127,7 @@ def train(
                         f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
                         f"Go on with: vitreous {learner.command} --resume {run.path}"
                     )
+    return learner
 
 
 class _Diary(Generic[Model]):

@@ -108,10 +108,6 @@ def train(
         config_file=Path(config) if config else None,
         changes=changes,
     )
-    if run_config.pretrain:
-        raise ConfigError(
-            "settings of 'pretrain' are for learning without labels: vitreous pretrain"
-        )
     dataset = open_pictures(listing, run_config, console)
     folder = new_folder(path, run_config, dataset)
     with folder.locked():

@@ -73,6 +73,8 @@ def configure(
         side = {"image_size": (image_size, image_size)}
         wanted = merge(wanted, {"model": side, "preprocess": side})
     wanted = merge(wanted, changes or {})
+    if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
+        raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
     # The pictures decide these two, also where a run's whole file is given for other pictures.
     wanted = merge(wanted, {"data": {"source": facts.source}})
     wanted = merge(wanted, {"model": {"num_classes": facts.num_classes}})

@@ -32,7 +32,7 @@ from vitreous.data.preprocess import normalise
 from vitreous.evaluation.score import evaluate_set
 from vitreous.recipes.configure import configure
 from vitreous.training.config import RunConfig
-from vitreous.training.learner import Learner
+from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
 
 COUNTS = {
@@ -156,7 +156,7 @@ def draw_set(source: Path, seed: int) -> Listing:
     return replace(listing, samples=tuple(listing.samples[row] for row in chosen))
 
 
-def probe(learner: Learner, pictures: PictureSet, config: RunConfig) -> dict[str, Any]:
+def probe(learner: ClassLearner, pictures: PictureSet, config: RunConfig) -> dict[str, Any]:
     """Look inside the model with 64 pictures, without changing it.
 
     Returns:
@@ -210,7 +210,7 @@ def run(condition: Condition, config: RunConfig, dataset: Dataset, epochs: float
     """Train under one condition; the curves of it."""
     config = condition.change(config)
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
-    learner = Learner(config, train_set, len(dataset.classes))
+    learner = ClassLearner(config, train_set, dataset.classes)
     if condition.sorted_classes:
         learner.order = SortedOrder(len(train_set), config.train.batch_size, 0)
     steps_per_epoch = len(train_set) / config.train.batch_size

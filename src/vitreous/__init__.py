@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from vitreous.api import Run, demo, evaluate, export, patches, predict, resume, summary, train
+    from vitreous.api import (
+        Run,
+        demo,
+        evaluate,
+        export,
+        patches,
+        predict,
+        pretrain,
+        resume,
+        summary,
+        train,
+    )
     from vitreous.errors import VitreousError
 
 __all__ = [
@@ -24,6 +35,7 @@ __all__ = [
     "export",
     "patches",
     "predict",
+    "pretrain",
     "resume",
     "summary",
     "train",

@@ -7,22 +7,31 @@ may be text or `Path`.
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
-from vitreous.core.config import dump_toml, from_mapping, load_toml, merge
+from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
-from vitreous.core.files import read_json
 from vitreous.core.run import RunFolder, check_free
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
 from vitreous.data.faces import write_faces
-from vitreous.data.folder import list_labelled, list_pictures
+from vitreous.data.folder import list_labelled, list_pictures, list_unlabelled
 from vitreous.errors import ConfigError, DataError, RunError
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.job import open_own_pictures, open_pictures, score_on, warn_unreadable, work
+from vitreous.job import (
+    Run,
+    choose_split,
+    is_finished,
+    new_folder,
+    open_own_pictures,
+    open_pictures,
+    score_on,
+    warn_unreadable,
+    work,
+    work_without_labels,
+)
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_settings
@@ -37,36 +46,6 @@ Source = str | PathLike[str]
 DEMO_LENGTH = {"epochs": 12.0, "budget_s": 8 * 60.0}
 
 
-class Run:
-    """A training run on disk.
-
-    Args:
-        path: its folder.
-
-    Raises:
-        RunError: where that is no run.
-    """
-
-    def __init__(self, path: Source) -> None:
-        self._folder = RunFolder.open(Path(path))
-        self.path = self._folder.path
-        self.report = self._folder.report
-
-    @property
-    def evaluation(self) -> dict[str, Any]:
-        """The final score, with the keys of ``vitreous evaluate --json``."""
-        return read_json(self._folder.evaluation)
-
-    def __repr__(self) -> str:
-        return f"Run({str(self.path)!r})"
-
-    def _repr_html_(self) -> str:
-        """In a notebook: the report."""
-        page = escape(self.report.read_text(encoding="utf-8"))
-        style = "width:100%;height:720px;border:0"
-        return f'<iframe srcdoc="{page}" style="{style}" sandbox></iframe>'
-
-
 def train(
     source: Source,
     out: Source | None = None,
@@ -76,6 +55,7 @@ def train(
     recipe: str = "scratch",
     model: str | None = None,
     image_size: int | None = None,
+    init: Source | None = None,
     seed: int | None = None,
     config: Source | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -95,6 +75,8 @@ def train(
         recipe: "scratch", or "lecture" for the lecture's model and training as they were.
         model: a preset's name; by default chosen by the recipe.
         image_size: height and width in pixels that the model sees.
+        init: a pretrained or trained run, or a weights file of one, to begin with: its model is
+            used, with its weights and a new head.
         seed: of every random draw.
         config: a TOML file of settings, all or some.
         settings: nested settings, stronger than the file's.
@@ -122,25 +104,79 @@ def train(
         recipe=recipe,
         model=model,
         image_size=image_size,
+        init=None if init is None else find_weights(Path(init)).absolute(),
         config_file=Path(config) if config else None,
         changes=changes,
     )
     dataset = open_pictures(listing, run_config, console)
-    folder = RunFolder.create(
-        path,
-        {
-            "config.toml": dump_toml(run_config),
-            "split.csv": dataset.split_table(),
-            "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
-        },
-    )
+    folder = new_folder(path, run_config, dataset)
     with folder.locked():
         work(folder, run_config, dataset, console, clock, tensorboard)
     return Run(folder.path)
 
 
+def pretrain(
+    source: Source,
+    out: Source | None = None,
+    *,
+    epochs: float | None = None,
+    budget_s: float | None = None,
+    model: str | None = None,
+    image_size: int | None = None,
+    seed: int | None = None,
+    settings: Mapping[str, Any] | None = None,
+    cache: Source | None = None,
+    tensorboard: bool = False,
+    console: Console | None = None,
+    started: float | None = None,
+) -> Run:
+    """Learn an encoder from pictures without labels, for `train` to begin with.
+
+    Args:
+        source: a folder of pictures, sorted into sub-folders or not, or a CSV or Parquet table.
+            Where it has train, valid and test, the pictures of train alone are read.
+        out: the run's folder, which must not exist; by default
+            ``runs/<name of source>-pretrained``.
+        epochs: passes over the pictures; then no clock changes a number.
+        budget_s: instead of epochs: seconds from start to end, everything included.
+        model: a preset's name; by default the one that `train` would choose.
+        image_size: height and width in pixels that the model sees.
+        seed: of every random draw.
+        settings: nested settings.
+        cache: folder of decoded pictures.
+        tensorboard: write TensorBoard's files too.
+        console: where messages go.
+        started: value of `time.monotonic` when the command began.
+
+    Raises:
+        UserError: for settings or pictures that need a change.
+        Interrupted: after Ctrl-C, with the state saved.
+    """
+    clock = Clock(time.monotonic() if started is None else started)
+    console = console or Console()
+    source = Path(source).absolute()
+    default = Path("runs") / f"{source.stem}-pretrained"
+    path = _first_free(default) if out is None else Path(out)
+    check_free(path)
+    named = named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
+    listing = list_unlabelled(source)
+    run_config = configure(
+        source,
+        listing,
+        recipe="pretrain",
+        model=model,
+        image_size=image_size,
+        changes=merge(settings or {}, named),
+    )
+    dataset = open_pictures(listing, run_config, console)
+    folder = new_folder(path, run_config, dataset)
+    with folder.locked():
+        work_without_labels(folder, run_config, dataset, console, clock, tensorboard)
+    return Run(folder.path)
+
+
 def resume(run: Source, *, tensorboard: bool = False, console: Console | None = None) -> Run:
-    """Go on with a run that was stopped; a finished one is left as it is.
+    """Go on with a run of `train` or `pretrain` that was stopped; a finished one is left as it is.
 
     Args:
         run: the run's folder.
@@ -154,12 +190,14 @@ def resume(run: Source, *, tensorboard: bool = False, console: Console | None = 
     console = console or Console()
     folder = RunFolder.open(Path(run))
     with folder.locked():
-        if folder.evaluation.exists() and folder.report.exists():
-            console.info(f"{folder.path} is finished, nothing to do. Its report: {folder.report}")
-            return Run(folder.path)
         run_config = from_mapping(RunConfig, load_toml(folder.config))
+        if is_finished(folder, run_config):
+            shown = f"Its report: {folder.report}" if folder.report.exists() else ""
+            console.info(f"{folder.path} is finished, nothing to do. {shown}".rstrip())
+            return Run(folder.path)
         dataset = open_own_pictures(folder, run_config, console)
-        work(folder, run_config, dataset, console, clock, tensorboard)
+        job = work_without_labels if run_config.pretrain else work
+        job(folder, run_config, dataset, console, clock, tensorboard)
     return Run(folder.path)
 
 
@@ -190,11 +228,11 @@ def evaluate(
     if data is None:
         folder = RunFolder.open(Path(run))
         own = open_own_pictures(folder, from_mapping(RunConfig, load_toml(folder.config)), console)
-        name = _choose_split(set(own.sets), split, folder.path)
+        name = choose_split(set(own.sets), split, folder.path)
         pictures = own.sets[name]
     else:
         listing = list_labelled(Path(data))
-        name = _choose_split({sample.split or "" for sample in listing.samples}, split, Path(data))
+        name = choose_split({sample.split or "" for sample in listing.samples}, split, Path(data))
         chosen = tuple(sample for sample in listing.samples if (sample.split or "") == name)
         with console.stages() as on_progress:
             pictures = open_labelled(
@@ -360,16 +398,6 @@ def demo(
         console=console,
         started=started,
     )
-
-
-def _choose_split(there: set[str], wanted: str | None, where: Path) -> str:
-    """The split asked for, or the one that the score is most honest on; "" is no split."""
-    order = ("test", "valid", "", "train")
-    name = wanted if wanted is not None else next(name for name in order if name in there)
-    if name not in there:
-        names = ", ".join(sorted(there - {""})) or "no splits"
-        raise DataError(f"{where} has no '{name}' pictures: it has {names}")
-    return name
 
 
 def _first_free(path: Path) -> Path:

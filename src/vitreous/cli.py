@@ -8,7 +8,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -28,6 +28,29 @@ _PATH = click.Path(path_type=Path)
 _json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, nothing else.")
 _quiet = click.option("--quiet", is_flag=True, help="Say only warnings.")
 _cache = click.option("--cache", type=_PATH, help="Folder of decoded pictures.")
+_source = click.argument("source", type=_PATH, required=False)
+_resume = click.option(
+    "--resume", "resumed", type=_PATH, metavar="RUN", help="Go on with a stopped run."
+)
+_budget = click.option(
+    "--budget", help="Time from start to end, everything included: 90s, 20m, 1.5h."
+)
+_epochs = click.option(
+    "--epochs", type=float, help="Passes over the pictures, instead of a budget."
+)
+_model = click.option(
+    "--model", help="A preset, such as compact-64 or S/16. [chosen by the recipe]"
+)
+_image_size = click.option("--image-size", type=int, help="Side in pixels that the model sees.")
+_seed = click.option("--seed", type=int, help="Of every random draw. [0]")
+_set = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting, such as train.learning_rate=5e-4.",
+)
+_tensorboard = click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files too.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -43,15 +66,17 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("source", type=_PATH, required=False)
+@_source
 @click.option("--out", type=_PATH, help="Folder of the run; must not exist. [runs/<SOURCE>]")
-@click.option("--resume", "resumed", type=_PATH, metavar="RUN", help="Go on with a stopped run.")
-@click.option("--budget", help="Time from start to end, everything included: 90s, 20m, 1.5h.")
-@click.option("--epochs", type=float, help="Passes over the pictures, instead of a budget.")
+@_resume
+@_budget
+@_epochs
 @click.option("--recipe", type=click.Choice(["scratch", "lecture"]),
               help="What chooses the settings. [scratch]")  # fmt: skip
-@click.option("--model", help="A preset, such as compact-64 or S/16. [chosen by the recipe]")
-@click.option("--image-size", type=int, help="Side in pixels that the model sees.")
+@_model
+@_image_size
+@click.option("--init", type=_PATH, metavar="RUN",
+              help="Begin with the model of this run, pretrained or trained.")  # fmt: skip
 @click.option(
     "--weights",
     type=click.Choice(["none"]),
@@ -59,11 +84,10 @@ def cli() -> None:
     show_default=True,
     help="What to begin with: none is from scratch.",
 )
-@click.option("--seed", type=int, help="Of every random draw. [0]")
+@_seed
 @click.option("--config", type=_PATH, help="TOML file with all or some settings.")
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE",
-              help="One setting, such as train.learning_rate=5e-4.")  # fmt: skip
-@click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files too.")
+@_set
+@_tensorboard
 @_cache
 @_quiet
 def train(
@@ -75,6 +99,7 @@ def train(
     recipe: str | None,
     model: str | None,
     image_size: int | None,
+    init: Path | None,
     weights: str,
     seed: int | None,
     config: Path | None,
@@ -84,24 +109,18 @@ def train(
     quiet: bool,
 ) -> None:
     """Learn a classifier from the pictures in SOURCE: a folder of classes, or a table."""
-    if (source is None) == (resumed is None):
-        raise click.UsageError("name either a SOURCE to learn from or --resume RUN")
-    if budget is not None and epochs is not None:
-        raise click.UsageError("--budget and --epochs exclude each other: give one of them")
+    named = {"--out": out, "--budget": budget, "--epochs": epochs, "--recipe": recipe,
+             "--model": model, "--image-size": image_size, "--init": init, "--seed": seed,
+             "--config": config, "--set": assignments or None}  # fmt: skip
+    _check_beginning(source, resumed, named)
     from vitreous import api
     from vitreous.core.config import parse_assignments
     from vitreous.recipes.configure import parse_budget
 
-    if resumed is not None:
-        named = {"--out": out, "--budget": budget, "--epochs": epochs, "--recipe": recipe,
-                 "--model": model, "--image-size": image_size, "--seed": seed, "--config": config,
-                 "--set": assignments or None}  # fmt: skip
-        for option, value in named.items():
-            if value is not None:
-                raise click.UsageError(f"{option} can't change a run that has begun (--resume)")
+    if source is None:
+        assert resumed is not None
         api.resume(resumed, tensorboard=tensorboard, console=_console(quiet))
         return
-    assert source is not None
     api.train(
         source,
         out,
@@ -110,8 +129,65 @@ def train(
         recipe=recipe or "scratch",
         model=model,
         image_size=image_size,
+        init=init,
         seed=seed,
         config=config,
+        settings=parse_assignments(assignments),
+        cache=cache,
+        tensorboard=tensorboard,
+        console=_console(quiet),
+        started=_STARTED,
+    )
+
+
+@cli.command()
+@_source
+@click.option("--out", type=_PATH,
+              help="Folder of the run; must not exist. [runs/<SOURCE>-pretrained]")  # fmt: skip
+@_resume
+@_budget
+@_epochs
+@_model
+@_image_size
+@_seed
+@_set
+@_tensorboard
+@_cache
+@_quiet
+def pretrain(
+    source: Path | None,
+    out: Path | None,
+    resumed: Path | None,
+    budget: str | None,
+    epochs: float | None,
+    model: str | None,
+    image_size: int | None,
+    seed: int | None,
+    assignments: tuple[str, ...],
+    tensorboard: bool,
+    cache: Path | None,
+    quiet: bool,
+) -> None:
+    """Learn from the pictures in SOURCE without labels: first weights for train --init."""
+    named = {"--out": out, "--budget": budget, "--epochs": epochs, "--model": model,
+             "--image-size": image_size, "--seed": seed, "--set": assignments or None}  # fmt: skip
+    _check_beginning(source, resumed, named)
+    from vitreous import api
+    from vitreous.core.config import parse_assignments
+    from vitreous.recipes.configure import parse_budget
+
+    if source is None:
+        assert resumed is not None
+        api.resume(resumed, tensorboard=tensorboard, console=_console(quiet))
+        return
+    api.pretrain(
+        source,
+        out,
+        epochs=epochs,
+        budget_s=None if budget is None else parse_budget(budget),
+        model=model,
+        image_size=image_size,
+        seed=seed,
         settings=parse_assignments(assignments),
         cache=cache,
         tensorboard=tensorboard,
@@ -273,6 +349,17 @@ def _status(command: Callable[[], Any]) -> int:
         return error.exit_status
     except BrokenPipeError:
         return 1
+
+
+def _check_beginning(source: Path | None, resumed: Path | None, named: Mapping[str, Any]) -> None:
+    """Refuse options of which one makes the other meaningless."""
+    if (source is None) == (resumed is None):
+        raise click.UsageError("name either a SOURCE to learn from or --resume RUN")
+    if named["--budget"] is not None and named["--epochs"] is not None:
+        raise click.UsageError("--budget and --epochs exclude each other: give one of them")
+    for option, value in named.items():
+        if resumed is not None and value is not None:
+            raise click.UsageError(f"{option} can't change a run that has begun (--resume)")
 
 
 def _console(quiet: bool) -> "Console":

@@ -1,21 +1,28 @@
-"""One training job from listed pictures to its report: what a new run and a resumed one share.
+"""One job from listed pictures to its report: what a new run and a resumed one share.
 
-`api` decides what to do; the parts that do it know nothing of one another and are joined here.
+`work` teaches classes, `work_without_labels` pretrains, and a `Run` is what they leave. `api`
+decides what to do; the parts that do it know nothing of one another and are joined here.
 """
 
 from dataclasses import replace
+from functools import partial
+from html import escape
+from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.files import read_json, write_json, write_text
 from vitreous.core.run import RunFolder, versions
-from vitreous.data.dataset import Dataset, open_dataset
-from vitreous.data.folder import Listing, list_labelled
+from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
+from vitreous.data.folder import Listing, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
-from vitreous.errors import RunError
+from vitreous.data.preprocess import denormalise
+from vitreous.errors import DataError, RunError
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set
 from vitreous.model.summary import summarize
@@ -23,8 +30,43 @@ from vitreous.model.vit import ViT
 from vitreous.training.classifier import Classifier, load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, describe_device
+from vitreous.training.encoder import Encoder, load_encoder
+from vitreous.training.learner import ClassLearner
+from vitreous.training.pretrain import MaskedAutoencoder, PatchLearner, loss_on, reconstructions
 from vitreous.training.trainer import Clock, ValidScore
 from vitreous.training.trainer import train as run_training
+
+
+class Run:
+    """A training run on disk.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        RunError: where that is no run.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self._folder = RunFolder.open(Path(path))
+        self.path = self._folder.path
+        self.report = self._folder.report
+
+    @property
+    def evaluation(self) -> dict[str, Any]:
+        """The final score, with the keys of ``vitreous evaluate --json``."""
+        return read_json(self._folder.evaluation)
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the report, where there is one."""
+        if not self.report.exists():
+            return None
+        page = escape(self.report.read_text(encoding="utf-8"))
+        style = "width:100%;height:720px;border:0"
+        return f'<iframe srcdoc="{page}" style="{style}" sandbox></iframe>'
 
 
 def work(
@@ -53,9 +95,15 @@ def work(
 
     def validate(model: ViT) -> ValidScore:
         score, _ = evaluate_set(model, valid_set, once, dataset.classes, majority)
-        return ValidScore(score.accuracy.value, score.balanced_accuracy.value, score.loss)
+        return ValidScore(
+            accuracy=score.accuracy.value,
+            balanced_accuracy=score.balanced_accuracy.value,
+            loss=score.loss,
+        )
 
-    run_training(config, train_set, dataset.classes, validate, folder, console, clock, tensorboard)
+    encoder = _first_weights(folder, config)
+    learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
+    run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
     evaluation, probabilities = score_on(load_classifier(folder.best), dataset.sets[split])
     write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
     write_json(folder.provenance, {"versions": versions(), "device": describe_device(device)})
@@ -69,10 +117,81 @@ def work(
     console.info(f"next: vitreous predict {folder.path} PICTURE ...")
 
 
+def work_without_labels(
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    console: Console,
+    clock: Clock,
+    tensorboard: bool,
+) -> None:
+    """Pretrain, then draw what the model makes of hidden patches."""
+    from vitreous.report.reconstructions import draw_reconstructions
+
+    device = choose_device(config.train.device)
+    _tell(config, dataset, device, console)
+    train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
+    clock = replace(clock, closing_validations=1)
+
+    def validate(model: MaskedAutoencoder) -> ValidScore:
+        return ValidScore(loss=loss_on(model, valid_set, config))
+
+    learner = run_training(
+        config, train_set, PatchLearner, validate, folder, console, clock, tensorboard
+    )
+    rows = reconstructions(learner.state.ema.model, valid_set, config)
+    draw_reconstructions(
+        [denormalise(row, config.preprocess).numpy() for row in rows], folder.reconstructions
+    )
+    best = learner.state.best
+    assert best is not None
+    write_json(folder.provenance, {"versions": versions(), "device": describe_device(device)})
+    score = {"split": "valid", "n": len(valid_set), "loss": best.loss, "step": best.step}
+    write_json(folder.evaluation, score)
+    console.info(
+        f"loss {best.loss:.3f} on {len(valid_set)} pictures held back: 0 tells every hidden patch "
+        "exactly, 1 tells no more than its mean"
+    )
+    console.info(f"pictures: {folder.reconstructions}")
+    console.info(f"next: vitreous train FOLDER --init {folder.path}")
+
+
+def new_folder(path: Path, config: RunConfig, dataset: Dataset) -> RunFolder:
+    """A run's folder with all that is known before its first step."""
+    return RunFolder.create(
+        path,
+        {
+            "config.toml": dump_toml(config),
+            "split.csv": dataset.split_table(),
+            "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
+        },
+    )
+
+
+def is_finished(folder: RunFolder, config: RunConfig) -> bool:
+    """Whether nothing is left to do."""
+    shown = folder.reconstructions if config.pretrain else folder.report
+    return folder.evaluation.exists() and shown.exists()
+
+
+def _first_weights(folder: RunFolder, config: RunConfig) -> Encoder | None:
+    """What a run begins with; behind its first checkpoint that is not needed any more."""
+    if config.init is None or any(folder.checkpoints.iterdir()):
+        return None
+    try:
+        return load_encoder(Path(config.init))
+    except RunError as error:
+        raise RunError(
+            f"{folder.path} has no checkpoint yet and can't begin: {error}; put the weights back, "
+            "or train anew with another --out"
+        ) from None
+
+
 def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Dataset:
     """Decode and divide the pictures, with progress and with a word on what is left out."""
     with console.stages() as on_progress:
-        dataset = open_dataset(
+        open_source = open_unlabelled if config.pretrain else open_dataset
+        dataset = open_source(
             listing, config.data, config.preprocess, config.train.seed, on_progress
         )
     for part in dataset.sets.values():
@@ -87,7 +206,8 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
 
 def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) -> Dataset:
     """The pictures that a run began with."""
-    dataset = open_pictures(list_labelled(Path(config.data.source)), config, console)
+    list_source = list_unlabelled if config.pretrain else list_labelled
+    dataset = open_pictures(list_source(Path(config.data.source)), config, console)
     if read_json(folder.data)["fingerprint"] != dataset.fingerprint():
         raise RunError(
             f"the pictures in {config.data.source} are not those that {folder.path} began with: "
@@ -107,9 +227,11 @@ def _tell(
     length = f"{train.epochs:g} epochs"
     if train.budget_s is not None:
         length = f"{train.budget_s / 60:g} minutes, at most {length}"
+    classes = f"; classes {', '.join(dataset.classes)}" if dataset.classes else ""
+    start = f"begun with {config.init} and a new head" if config.init else "from scratch"
     facts = {
-        "Pictures": f"{counts}; classes {', '.join(dataset.classes)}",
-        "Model": f"ViT from scratch, {size.parameters / 1e6:.1f} M parameters, {size.tokens} "
+        "Pictures": f"{counts}{classes}",
+        "Model": f"ViT {start}, {size.parameters / 1e6:.1f} M parameters, {size.tokens} "
         f"tokens, {height}x{width} px, {size.flops / 1e9:.2f} GFLOP a picture",
         "Training": f"{length}, batches of {train.batch_size}, seed {train.seed}",
         "Device": describe_device(device),
@@ -128,6 +250,16 @@ def score_on(classifier: Classifier, pictures: PictureSet) -> tuple[Evaluation, 
         classifier.classes,
         classifier.majority_class,
     )
+
+
+def choose_split(there: set[str], wanted: str | None, where: Path) -> str:
+    """The split asked for, or the one that the score is most honest on; "" is no split."""
+    order = ("test", "valid", "", "train")
+    name = wanted if wanted is not None else next(name for name in order if name in there)
+    if name not in there:
+        names = ", ".join(sorted(there - {""})) or "no splits"
+        raise DataError(f"{where} has no '{name}' pictures: it has {names}")
+    return name
 
 
 def warn_unreadable(pictures: PictureSet, console: Console) -> None:

@@ -9,9 +9,15 @@ import pytest
 from PIL import Image
 
 from vitreous.data.config import DataConfig
-from vitreous.data.dataset import Dataset, open_dataset, open_labelled, typical_side
+from vitreous.data.dataset import (
+    Dataset,
+    open_dataset,
+    open_labelled,
+    open_unlabelled,
+    typical_side,
+)
 from vitreous.data.decode import read_picture
-from vitreous.data.folder import Listing, Sample, list_labelled
+from vitreous.data.folder import Listing, Sample, list_labelled, list_unlabelled
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.errors import DataError, StorageError
 
@@ -176,6 +182,38 @@ def test_a_class_too_small_to_divide(tmp_path, class_folder, opened):
     for index in range(3):
         (root / "b" / f"copy{index}.png").write_bytes((root / "b" / "000.png").read_bytes())
     assert "class 'b' has 4 picture(s) that can't be divided" in refusal(opened, root)
+
+
+def test_without_labels_a_few_are_held_back(tmp_path, class_folder):
+    root = class_folder(tmp_path / "p", {"a": 30, "b": 30})
+    (root / "copy.png").write_bytes((root / "a" / "000.png").read_bytes())
+    (root / "bad.png").write_bytes(b"")
+    config = DataConfig(str(root), cache_dir=str(tmp_path / "cache"))
+    first, again, other = (
+        open_unlabelled(list_unlabelled(root), config, SMALL, seed) for seed in (0, 0, 1)
+    )
+    assert {name: len(part) for name, part in first.sets.items()} == {"train": 58, "valid": 3}
+    assert [path.name for path, _ in first.unreadable] == ["bad.png"]
+    assert first.classes == ()
+    assert set(first.sets["train"].labels.tolist()) == {-1}
+    assert first.splits == again.splits != other.splits
+    assert first.fingerprint() == again.fingerprint() != other.fingerprint()
+    twins = [first.splits[row] for row, s in enumerate(first.listing.samples)
+             if s.path.name in ("000.png", "copy.png") and s.path.parent.name != "b"]  # fmt: skip
+    assert len(twins) == 2
+    assert len(set(twins)) == 1
+
+
+def test_without_labels_two_pictures_are_the_least(tmp_path, class_folder):
+    root = class_folder(tmp_path / "p", {"a": 1})
+    (root / "copy.png").write_bytes((root / "a" / "000.png").read_bytes())
+    config = DataConfig(str(root), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(DataError, match="the folder or table has 2 pict"):
+        open_unlabelled(list_unlabelled(root), config, SMALL, 0)
+    for path in root.rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="has no readable picture"):
+        open_unlabelled(list_unlabelled(root), config, SMALL, 0)
 
 
 def test_the_caches_limit_is_taken_from_the_settings(tmp_path, class_folder):

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vitreous.data.folder import list_labelled, list_pictures
+from vitreous.data.folder import list_labelled, list_pictures, list_unlabelled
 from vitreous.errors import DataError
 
 
@@ -288,3 +288,48 @@ def test_a_parquet_table_with_a_column_twice(tmp_path):
     table = pa.table([["a"], ["x"], ["y"]], names=["path", "label", "label"])
     pq.write_table(table, tmp_path / "t.parquet")
     assert "has 2 columns 'label'" in refusal(tmp_path / "t.parquet")
+
+
+def test_without_labels_any_folder_of_pictures_will_do(tmp_path):
+    root = touch(tmp_path, "b.jpg", "2019/a.jpg", "2019/trip/c.png", "notes.txt", ".d.jpg")
+    listing = list_unlabelled(root)
+    assert sorted(rows(listing)) == [
+        ("a.jpg", None, None),
+        ("b.jpg", None, None),
+        ("c.png", None, None),
+    ]
+    assert listing.classes == ()
+    assert [path.name for path in listing.ignored] == ["notes.txt"]
+
+
+def test_without_labels_only_the_training_pictures_are_taken(tmp_path):
+    flat = touch(tmp_path / "flat", "train/a.jpg", "test/b.jpg", "val/c.jpg", "d.jpg")
+    assert rows(list_unlabelled(flat)) == [("a.jpg", None, None)]
+    sorted_in = touch(tmp_path / "classes", "train/cat/a.jpg", "train/b.jpg", "valid/cat/c.jpg")
+    assert {sample.path.name for sample in list_unlabelled(sorted_in).samples} == {"a.jpg", "b.jpg"}
+    trains = touch(tmp_path / "vehicles", "train/a.jpg", "plane/b.jpg")
+    assert len(list_unlabelled(trains).samples) == 2
+    table = tmp_path / "table.csv"
+    table.write_text("image,split,group\na.jpg,,x\nb.jpg,train,\nc.jpg,val,\nd.jpg,test,y\n")
+    listing = list_unlabelled(table)
+    assert rows(listing) == [("a.jpg", None, None), ("b.jpg", None, None)]
+    assert listing.samples[0].group == "x"
+
+
+def test_without_labels_there_is_still_something_to_refuse(tmp_path):
+    def refusal(source: Path) -> str:
+        with pytest.raises(DataError) as caught:
+            list_unlabelled(source)
+        return str(caught.value)
+
+    (tmp_path / "empty").mkdir()
+    held_back = touch(tmp_path / "held", "test/a.jpg", "b.jpg")
+    (tmp_path / "held.csv").write_text("path,split\na.jpg,test\n")
+    (tmp_path / "odd.csv").write_text("file\na.jpg\n")
+    assert "no folder or table at" in refusal(tmp_path / "gone")
+    assert "no pictures in" in refusal(tmp_path / "empty")
+    assert "has test but no 'train' folder" in refusal(held_back)
+    assert "has no training pictures" in refusal(tmp_path / "held.csv")
+    assert "no column 'path': it has file; needed are path (or image), and" in refusal(
+        tmp_path / "odd.csv"
+    )

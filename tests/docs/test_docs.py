@@ -39,7 +39,7 @@ def folder(tmp_path, monkeypatch):
 
 def shortened(words: list[str]) -> list[str]:
     """One epoch of a tiny model, whatever the page says about time and size."""
-    if words[0] != "train" or "--resume" in words:
+    if words[0] not in ("train", "pretrain") or "--resume" in words:
         return words
     for option in ("--budget", "--epochs"):
         if option in words:
@@ -60,14 +60,16 @@ def run_command(line: str) -> None:
 def run_python(code: str, scope: dict, monkeypatch) -> None:
     import vitreous
 
-    train = vitreous.train
+    def quick(function):
+        def shortened_function(source, **options):
+            options.pop("budget_s", None)
+            model = {"depth": 1, "embed_dim": 16, "num_heads": 1}
+            return function(source, **{**options, "epochs": 1, "settings": {"model": model}})
 
-    def quick_train(source, **options):
-        options.pop("budget_s", None)
-        model = {"depth": 1, "embed_dim": 16, "num_heads": 1}
-        return train(source, epochs=1, settings={"model": model}, **options)
+        return shortened_function
 
-    monkeypatch.setattr(vitreous, "train", quick_train, raising=False)
+    for name in ("train", "pretrain"):
+        monkeypatch.setattr(vitreous, name, quick(getattr(vitreous, name)), raising=False)
     exec(compile(code, "page", "exec"), scope)
 
 

@@ -23,7 +23,7 @@ class Command:
     def __call__(self, *arguments: object) -> Result:
         runner = CliRunner()
         words = [str(argument) for argument in arguments]
-        if words[0] in ("train", "evaluate") and "--resume" not in words:
+        if words[0] in ("train", "pretrain", "evaluate") and "--resume" not in words:
             words += ["--cache", str(self.cache)]
         with runner.isolation() as (out, err, _):
             status = _status(lambda: cli.main(words, standalone_mode=False))

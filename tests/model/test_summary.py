@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -41,9 +43,10 @@ def test_operations_are_those_counted_by_hand(name):
     total = config.depth * block
     if config.stem:
         side, channels = config.image_size[0], 3
-        for out, stride in zip(config.stem, config.stem_strides, strict=True):
+        blocks = config.stem_blocks or (0,) * len(config.stem)
+        for out, stride, count in zip(config.stem, config.stem_strides, blocks, strict=True):
             side //= stride
-            total += 2 * 9 * channels * out * side * side
+            total += 2 * 9 * (channels + count * 2 * out) * out * side * side
             channels = out
         total += 2 * tokens * channels * width
     else:
@@ -55,6 +58,16 @@ def test_operations_are_those_counted_by_hand(name):
     if config.pool == "seq":
         total += 2 * tokens * width  # the scores
     assert summarize(config).flops == total
+
+
+@pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("compact")])
+def test_a_compact_model_is_still_a_vision_transformer(name):
+    config = preset(name)
+    model = ViT(config).eval()
+    blocks = sum(parameter.numel() for parameter in model.blocks.parameters())
+    assert blocks >= 0.8 * sum(parameter.numel() for parameter in model.parameters())
+    one, two = (summarize(replace(config, depth=depth)).flops for depth in (1, 2))
+    assert (two - one) * config.depth >= 0.6 * summarize(config).flops
 
 
 def test_operations_are_those_that_run():

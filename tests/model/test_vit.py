@@ -248,9 +248,7 @@ def test_logits_are_those_of_timm(timm, name):
     torch.testing.assert_close(model(images), oracle(images), rtol=1e-4, atol=1e-5)
 
 
-def test_logits_are_those_of_transformers():
-    import transformers
-
+def test_logits_are_those_of_transformers(transformers):
     config = transformers.ViTConfig(
         hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40,
         image_size=(32, 48), patch_size=(8, 16), num_labels=5, layer_norm_eps=1e-6,

@@ -7,9 +7,11 @@ import torch
 from vitreous.data.loader import PictureSet
 from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
 from vitreous.training.device import choose_device, choose_precision
-from vitreous.training.learner import Learner
+from vitreous.training.learner import ClassLearner, Learner
 from vitreous.training.optim import parameter_groups
 from vitreous.training.plan import plan_epochs
+
+CLASSES = ("angry", "happy", "sad")
 
 
 def weights(learner: Learner) -> list[torch.Tensor]:
@@ -32,7 +34,7 @@ def same_bits(one: Learner, other: Learner) -> bool:
 def test_a_model_overfits_one_batch(calm_config, faces, stem):
     model = replace(calm_config.model, stem=stem)
     batch = PictureSet(faces.pixels, faces.rows[:12], faces.labels[:12], ())
-    learner = Learner(replace(calm_config, model=model), batch, 3)
+    learner = ClassLearner(replace(calm_config, model=model), batch, CLASSES)
     plan = plan_epochs(120, 1)
     losses = [learner.learn(plan).item() for _ in range(120)]
     assert losses[0] > 0.9
@@ -41,8 +43,8 @@ def test_a_model_overfits_one_batch(calm_config, faces, stem):
 
 def test_one_seed_gives_the_same_bits_and_another_does_not(config, faces):
     plan = plan_epochs(2, 3)
-    first, again = (Learner(config, faces, 3) for _ in range(2))
-    other = Learner(replace(config, train=replace(config.train, seed=1)), faces, 3)
+    first, again = (ClassLearner(config, faces, CLASSES) for _ in range(2))
+    other = ClassLearner(replace(config, train=replace(config.train, seed=1)), faces, CLASSES)
     for learner in (first, again, other):
         for _ in range(4):
             learner.learn(plan)
@@ -54,7 +56,7 @@ def test_one_seed_gives_the_same_bits_and_another_does_not(config, faces):
 def test_ten_steps_are_five_and_a_resume_and_five(config, faces, tmp_path, optimizer):
     config = replace(config, train=replace(config.train, optimizer=optimizer))
     plan = plan_epochs(10, 1)
-    straight, before, after = (Learner(config, faces, 3) for _ in range(3))
+    straight, before, after = (ClassLearner(config, faces, CLASSES) for _ in range(3))
     for _ in range(10):
         straight.learn(plan)
     for _ in range(5):
@@ -69,7 +71,7 @@ def test_ten_steps_are_five_and_a_resume_and_five(config, faces, tmp_path, optim
 
 
 def test_the_end_of_a_run_is_plain(config, faces):
-    learner = Learner(config, faces, 3)
+    learner = ClassLearner(config, faces, CLASSES)
     _, targets = learner.batch(0, plain=True)
     assert targets.max().item() == pytest.approx(0.9 + 0.1 / 3)
     assert targets.min().item() == pytest.approx(0.1 / 3)
@@ -78,7 +80,7 @@ def test_the_end_of_a_run_is_plain(config, faces):
 def test_balanced_weights_follow_the_frequencies(config, faces):
     train = replace(config.train, class_weights="balanced")
     uneven = PictureSet(faces.pixels, faces.rows[:4], torch.tensor([0, 0, 1, 2]), ())
-    found = Learner(replace(config, train=train), uneven, 3).class_weights
+    found = ClassLearner(replace(config, train=train), uneven, CLASSES).class_weights
     torch.testing.assert_close(found, torch.tensor([4 / 6, 4 / 3, 4 / 3]))
 
 
@@ -97,7 +99,7 @@ def test_weight_decay_is_for_matrices_only(config):
 
 def test_muon_turns_the_blocks_matrices_and_adamw_the_rest(config, faces):
     train = replace(config.train, optimizer="muon", weight_decay=0.0, clip_norm=math.inf)
-    learner = Learner(replace(config, train=train), faces, 3)
+    learner = ClassLearner(replace(config, train=train), faces, CLASSES)
     plan = plan_epochs(4, 1)
     learner.learn(plan)  # behind it the classifier is no longer zero, so gradients reach the blocks
     before = {name: one.clone() for name, one in learner.state.model.named_parameters()}
@@ -122,7 +124,7 @@ def test_bfloat16_and_float32_start_alike(calm_config, faces):
     losses = []
     for precision in ("float32", "bfloat16"):
         train = replace(calm_config.train, precision=precision)
-        learner = Learner(replace(calm_config, train=train), faces, 3)
+        learner = ClassLearner(replace(calm_config, train=train), faces, CLASSES)
         plan = plan_epochs(1, 3)
         # the classifier starts at zero, so every first loss is log 3
         assert learner.learn(plan).item() == pytest.approx(math.log(3))

@@ -4,6 +4,7 @@ import signal
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -14,6 +15,7 @@ from vitreous.errors import Interrupted, TrainingError
 from vitreous.training import trainer
 from vitreous.training.checkpoint import Best
 from vitreous.training.classifier import load_classifier
+from vitreous.training.learner import ClassLearner
 from vitreous.training.logbook import Logbook, read_logbook
 from vitreous.training.trainer import Clock, ValidScore
 
@@ -40,7 +42,8 @@ def run_training(config, faces, path, validate=None, started=None, tensorboard=F
     clock = Clock(time.monotonic() if started is None else started, 0.0, 0.0)
     validate = validate or Scores(0.5)
     console = Console(quiet=True)
-    trainer.train(config, faces, CLASSES, validate, run, console, clock, tensorboard)
+    learner = partial(ClassLearner, classes=CLASSES)
+    trainer.train(config, faces, learner, validate, run, console, clock, tensorboard)
     return run
 
 

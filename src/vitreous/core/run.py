@@ -10,6 +10,7 @@ last.safetensors     weights at the end
 checkpoints/         what resuming needs
 evaluation.json      the final score
 report.html          the same for people
+reconstructions.png  instead of it behind pretraining: pictures, masked, filled in
 provenance.json      versions and device
 """
 
@@ -44,6 +45,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
+        self.reconstructions = path / "reconstructions.png"
         self.provenance = path / "provenance.json"
 
     @classmethod

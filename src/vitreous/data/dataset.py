@@ -18,8 +18,11 @@ from vitreous.data.decode import read_size
 from vitreous.data.folder import Listing, Sample
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
-from vitreous.data.split import assign_splits
+from vitreous.data.split import VALID_SHARE, assign_splits
 from vitreous.errors import DataError, UnreadablePicture
+
+#: Without labels nothing is chosen by the pictures held back: a few show how the loss goes.
+UNLABELLED_VALID_SHARE = 0.05
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Dataset:
     """Decoded pictures with their classes and splits.
 
     Args:
-        classes: names; an index into it is the model's output index.
+        classes: names; an index into it is the model's output index; none without labels.
         sets: by split, "train" and "valid" always, "test" where there is one.
         listing: every picture found.
         splits: of every picture found.
@@ -93,15 +96,39 @@ def open_dataset(
     if not any(sample.split in (None, "train") for sample in listing.samples):
         raise DataError(f"{config.source} has no training pictures, only some held back")
     pixels = _decode(listing, config, preprocess, on_progress)
-    splits = _split_readable(listing.samples, pixels, seed)
-    names = [name for name in ("train", "valid", "test") if name in splits]
-    sets = {name: _picture_set(name, listing, splits, pixels) for name in names}
+    dataset = _divide(listing, pixels, seed, VALID_SHARE)
     for label, name in enumerate(listing.classes):
-        if not (sets["train"].labels == label).any():
+        if not (dataset.sets["train"].labels == label).any():
             raise DataError(f"class '{name}' has no readable training picture in {config.source}")
-    if "valid" not in sets or not len(sets["valid"]):
+    if "valid" not in dataset.sets or not len(dataset.sets["valid"]):
         raise DataError(f"{config.source} has no readable validation picture")
-    return Dataset(listing.classes, sets, listing, tuple(splits), pixels)
+    return dataset
+
+
+def open_unlabelled(
+    listing: Listing,
+    config: DataConfig,
+    preprocess: Preprocess,
+    seed: int,
+    on_progress: Progress | None = None,
+) -> Dataset:
+    """Decode the pictures of a listing without labels and hold a few of them back.
+
+    Args:
+        listing: of `list_unlabelled`.
+        config: where the cache is.
+        preprocess: size of the decoded pictures.
+        seed: of the choice of those held back.
+        on_progress: called with a description, the files done and their total.
+
+    Raises:
+        DataError: where fewer than two pictures can be read or told apart.
+        StorageError: where the cache can't be written.
+    """
+    pixels = _decode(listing, config, preprocess, on_progress)
+    if len(pixels.errors) == len(listing.samples):
+        raise DataError(f"{config.source} has no readable picture")
+    return _divide(listing, pixels, seed, UNLABELLED_VALID_SHARE)
 
 
 def open_labelled(
@@ -163,7 +190,16 @@ def _decode(
     )
 
 
-def _split_readable(samples: Sequence[Sample], pixels: Pixels, seed: int) -> list[str]:
+def _divide(listing: Listing, pixels: Pixels, seed: int, valid_share: float) -> Dataset:
+    splits = _split_readable(listing.samples, pixels, seed, valid_share)
+    names = [name for name in ("train", "valid", "test") if name in splits]
+    sets = {name: _picture_set(name, listing, splits, pixels) for name in names}
+    return Dataset(listing.classes, sets, listing, tuple(splits), pixels)
+
+
+def _split_readable(
+    samples: Sequence[Sample], pixels: Pixels, seed: int, valid_share: float
+) -> list[str]:
     """Divide by the readable pictures; an unreadable one goes where it is named, else to train."""
     splits = [sample.split or "train" for sample in samples]
     if "valid" in splits:  # be they all unreadable: no others are taken in their place
@@ -175,6 +211,7 @@ def _split_readable(samples: Sequence[Sample], pixels: Pixels, seed: int) -> lis
         [samples[row].group for row in readable],
         [pixels.fingerprints[row] for row in readable],
         seed,
+        valid_share,
     )
     for row, split in zip(readable, divided, strict=True):
         splits[row] = split
@@ -184,12 +221,12 @@ def _split_readable(samples: Sequence[Sample], pixels: Pixels, seed: int) -> lis
 def _picture_set(name: str, listing: Listing, splits: Sequence[str], pixels: Pixels) -> PictureSet:
     mine = [row for row, split in enumerate(splits) if split == name]
     rows = [row for row in mine if row not in pixels.errors]
-    index = {label: number for number, label in enumerate(listing.classes)}
+    index = {label: number for number, label in enumerate(listing.classes)} | {None: -1}
     samples = listing.samples
     return PictureSet(
         pixels=pixels.array,
         rows=np.array(rows, dtype=np.int64),
-        labels=torch.tensor([index[samples[row].label or ""] for row in rows], dtype=torch.int64),
+        labels=torch.tensor([index[samples[row].label] for row in rows], dtype=torch.int64),
         paths=tuple(samples[row].path for row in rows),
         unreadable=tuple(
             (samples[row].path, pixels.errors[row]) for row in mine if row in pixels.errors

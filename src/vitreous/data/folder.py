@@ -2,14 +2,15 @@
 
 A folder has one sub-folder a class, directly or below `train`, `valid` and `test`. A table is a
 CSV or Parquet file with the columns `path` (or `image`), `label` and, where wanted, `split` and
-`group`. Both become the same list of `Sample`. Nothing is ever written beside the pictures.
+`group`. Both become the same list of `Sample`; where labels are not needed, any folder of pictures
+does. Nothing is ever written beside the pictures.
 """
 
 import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,26 @@ def list_labelled(source: Path) -> Listing:
         DataError: for a missing source, no classes, an empty class, or a bad table.
     """
     with _access_errors():
+        return _list_folder(source) if source.is_dir() else _list_table(source)
+
+
+def list_unlabelled(source: Path) -> Listing:
+    """List a folder of pictures or a table for learning without labels.
+
+    All pictures are taken, however they are sorted into folders, except where the folder or table
+    names splits: then those of train alone, and none of them has a split any more.
+
+    Raises:
+        DataError: for a missing source, no pictures, splits without train, or a bad table.
+    """
+    with _access_errors():
         if source.is_dir():
-            return _list_folder(source)
-        if not source.exists():
-            raise DataError(f"no folder or table at {source}")
-        return _list_table(source)
+            return _list_any_folder(source)
+        samples = _table_samples(source, labelled=False)
+    kept = [replace(sample, split=None) for sample in samples if sample.split in (None, "train")]
+    if not kept:
+        raise DataError(f"{source} has no training pictures, only some held back")
+    return Listing(tuple(kept), ())
 
 
 def list_pictures(sources: Iterable[Path]) -> list[Path]:
@@ -105,12 +121,30 @@ def _list_folder(root: Path) -> Listing:
         raise DataError(
             f"{root} has no sub-folders: put each class' pictures into a folder with its name"
         )
+    return _collect(_split_folders(root) or [(root, None)], root)
+
+
+def _list_any_folder(root: Path) -> Listing:
+    parts = _split_folders(root)
+    folders = [folder for folder, split in parts if split == "train"] if parts else [root]
+    if not folders:
+        raise DataError(f"{root} has {', '.join(f.name for f, _ in parts)} but no 'train' folder")
+    files = [path for folder in folders for path in _walk(folder)]
+    samples = tuple(Sample(path) for path in files if _is_picture(path))
+    if not samples:
+        raise DataError(f"no pictures in {', '.join(map(str, folders))} ({_extension_words()})")
+    return Listing(samples, (), tuple(path for path in files if not _is_picture(path)))
+
+
+def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
+    """The sub-folders that are splits with what they mean; none where sub-folders are classes."""
+    subfolders = _visible_folders(root)
     splits = {folder: _SPLIT_WORDS.get(folder.name.lower()) for folder in subfolders}
     named = [folder for folder in subfolders if splits[folder]]
     others = [folder.name for folder in subfolders if not splits[folder]]
     # "train" may be a class: pictures of trains, beside planes. Then no folder is a split.
     if not named or (others and not any(_visible_folders(folder) for folder in named)):
-        return _collect([(root, None)], root)
+        return []
     if others:
         raise DataError(
             f"{root} has the split folders {', '.join(f.name for f in named)} and beside them "
@@ -118,7 +152,7 @@ def _list_folder(root: Path) -> Listing:
         )
     if "train" not in splits.values() and len(named) > 1:
         raise DataError(f"{root} has {', '.join(f.name for f in named)} but no 'train' folder")
-    return _collect([(folder, splits[folder]) for folder in named], root)
+    return [(folder, splits[folder]) for folder in named]
 
 
 def _collect(parts: list[tuple[Path, str | None]], root: Path) -> Listing:
@@ -154,17 +188,24 @@ def _collect(parts: list[tuple[Path, str | None]], root: Path) -> Listing:
 
 
 def _list_table(path: Path) -> Listing:
-    suffix = path.suffix.lower()
-    if suffix not in (".csv", ".parquet", ".pq"):
-        raise DataError(f"{path} is neither a folder nor a .csv or .parquet table")
-    rows = _csv_rows(path) if suffix == ".csv" else _parquet_rows(path)
-    samples = [_table_sample(path, place, row) for place, row in rows]
-    if not samples:
-        raise DataError(f"{path} has no rows")
+    samples = _table_samples(path, labelled=True)
     train = {s.label for s in samples if s.split in ("train", None) and s.label}
     classes = train or {s.label for s in samples if s.label}
     _check_known({s.label for s in samples if s.label}, classes, str(path))
     return _listing(samples, classes, [])
+
+
+def _table_samples(path: Path, labelled: bool) -> list[Sample]:
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise DataError(f"no folder or table at {path}")
+    if suffix not in (".csv", ".parquet", ".pq"):
+        raise DataError(f"{path} is neither a folder nor a .csv or .parquet table")
+    rows = (_csv_rows if suffix == ".csv" else _parquet_rows)(path, labelled)
+    samples = [_table_sample(path, place, row) for place, row in rows]
+    if not samples:
+        raise DataError(f"{path} has no rows")
+    return samples
 
 
 def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
@@ -175,9 +216,9 @@ def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
         raise DataError(
             f"{table}, {place}: '{picture}' holds {type(row[picture]).__name__}, not a path"
         )
-    if not values[picture] or not values["label"]:
-        empty = picture if not values[picture] else "label"
-        raise DataError(f"{table}, {place}: '{empty}' is empty")
+    for name in (picture, "label"):
+        if values.get(name) == "":
+            raise DataError(f"{table}, {place}: '{name}' is empty")
     split = values.get("split") or None
     if split:
         split = _SPLIT_WORDS.get(split.lower())
@@ -188,33 +229,34 @@ def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
             )
     # Relative paths count from the table, so that a folder with its table can be moved.
     return Sample(
-        table.parent / values[picture], values["label"], split, values.get("group") or None
+        table.parent / values[picture], values.get("label"), split, values.get("group") or None
     )
 
 
-def _wanted_columns(table: Path, columns: Sequence[str]) -> list[str]:
+def _wanted_columns(table: Path, columns: Sequence[str], labelled: bool) -> list[str]:
     """The columns that are read, the pictures' first."""
     picture = next((name for name in ("path", "image") if name in columns), None)
-    if picture is None or "label" not in columns:
+    labels = ("label",) if labelled else ()
+    if picture is None or not set(labels) <= set(columns):
         missing = "label" if picture else "path"
         raise DataError(
-            f"{table} has no column '{missing}': it has {', '.join(columns) or 'none'}; "
-            "needed are path (or image) and label, and split and group where wanted"
+            f"{table} has no column '{missing}': it has {', '.join(columns) or 'none'}; needed are "
+            f"path (or image){' and label' if labelled else ''}, and split and group where wanted"
         )
-    wanted = [name for name in (picture, "label", "split", "group") if name in columns]
+    wanted = [name for name in (picture, *labels, "split", "group") if name in columns]
     for name in wanted:
         if columns.count(name) > 1:
             raise DataError(f"{table} has {columns.count(name)} columns '{name}': keep one of them")
     return wanted
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             # Strict, because a quote left open would otherwise swallow all rows behind it.
             rows = csv.reader(file, strict=True)
             columns = [name.strip() for name in next(rows, [])]
-            wanted = _wanted_columns(path, columns)
+            wanted = _wanted_columns(path, columns, labelled)
             places = {name: columns.index(name) for name in wanted}
             for row in filter(None, rows):
                 if len(row) > len(columns):
@@ -228,14 +270,14 @@ def _csv_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise DataError(f"{path} is not a CSV table in UTF-8: {error}") from None
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise DataError(f"reading {path} needs pyarrow: pip install 'vitreous[parquet]'") from None
     try:
         with parquet.ParquetFile(path) as file:
-            wanted = _wanted_columns(path, file.schema_arrow.names)
+            wanted = _wanted_columns(path, file.schema_arrow.names, labelled)
             rows = file.read(columns=wanted).to_pylist()
     except ArrowException as error:
         reason = str(error).splitlines()[0]

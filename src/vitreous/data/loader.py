@@ -23,7 +23,7 @@ class PictureSet:
     Args:
         pixels: (files, height, width, 3) uint8, memory-mapped or not.
         rows: which rows of `pixels` belong to this set.
-        labels: class index of each of those rows; int64.
+        labels: class index of each of those rows, -1 where it has no class; int64.
         paths: file of each of those rows.
         unreadable: files that belong here but can't be decoded, with the reason.
     """

@@ -116,3 +116,14 @@ def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     mean = torch.tensor(preprocess.mean, device=pixels.device) * 255.0
     std = torch.tensor(preprocess.std, device=pixels.device) * 255.0
     return ((pixels.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
+
+
+def denormalise(images: Tensor, preprocess: Preprocess) -> Tensor:
+    """The model's input back to bytes, for looking at.
+
+    Shape:
+        (batch, 3, height, width) -> (batch, height, width, 3) uint8
+    """
+    mean, std = torch.tensor(preprocess.mean), torch.tensor(preprocess.std)
+    pixels = (images.cpu().permute(0, 2, 3, 1) * std + mean) * 255
+    return pixels.round().clamp(0, 255).to(torch.uint8)

@@ -20,10 +20,11 @@ def assign_splits(
     groups: Sequence[str | None],
     fingerprints: Sequence[str],
     seed: int,
+    share: float = VALID_SHARE,
 ) -> list[str]:
     """Give every picture its split.
 
-    Pictures without a named split become training or validation pictures: a fifth of each class,
+    Pictures without a named split become training or validation pictures: a share of each class,
     or as near to it as whole groups allow, goes to validation. Where validation pictures are
     named, all pictures without a split are for training; where only training (and test) pictures
     are named, validation is taken out of training.
@@ -34,6 +35,7 @@ def assign_splits(
         groups: name of the group of each picture, or ``None``.
         fingerprints: equal for pictures with equal pixels.
         seed: of the division.
+        share: of each class that goes to validation.
 
     Raises:
         DataError: where a class has too few pictures, or too few groups, for both sides.
@@ -47,12 +49,14 @@ def assign_splits(
     for index, link in enumerate(linked):
         if splits[index] == "train" and link not in elsewhere:
             members.setdefault(link, []).append(index)
-    for index in _choose(members, labels, seed):
+    for index in _choose(members, labels, seed, share):
         splits[index] = "valid"
     return splits
 
 
-def _choose(members: dict[int, list[int]], labels: Sequence[str], seed: int) -> list[int]:
+def _choose(
+    members: dict[int, list[int]], labels: Sequence[str], seed: int, share: float
+) -> list[int]:
     """The pictures to hold back: whole groups."""
     contents = {link: Counter(labels[i] for i in group) for link, group in members.items()}
     totals = Counter(labels[i] for group in members.values() for i in group)
@@ -60,7 +64,7 @@ def _choose(members: dict[int, list[int]], labels: Sequence[str], seed: int) -> 
     for label in sorted(parts):
         if parts[label] < 2:
             raise DataError(
-                f"class '{label}' has {totals[label]} picture(s) that can't be divided: it takes "
+                f"{_named(label)} has {totals[label]} picture(s) that can't be divided: it takes "
                 "at least 2 that are neither identical nor of one group, one to learn from and "
                 "one to check with"
             )
@@ -69,19 +73,21 @@ def _choose(members: dict[int, list[int]], labels: Sequence[str], seed: int) -> 
     for attempt in range(_ATTEMPTS):
         order = sorted(members)
         numpy_stream(seed, "split", attempt).shuffle(order)
-        chosen = _fill(order, contents, totals)
+        chosen = _fill(order, contents, totals, share)
         lacking = totals.keys() - {label for link in chosen for label in contents[link]}
         if not lacking:
             return [index for link in chosen for index in members[link]]
     raise DataError(
-        f"class '{min(lacking)}' gets no validation picture as long as groups stay whole: name "
+        f"{_named(min(lacking))} gets no validation picture as long as groups stay whole: name "
         "the splits yourself, by folders or in a column 'split'"
     )
 
 
-def _fill(order: list[int], contents: dict[int, Counter[str]], totals: Counter[str]) -> list[int]:
+def _fill(
+    order: list[int], contents: dict[int, Counter[str]], totals: Counter[str], share: float
+) -> list[int]:
     """Groups, in this order, that come near to the wanted share of every class."""
-    wanted = {label: max(1, round(count * VALID_SHARE)) for label, count in totals.items()}
+    wanted = {label: max(1, round(count * share)) for label, count in totals.items()}
     taken: Counter[str] = Counter()
     chosen: list[int] = []
 
@@ -107,6 +113,10 @@ def _fill(order: list[int], contents: dict[int, Counter[str]], totals: Counter[s
         if leaves_some and (lacking or then < now):
             take(link)
     return chosen
+
+
+def _named(label: str) -> str:
+    return f"class '{label}'" if label else "the folder or table"
 
 
 def _linked_groups(groups: Sequence[str | None], fingerprints: Sequence[str]) -> list[int]:

@@ -38,6 +38,26 @@ def extract_patches(images: Tensor, patch_size: tuple[int, int]) -> Tensor:
     )
 
 
+def join_patches(
+    patches: Tensor, image_size: tuple[int, int], patch_size: tuple[int, int]
+) -> Tensor:
+    """Put pictures together again: the reverse of `extract_patches`.
+
+    Shape:
+        (batch, patches, channels * patch height * patch width) -> (batch, channels, height, width)
+
+    Example:
+        >>> import torch
+        >>> image = torch.rand(1, 3, 32, 48)
+        >>> patches = extract_patches(image, (16, 16))
+        >>> torch.equal(join_patches(patches, (32, 48), (16, 16)), image)
+        True
+    """
+    grid = grid_of(image_size, patch_size)
+    x = patches.view(len(patches), *grid, -1, *patch_size).permute(0, 3, 1, 4, 2, 5)
+    return x.reshape(len(patches), -1, *image_size)
+
+
 def windows(
     images: Tensor,
     size: tuple[int, int],

@@ -70,11 +70,16 @@ class ViT(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self.forward_head(self.forward_tokens(images))
 
-    def forward_tokens(self, images: Tensor) -> Tensor:
+    def forward_tokens(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
         """All tokens after the last block and norm: class token, registers, patches.
 
+        Args:
+            images: normalised pictures.
+            visible: which patch tokens of each picture the blocks see; ``None`` for all, but for
+                those that `ModelConfig.patch_dropout` takes.
+
         Shape:
-            (batch, channels, height, width) -> (batch, tokens, embed)
+            (batch, channels, height, width), (batch, visible) int64 -> (batch, tokens, embed)
 
         Raises:
             ConfigError: where patches don't fill the picture, or its size isn't the configured
@@ -88,7 +93,7 @@ class ViT(nn.Module):
             )
         x = self.patch_embed(images)
         x = self.pos_drop(self._add_prefix_and_positions(x, image_size))
-        x = self._drop_patches(x)
+        x = self._drop_patches(x) if visible is None else self._keep_patches(x, visible)
         for block in self.blocks:
             x = block(x)
         return self.norm(x)
@@ -144,10 +149,15 @@ class ViT(nn.Module):
         """Keep a random share of the patch tokens of each picture, in training only."""
         if not self.training or self.config.patch_dropout == 0.0:
             return x
+        count = x.shape[1] - self.num_prefix_tokens
+        kept = max(1, round(count * (1 - self.config.patch_dropout)))
+        return self._keep_patches(
+            x, torch.rand((len(x), count), device=x.device).argsort(1)[:, :kept]
+        )
+
+    def _keep_patches(self, x: Tensor, kept: Tensor) -> Tensor:
         prefix, patches = x.split([self.num_prefix_tokens, x.shape[1] - self.num_prefix_tokens], 1)
-        kept = max(1, round(patches.shape[1] * (1 - self.config.patch_dropout)))
-        order = torch.rand(patches.shape[:2], device=x.device).argsort(1)[:, :kept]
-        chosen = patches.gather(1, order[..., None].expand(-1, -1, patches.shape[-1]))
+        chosen = patches.gather(1, kept[..., None].expand(-1, -1, patches.shape[-1]))
         return torch.cat([prefix, chosen], dim=1)
 
 

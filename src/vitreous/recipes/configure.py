@@ -12,10 +12,12 @@ from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import Facts
 from vitreous.recipes.lecture import lecture
+from vitreous.recipes.pretrain import pretrain
 from vitreous.recipes.scratch import scratch
 from vitreous.training.config import RunConfig, TrainConfig
+from vitreous.training.encoder import load_encoder
 
-RECIPES = {"scratch": scratch, "lecture": lecture}
+RECIPES = {"scratch": scratch, "lecture": lecture, "pretrain": pretrain}
 
 
 def configure(
@@ -25,12 +27,14 @@ def configure(
     recipe: str = "scratch",
     model: str | None = None,
     image_size: int | None = None,
+    init: Path | None = None,
     config_file: Path | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> RunConfig:
     """Let the recipe choose, then apply what the person named.
 
-    The file goes first, then the preset and the image size, single changes last.
+    An encoder to begin with brings model and preprocessing. On top of them the file goes first,
+    then the preset and the image size, single changes last.
 
     Args:
         source: the folder or table.
@@ -38,11 +42,13 @@ def configure(
         recipe: which function chooses what is not named.
         model: a preset's name instead of the recipe's choice.
         image_size: side in pixels instead of the recipe's choice.
+        init: weights file to begin with, whose model is used.
         config_file: TOML with all or some settings.
         changes: nested settings.
 
     Raises:
-        ConfigError: for a wrong name or value.
+        ConfigError: for a wrong name or value, or a model that the weights don't fit.
+        RunError: where the weights can't be read.
     """
     if recipe not in RECIPES:
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
@@ -50,11 +56,16 @@ def configure(
     facts = Facts(
         source=str(source),
         num_pictures=len(trainable),
-        num_classes=len(listing.classes),
+        num_classes=max(len(listing.classes), 1),  # an output without labels is never used
         typical_side=image_size or typical_side(listing),
     )
     config = RECIPES[recipe](facts)
-    wanted = load_toml(config_file) if config_file else {}
+    wanted: dict[str, Any] = {}
+    if init:
+        encoder = load_encoder(init)
+        wanted = {"model": asdict(encoder.config), "preprocess": asdict(encoder.preprocess)}
+        wanted["init"] = str(init)
+    wanted = merge(wanted, load_toml(config_file) if config_file else {})
     if model:
         wanted = merge(wanted, {"model": asdict(preset(model))})
         wanted = merge(wanted, {"preprocess": {"image_size": wanted["model"]["image_size"]}})
@@ -62,13 +73,18 @@ def configure(
         side = {"image_size": (image_size, image_size)}
         wanted = merge(wanted, {"model": side, "preprocess": side})
     wanted = merge(wanted, changes or {})
+    if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
+        raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
     # The pictures decide these two, also where a run's whole file is given for other pictures.
     wanted = merge(wanted, {"data": {"source": facts.source}})
     wanted = merge(wanted, {"model": {"num_classes": facts.num_classes}})
     train = wanted.get("train")
     if isinstance(train, Mapping) and "epochs" in train and "budget_s" not in train:
         wanted = merge(wanted, {"train": {"budget_s": None}})
-    return from_mapping(RunConfig, merge(to_mapping(config), wanted))
+    config = from_mapping(RunConfig, merge(to_mapping(config), wanted))
+    if config.init:  # named here, or by the file
+        load_encoder(Path(config.init)).check_fits(config.model)
+    return config
 
 
 def named_settings(

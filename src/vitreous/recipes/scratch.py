@@ -25,9 +25,14 @@ def scratch(facts: Facts) -> RunConfig:
         recipe="scratch",
         data=DataConfig(source=facts.source),
         model=model,
-        preprocess=Preprocess(image_size=model.image_size),
+        preprocess=Preprocess(image_size=model.image_size, mirror=True),
         augment=AugmentConfig(),
-        train=TrainConfig(batch_size=_batch_size(facts.num_pictures), budget_s=DEFAULT_BUDGET_S),
+        train=TrainConfig(
+            batch_size=_batch_size(facts.num_pictures),
+            budget_s=DEFAULT_BUDGET_S,
+            optimizer="muon",
+            learning_rate=1e-3,
+        ),
     )
 
 

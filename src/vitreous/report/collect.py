@@ -11,7 +11,7 @@ from vitreous.core.rng import numpy_stream, torch_stream
 from vitreous.core.run import RunFolder, versions
 from vitreous.data.loader import PictureSet, TrainingOrder
 from vitreous.data.mixing import mix
-from vitreous.data.preprocess import normalise
+from vitreous.data.preprocess import denormalise, normalise
 from vitreous.data.transforms import augment
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.report.page import Mistake, Report
@@ -92,6 +92,4 @@ def augmented_sample(pictures: PictureSet, config: RunConfig) -> list[np.ndarray
     images = augment(images, config.augment, torch_stream(seed, "augment", 0))
     one_hot = torch.nn.functional.one_hot(labels, config.model.num_classes).float()
     images, _ = mix(images, one_hot, config.augment, numpy_stream(seed, "mix", 0))
-    mean, std = torch.tensor(config.preprocess.mean), torch.tensor(config.preprocess.std)
-    back = (images[:AUGMENTED].permute(0, 2, 3, 1) * std + mean) * 255
-    return list(back.round().clamp(0, 255).to(torch.uint8).numpy())
+    return list(denormalise(images[:AUGMENTED], config.preprocess).numpy())

@@ -7,37 +7,42 @@ is. One file, renamed into place, is either there or not.
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
 
 from vitreous.core.files import read_tensors, write_tensors
 from vitreous.errors import RunError
-from vitreous.model.vit import ViT
-from vitreous.training.ema import Ema
+from vitreous.training.ema import Ema, Model
 
 KEPT = 2
 
 
 @dataclass(frozen=True)
 class Best:
-    """The validation that decided which weights are the best so far."""
+    """The validation that decided which weights are the best so far.
+
+    Args:
+        step: behind which it was made.
+        balanced_accuracy: ``None`` where there are no classes.
+        loss: on the validation pictures.
+    """
 
     step: int
-    balanced_accuracy: float
+    balanced_accuracy: float | None
     loss: float
 
     def beats(self, other: "Best | None") -> bool:
         """Higher balanced accuracy wins, then lower loss; the earlier keeps a tie."""
         if other is None:
             return True
-        mine, theirs = (self.balanced_accuracy, -self.loss), (other.balanced_accuracy, -other.loss)
+        mine, theirs = ((best.balanced_accuracy or 0.0, -best.loss) for best in (self, other))
         return mine > theirs
 
 
 @dataclass
-class TrainState:
+class TrainState(Generic[Model]):
     """Everything that changes during training.
 
     Args:
@@ -51,8 +56,8 @@ class TrainState:
         losses: of the steps since the last line in the log, scalars on the device.
     """
 
-    model: ViT
-    ema: Ema
+    model: Model
+    ema: Ema[Model]
     optimizers: tuple[torch.optim.Optimizer, ...]
     step: int = 0
     best: Best | None = None

@@ -47,9 +47,14 @@ def load_classifier(path: Path) -> Classifier:
     """Read a file of `save_classifier`; the model is in evaluation mode.
 
     Raises:
-        RunError: where the file is missing, damaged or contradicts itself.
+        RunError: where the file is missing, damaged or contradicts itself, or has no classes.
     """
     tensors, metadata = read_tensors(path)
+    if "classes" not in metadata:
+        raise RunError(
+            f"{path} is pretrained and knows no classes yet: let it learn them with "
+            f"vitreous train FOLDER --init {path}"
+        )
     try:
         model = ViT(from_mapping(ModelConfig, metadata["model"]))
         model.load_state_dict(tensors)

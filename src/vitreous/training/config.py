@@ -21,7 +21,8 @@ class TrainConfig:
         learning_rate: highest rate, reached after the warm-up.
         final_learning_rate: last rate of the cosine, as a share of the highest.
         warmup: share of the steps in which the rate rises from 0.
-        optimizer: "adamw", or "keras_adam": the same with Keras' epsilon (see `optim`).
+        optimizer: "adamw"; "muon" for the blocks' matrices and AdamW for the rest; or
+            "keras_adam": AdamW with Keras' epsilon (see `optim`).
         weight_decay: decoupled, on weight matrices only (not biases, norms, tokens, positions).
         betas: of the moments.
         clip_norm: largest norm of the gradient of all weights together; ``inf`` for any.
@@ -62,6 +63,39 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
+class PretrainConfig:
+    """What is hidden in pretraining, and the decoder that has to fill it in (see `pretrain`).
+
+    Args:
+        mask_ratio: share of each picture's patches that is hidden.
+        decoder_dim: width of the decoder's tokens.
+        decoder_depth: number of its blocks.
+        decoder_heads: attention heads in each of them.
+    """
+
+    mask_ratio: float = 0.75
+    decoder_dim: int = 128
+    decoder_depth: int = 2
+    decoder_heads: int = 4
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.mask_ratio < 1.0:
+            raise ConfigError(f"pretrain.mask_ratio is {self.mask_ratio}: it lies between 0 and 1")
+        for name in ("decoder_dim", "decoder_depth", "decoder_heads"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"pretrain.{name} is {getattr(self, name)}: it is at least 1")
+        if self.decoder_dim % 4 or self.decoder_dim % self.decoder_heads:
+            raise ConfigError(
+                f"pretrain.decoder_dim {self.decoder_dim} is not a multiple of 4 and of "
+                f"decoder_heads {self.decoder_heads}"
+            )
+
+    def num_visible(self, num_patches: int) -> int:
+        """How many of a picture's patches the encoder sees."""
+        return int(num_patches * (1 - self.mask_ratio))
+
+
+@dataclass(frozen=True)
 class RunConfig:
     """A whole run.
 
@@ -72,6 +106,8 @@ class RunConfig:
         preprocess: from a picture to the model's input.
         augment: random changes to training pictures.
         train: how the weights are learned.
+        init: weights file of the run whose encoder this one begins with; ``None`` for none.
+        pretrain: makes it a run without labels (`vitreous.pretrain`); ``None`` for classes.
     """
 
     recipe: str
@@ -80,8 +116,12 @@ class RunConfig:
     preprocess: Preprocess
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    init: str | None = None
+    pretrain: PretrainConfig | None = None
 
     def __post_init__(self) -> None:
+        if self.pretrain:
+            self._check_pretraining(self.pretrain)
         if self.model.image_size != self.preprocess.image_size:
             raise ConfigError(
                 f"model.image_size {self.model.image_size} and preprocess.image_size "
@@ -89,3 +129,22 @@ class RunConfig:
             )
         if self.model.in_channels != 3:
             raise ConfigError(f"model.in_channels is {self.model.in_channels}: pictures are RGB, 3")
+
+    def _check_pretraining(self, pretrain: PretrainConfig) -> None:
+        num_patches = self.model.num_patches
+        if not 0 < pretrain.num_visible(num_patches) < num_patches:
+            raise ConfigError(
+                f"pretrain.mask_ratio {pretrain.mask_ratio} leaves "
+                f"{pretrain.num_visible(num_patches)} of {num_patches} patches visible: change it "
+                "or the image size"
+            )
+        without_effect = {
+            "init": self.init is not None,
+            "augment.erase_chance": self.augment.erase_chance > 0,
+            "augment.mix_chance": self.augment.mix_chance > 0,
+            "train.label_smoothing": self.train.label_smoothing > 0,
+            "train.class_weights": self.train.class_weights != "none",
+        }
+        for name, is_set in without_effect.items():
+            if is_set:
+                raise ConfigError(f"{name} has no effect in pretraining: leave it out")

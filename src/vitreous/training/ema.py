@@ -1,13 +1,15 @@
 """A moving average of the weights: the model that is validated, saved and used."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
-from vitreous.model.vit import ViT
+Model = TypeVar("Model", bound=nn.Module)
 
 
-class Ema:
+class Ema(Generic[Model]):
     """Exponential moving average of a model's weights and statistics.
 
     In the first steps the average is shorter, so that the initial weights are soon forgotten.
@@ -16,11 +18,11 @@ class Ema:
         model: the one being trained.
     """
 
-    def __init__(self, model: ViT) -> None:
+    def __init__(self, model: Model) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, model: ViT, step: int, window: float) -> None:
+    def update(self, model: Model, step: int, window: float) -> None:
         """Move the average towards the model's present weights.
 
         Args:

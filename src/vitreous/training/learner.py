@@ -1,6 +1,10 @@
 """What one training step does."""
 
 import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Generic
 
 import torch
 import torch.nn.functional as F
@@ -13,34 +17,53 @@ from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
 from vitreous.model.vit import ViT
 from vitreous.training.checkpoint import TrainState
+from vitreous.training.classifier import Classifier, save_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, choose_precision
-from vitreous.training.ema import Ema
+from vitreous.training.ema import Ema, Model
+from vitreous.training.encoder import Encoder
 from vitreous.training.optim import make_optimizers
 from vitreous.training.plan import Plan, learning_rate_factor
 
 
-class Learner:
+class Learner(ABC, Generic[Model]):
     """A model that learns from pictures, step by step.
 
     What a step does depends on the configuration, the state and the step's number alone: all its
-    random draws are keyed by that number.
+    random draws are keyed by that number. What there is to learn, each subclass says in `loss`:
+    classes in `ClassLearner`, hidden patches in `pretrain.PatchLearner`.
 
     Args:
         config: every setting.
         pictures: to learn from.
-        num_classes: width of the targets.
+        make_model: makes the model; PyTorch's stream is seeded for its first weights.
     """
 
-    def __init__(self, config: RunConfig, pictures: PictureSet, num_classes: int) -> None:
-        self.config, self.pictures, self.num_classes = config, pictures, num_classes
+    #: The command that goes on with a stopped run.
+    command = "train"
+
+    def __init__(
+        self, config: RunConfig, pictures: PictureSet, make_model: Callable[[], Model]
+    ) -> None:
+        self.config, self.pictures = config, pictures
         self.device = choose_device(config.train.device)
         self.precision = choose_precision(config.train.precision, self.device)
         torch.manual_seed(derive_seed(config.train.seed, "weights"))
-        model = ViT(config.model).to(self.device)
+        model = make_model().to(self.device)
         self.state = TrainState(model, Ema(model), make_optimizers(model, config.train))
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
-        self.class_weights = self._class_weights()
+
+    @abstractmethod
+    def loss(self, progress: float) -> Tensor:
+        """The loss of the model as it stands on the next step's pictures, a scalar.
+
+        Args:
+            progress: share of the run that lies behind.
+        """
+
+    @abstractmethod
+    def save_weights(self, path: Path) -> None:
+        """Write the averaged weights with what it takes to use them."""
 
     def learn(self, plan: Plan) -> Tensor:
         """Take the next step of the plan.
@@ -49,13 +72,10 @@ class Learner:
             The loss before the step, a scalar that still lives on the device.
         """
         state, train = self.state, self.config.train
-        progress = plan.progress(state.step)
         # Dropout and stochastic depth draw from PyTorch's own stream.
         torch.manual_seed(derive_seed(train.seed, "dropout", state.step))
-        images, targets = self.batch(state.step, plain=self._is_plain(progress))
-        with torch.autocast(self.device.type, self.precision, self._is_mixed_precision):
-            logits = state.model.train()(images)
-        loss = F.cross_entropy(logits.float(), targets, self.class_weights)
+        state.model.train()
+        loss = self.loss(plan.progress(state.step))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
         for optimizer in state.optimizers:
@@ -67,27 +87,6 @@ class Learner:
         state.ema.update(state.model, state.step, train.ema * plan.total_steps)
         state.step += 1
         return loss.detach()
-
-    def batch(self, step: int, plain: bool = False) -> tuple[Tensor, Tensor]:
-        """The augmented pictures and soft targets of a step.
-
-        Args:
-            step: counted from 0.
-            plain: without erasing and mixing, as at the end of a run.
-
-        Shape:
-            -> (batch, channels, height, width), (batch, classes)
-        """
-        seed, settings = self.config.train.seed, self.config.augment
-        pixels, labels = self.pictures.batch(self.order.step(step))
-        images = normalise(pixels.to(self.device), self.config.preprocess)
-        images = augment(images, settings, torch_stream(seed, "augment", step), plain)
-        targets = soft_targets(
-            labels.to(self.device), self.num_classes, self.config.train.label_smoothing
-        )
-        if plain:
-            return images, targets
-        return mix(images, targets, settings, numpy_stream(seed, "mix", step))
 
     def learning_rate(self, progress: float) -> float:
         """The rate at a share of the run."""
@@ -105,9 +104,69 @@ class Learner:
         # The first steps allocate memory and choose kernels.
         return sorted(durations[2:] or durations)[len(durations[2:] or durations) // 2]
 
-    @property
-    def _is_mixed_precision(self) -> bool:
-        return self.precision != torch.float32
+    def autocast(self) -> torch.autocast:
+        """The context in which the model computes at the chosen precision."""
+        return torch.autocast(self.device.type, self.precision, self.precision != torch.float32)
+
+
+class ClassLearner(Learner[ViT]):
+    """Learns to tell classes apart.
+
+    Args:
+        config: every setting.
+        pictures: to learn from.
+        classes: names in output order.
+        encoder: first weights of all but the head; ``None`` where all are drawn.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        pictures: PictureSet,
+        classes: tuple[str, ...],
+        encoder: Encoder | None = None,
+    ) -> None:
+        def first_model() -> ViT:
+            model = ViT(config.model)
+            return encoder.load_into(model) if encoder else model
+
+        super().__init__(config, pictures, first_model)
+        self.classes = classes
+        self.class_weights = self._class_weights()
+
+    def loss(self, progress: float) -> Tensor:
+        """Cross-entropy with the augmented pictures' soft targets."""
+        images, targets = self.batch(self.state.step, plain=self._is_plain(progress))
+        with self.autocast():
+            logits = self.state.model(images)
+        return F.cross_entropy(logits.float(), targets, self.class_weights)
+
+    def batch(self, step: int, plain: bool = False) -> tuple[Tensor, Tensor]:
+        """The augmented pictures and soft targets of a step.
+
+        Args:
+            step: counted from 0.
+            plain: without erasing and mixing, as at the end of a run.
+
+        Shape:
+            -> (batch, channels, height, width), (batch, classes)
+        """
+        seed, settings = self.config.train.seed, self.config.augment
+        pixels, labels = self.pictures.batch(self.order.step(step))
+        images = normalise(pixels.to(self.device), self.config.preprocess)
+        images = augment(images, settings, torch_stream(seed, "augment", step), plain)
+        targets = soft_targets(
+            labels.to(self.device), len(self.classes), self.config.train.label_smoothing
+        )
+        if plain:
+            return images, targets
+        return mix(images, targets, settings, numpy_stream(seed, "mix", step))
+
+    def save_weights(self, path: Path) -> None:
+        """Write a `Classifier`."""
+        model, preprocess = self.state.ema.model, self.config.preprocess
+        majority = self.pictures.majority_class
+        save_classifier(path, Classifier(model, preprocess, self.classes, majority))
 
     def _is_plain(self, progress: float) -> bool:
         return progress >= 1.0 - self.config.augment.plain_share
@@ -115,5 +174,5 @@ class Learner:
     def _class_weights(self) -> Tensor | None:
         if self.config.train.class_weights == "none":
             return None
-        counts = torch.bincount(self.pictures.labels, minlength=self.num_classes)
-        return (len(self.pictures) / (self.num_classes * counts)).to(self.device)
+        counts = torch.bincount(self.pictures.labels, minlength=len(self.classes))
+        return (len(self.pictures) / (len(self.classes) * counts)).to(self.device)

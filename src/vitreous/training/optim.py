@@ -1,24 +1,34 @@
 """The optimiser, with weight decay only where it belongs."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from vitreous.training.config import TrainConfig
 
-_NOT_MATRICES = ("cls_token", "reg_token", "pos_embed", "attn_pool.latent")
+_NOT_MATRICES = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent")
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    model: nn.Module, weight_decay: float, elsewhere: Sequence[nn.Parameter] = ()
+) -> list[dict[str, object]]:
     """Two groups: matrices and kernels with decay, everything else without.
 
     Decay pulls biases, norms, scales, tokens and positions towards a value that has no meaning
     (Loshchilov and Hutter 2019; the split is that of ViT's and DeiT's training code).
+
+    Args:
+        model: whose parameters.
+        weight_decay: of the first group.
+        elsewhere: parameters that another optimiser has.
     """
-    decayed, free = [], []
+    decayed, free, left_out = [], [], set(elsewhere)
     for name, parameter in model.named_parameters():
-        is_matrix = parameter.ndim >= 2 and name not in _NOT_MATRICES
+        if parameter in left_out:
+            continue
+        is_matrix = parameter.ndim >= 2 and name.split(".")[-1] not in _NOT_MATRICES
         (decayed if is_matrix else free).append(parameter)
     return [
         {"params": decayed, "weight_decay": weight_decay},
@@ -55,19 +65,19 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> tuple[torch.optim.
     that one learning rate and one weight decay serve both (Liu et al. 2025, section 2.2).
     """
     fused = next(model.parameters()).device.type != "mps"
-    groups = parameter_groups(model, config.weight_decay)
-    if config.optimizer != "muon":
-        kind = KerasAdam if config.optimizer == "keras_adam" else torch.optim.AdamW
-        return (kind(groups, lr=0.0, betas=config.betas, fused=fused),)
-    matrices = [
-        parameter
-        for name, parameter in model.named_parameters()
-        if name.startswith("blocks.") and parameter.ndim == 2
-    ]
-    chosen = set(matrices)
-    for group in groups:
-        group["params"] = [one for one in group["params"] if one not in chosen]
+    matrices: list[nn.Parameter] = []
+    if config.optimizer == "muon":
+        matrices = [
+            parameter
+            for name, parameter in model.named_parameters()
+            if ".blocks." in f".{name}" and parameter.ndim == 2
+        ]
+    groups = parameter_groups(model, config.weight_decay, matrices)
+    kind = KerasAdam if config.optimizer == "keras_adam" else torch.optim.AdamW
+    rest = kind(groups, lr=0.0, betas=config.betas, fused=fused)
+    if not matrices:
+        return (rest,)
     muon = torch.optim.Muon(
         matrices, lr=0.0, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
     )
-    return muon, torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=fused)
+    return muon, rest

@@ -1,8 +1,8 @@
 """A training run, top to bottom.
 
 `train` is the whole story: plan, step, validate, keep the best, save. What a step does is in
-`learner`. It is handed the pictures, a way to validate and a run folder; it knows nothing of
-commands, reports or how scores are made.
+`learner`, and for pretraining in `pretrain`. It is handed the pictures, a learner, a way to
+validate and a run folder; it knows nothing of commands, reports or how scores are made.
 """
 
 import math
@@ -11,8 +11,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Generic
 
 import torch
 from torch import Tensor
@@ -22,10 +22,9 @@ from vitreous.core.files import read_json, write_json
 from vitreous.core.run import RunFolder
 from vitreous.data.loader import PictureSet
 from vitreous.errors import Interrupted, TrainingError
-from vitreous.model.vit import ViT
 from vitreous.training.checkpoint import Best, load_newest_checkpoint, save_checkpoint
-from vitreous.training.classifier import Classifier, save_classifier
 from vitreous.training.config import RunConfig
+from vitreous.training.ema import Model
 from vitreous.training.learner import Learner
 from vitreous.training.logbook import Logbook
 from vitreous.training.plan import Plan, plan_budget, plan_epochs
@@ -36,13 +35,23 @@ LINES_PER_RUN = 500
 CHECKS_PER_VALIDATION = 6
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ValidScore:
-    """What a validation says: shares from 0 to 1, and the loss in nats."""
+    """What a validation says.
 
-    accuracy: float
-    balanced_accuracy: float
+    Args:
+        accuracy, balanced_accuracy: from 0 to 1; ``None`` where there are no classes.
+        loss: in nats for classes, else in what the learner minimises.
+    """
+
+    accuracy: float | None = None
+    balanced_accuracy: float | None = None
     loss: float
+
+    def __str__(self) -> str:
+        if self.accuracy is None:
+            return f"{self.loss:.3f}"
+        return f"{self.accuracy:.3f} balanced {self.balanced_accuracy:.3f}"
 
 
 @dataclass(frozen=True)
@@ -68,24 +77,27 @@ class Clock:
 def train(
     config: RunConfig,
     pictures: PictureSet,
-    classes: tuple[str, ...],
-    validate: Callable[[ViT], ValidScore],
+    make_learner: Callable[[RunConfig, PictureSet], Learner[Model]],
+    validate: Callable[[Model], ValidScore],
     run: RunFolder,
     console: Console,
     clock: Clock,
     tensorboard: bool = False,
-) -> None:
+) -> Learner[Model]:
     """Train to the end of the plan, from the newest checkpoint where there is one.
 
     Args:
         config: every setting.
         pictures: to learn from.
-        classes: names in output order.
+        make_learner: what a step does; called once more where steps are timed first.
         validate: scores a model on the validation pictures.
         run: where everything is written.
         console: where progress is shown.
         clock: when the command began.
         tensorboard: write TensorBoard's files too.
+
+    Returns:
+        The learner as it is at the end.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the state saved.
@@ -93,10 +105,10 @@ def train(
     """
     budget_s = config.train.budget_s
     with torch.random.fork_rng(), _stop_requests() as stopped:
-        plan = _read_or_make_plan(config, pictures, len(classes), validate, run, clock)
-        learner = Learner(config, pictures, len(classes))
+        plan = _read_or_make_plan(config, pictures, make_learner, validate, run, clock)
+        learner = make_learner(config, pictures)
         resumed = load_newest_checkpoint(run.checkpoints, learner.state)
-        diary = _Diary(learner, classes, run, tensorboard)
+        diary = _Diary(learner, run, tensorboard)
         state = learner.state
         if resumed:
             console.info(f"going on at step {state.step} of {plan.total_steps}")
@@ -113,17 +125,16 @@ def train(
                 if stopped() and not at_end:
                     raise Interrupted(
                         f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
-                        f"Go on with: vitreous train --resume {run.path}"
+                        f"Go on with: vitreous {learner.command} --resume {run.path}"
                     )
+    return learner
 
 
-class _Diary:
+class _Diary(Generic[Model]):
     """Writes down what happens: metrics, best and last weights, checkpoints, progress."""
 
-    def __init__(
-        self, learner: Learner, classes: tuple[str, ...], run: RunFolder, tensorboard: bool
-    ) -> None:
-        self.learner, self.classes, self.run = learner, classes, run
+    def __init__(self, learner: Learner[Model], run: RunFolder, tensorboard: bool) -> None:
+        self.learner, self.run = learner, run
         board = run.path / "tensorboard" if tensorboard else None
         self.logbook = Logbook(run.metrics, learner.state.metrics_bytes, board)
         self.score_text = ""
@@ -166,7 +177,7 @@ class _Diary:
         task.update(state.step, f"{detail}{self.score_text}", plan.total_steps)
 
     def note_validation(
-        self, validate: Callable[[ViT], ValidScore], plan: Plan, task: Task
+        self, validate: Callable[[Model], ValidScore], plan: Plan, task: Task
     ) -> None:
         """Validate the averaged weights; write them where they are the best so far."""
         self._write_losses(plan, task)
@@ -177,21 +188,10 @@ class _Diary:
         is_best = now.beats(state.best)
         if is_best:
             state.best = now
-            self._save_weights(best=True)
-        self.logbook.write(
-            {
-                "kind": "valid",
-                **self._where(),
-                "accuracy": score.accuracy,
-                "balanced_accuracy": score.balanced_accuracy,
-                "loss": score.loss,
-                "best": is_best,
-            }
-        )
-        self.score_text = (
-            f"  valid {score.accuracy:.3f} balanced {score.balanced_accuracy:.3f}"
-            f"{' *' if is_best else ''}"
-        )
+            self.learner.save_weights(self.run.best)
+        known = {name: value for name, value in asdict(score).items() if value is not None}
+        self.logbook.write({"kind": "valid", **self._where(), **known, "best": is_best})
+        self.score_text = f"  valid {score}{' *' if is_best else ''}"
         self.validation_s = time.monotonic() - started
         # The pace of the steps leaves validations out.
         self._pace_began += self.validation_s
@@ -218,22 +218,12 @@ class _Diary:
         state.metrics_bytes, state.elapsed_s = self.logbook.size, self.elapsed_s
         save_checkpoint(self.run.checkpoints, state)
         if state.step == plan.total_steps:
-            self._save_weights(best=False)
+            self.learner.save_weights(self.run.last)
         self.last_save = time.monotonic()
 
     def close(self) -> None:
         """Close the log."""
         self.logbook.close()
-
-    def _save_weights(self, best: bool) -> None:
-        learner = self.learner
-        classifier = Classifier(
-            learner.state.ema.model,
-            learner.config.preprocess,
-            self.classes,
-            learner.pictures.majority_class,
-        )
-        save_classifier(self.run.best if best else self.run.last, classifier)
 
     def _where(self) -> dict[str, float]:
         state, learner = self.learner.state, self.learner
@@ -244,8 +234,8 @@ class _Diary:
 def _read_or_make_plan(
     config: RunConfig,
     pictures: PictureSet,
-    num_classes: int,
-    validate: Callable[[ViT], ValidScore],
+    make_learner: Callable[[RunConfig, PictureSet], Learner[Model]],
+    validate: Callable[[Model], ValidScore],
     run: RunFolder,
     clock: Clock,
 ) -> Plan:
@@ -256,7 +246,7 @@ def _read_or_make_plan(
     steps_per_epoch = len(pictures) / train.batch_size
     plan = plan_epochs(train.epochs, steps_per_epoch)
     if train.budget_s is not None:
-        probe = Learner(config, pictures, num_classes)
+        probe = make_learner(config, pictures)
         step_s = probe.measure_step_s(plan)
         started = time.monotonic()
         validate(probe.state.ema.model)

@@ -1,0 +1,25 @@
+"""Pretraining without labels: the model that `scratch` would train, and what hides its patches.
+
+As in He et al. 2022, appendix A.1: geometry alone is changed at random, not colour, and the second
+moment forgets faster. Learning rate and lengths are those of `scratch`; they have not been compared
+for this task.
+"""
+
+from dataclasses import replace
+
+from vitreous.data.config import AugmentConfig
+from vitreous.recipes.facts import Facts
+from vitreous.recipes.scratch import scratch
+from vitreous.training.config import PretrainConfig, RunConfig
+
+
+def pretrain(facts: Facts) -> RunConfig:
+    """Settings for masked autoencoding on the person's own pictures."""
+    config = scratch(facts)
+    return replace(
+        config,
+        recipe="pretrain",
+        augment=AugmentConfig(color_chance=0.0, erase_chance=0.0, mix_chance=0.0),
+        train=replace(config.train, betas=(0.9, 0.95), label_smoothing=0.0),
+        pretrain=PretrainConfig(),
+    )

@@ -1,0 +1,250 @@
+"""Learning from pictures without labels: hide most patches, and fill them in from the rest.
+
+He et al. 2022, "Masked Autoencoders Are Scalable Vision Learners". The encoder is the whole
+project's `ViT`; it sees the visible patches only. A small decoder, which nobody needs afterwards,
+gets its tokens and has to tell the hidden patches' pixels. `PatchLearner` is what a step does;
+the run around it is `trainer`'s, as for classes.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from vitreous.core.rng import torch_stream
+from vitreous.data.loader import PictureSet
+from vitreous.data.preprocess import normalise
+from vitreous.data.transforms import augment
+from vitreous.model import initialise
+from vitreous.model.config import ModelConfig
+from vitreous.model.layers import Block
+from vitreous.model.patches import extract_patches, join_patches
+from vitreous.model.positions import sincos2d
+from vitreous.model.vit import ViT
+from vitreous.training.config import PretrainConfig, RunConfig
+from vitreous.training.encoder import Encoder, save_encoder, without_head
+from vitreous.training.learner import Learner
+
+_BATCH_SIZE = 64
+
+
+class MaskedAutoencoder(nn.Module):
+    """An encoder that sees some patches and a decoder that tells the others.
+
+    Args:
+        config: of the encoder; its head is left out, and so is all dropping, as in the paper
+            (appendix A.1): hiding patches is noise enough.
+        pretrain: of the decoder.
+
+    Shape:
+        (batch, channels, height, width), (batch, patches) -> (batch, patches, values)
+    """
+
+    def __init__(self, config: ModelConfig, pretrain: PretrainConfig) -> None:
+        super().__init__()
+        self.encoder = ViT(
+            replace(
+                config,
+                num_classes=1,
+                pool="mean",
+                head_hidden=(),
+                drop_path_rate=0.0,
+                dropout=0.0,
+                attention_dropout=0.0,
+                patch_dropout=0.0,
+            )
+        )
+        self.decoder = Decoder(self.encoder, pretrain)
+
+    def forward(self, images: Tensor, hidden: Tensor) -> Tensor:
+        visible = _places(~hidden)
+        return self.decoder(self.encode(images, hidden), visible)
+
+    def encode(self, images: Tensor, hidden: Tensor) -> Tensor:
+        """Class token, registers and visible patches behind the encoder.
+
+        Args:
+            images: normalised pictures.
+            hidden: true for hidden patches, of which each picture has equally many.
+
+        Shape:
+            (batch, channels, height, width), (batch, patches) -> (batch, tokens, embed)
+        """
+        # Without their tokens a projection has forgotten the hidden patches. The convolutions and
+        # the batch norm of a stem have not, so that the pixels go too.
+        images = images.masked_fill(self._pixels_of(hidden), 0.0)
+        return self.encoder.forward_tokens(images, _places(~hidden))
+
+    def fill_in(self, images: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """For looking at: what the encoder sees, and the same with the hidden patches told.
+
+        Each patch told is given the mean and contrast of the true one, which the model is never
+        asked for (see `normalise_patches`).
+        """
+        patch_size = self.encoder.config.patch_size
+        _, mean, std = normalise_patches(extract_patches(images, patch_size))
+        told = self(images, hidden) * std + mean
+        told = join_patches(told, self.encoder.config.image_size, patch_size)
+        pixels = self._pixels_of(hidden)
+        return images.masked_fill(pixels, 0.0), torch.where(pixels, told, images)
+
+    def _pixels_of(self, patches: Tensor) -> Tensor:
+        """(batch, patches) -> (batch, 1, height, width)."""
+        height, width = self.encoder.config.patch_size
+        grid = patches.view(len(patches), 1, *self.encoder.config.grid_size)
+        return grid.repeat_interleave(height, 2).repeat_interleave(width, 3)
+
+
+class Decoder(nn.Module):
+    """From the visible tokens to the values of all patches (He et al. 2022, section 3).
+
+    Shape:
+        (batch, tokens, embed), (batch, visible) int64 -> (batch, patches, values)
+    """
+
+    def __init__(self, encoder: ViT, pretrain: PretrainConfig) -> None:
+        super().__init__()
+        config, width = encoder.config, pretrain.decoder_dim
+        self.grid_size, self.num_prefix_tokens = config.grid_size, encoder.num_prefix_tokens
+        self.embed = nn.Linear(config.embed_dim, width)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
+        plain = ModelConfig(embed_dim=width, num_heads=pretrain.decoder_heads)
+        self.blocks = nn.ModuleList(Block(plain, 0.0) for _ in range(pretrain.decoder_depth))
+        self.norm = nn.LayerNorm(width, plain.norm_eps)
+        height, patch_width = config.patch_size
+        self.pred = nn.Linear(width, config.in_channels * height * patch_width)
+        initialise.xavier(self)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens: Tensor, visible: Tensor) -> Tensor:
+        x = self.embed(tokens)
+        prefix, seen = x[:, : self.num_prefix_tokens], x[:, self.num_prefix_tokens :]
+        batch, count, width = len(x), self.grid_size[0] * self.grid_size[1], x.shape[-1]
+        # Every seen patch goes to its place; the same learned token stands at all others.
+        patches = self.mask_token.to(x.dtype).expand(batch, count, -1)
+        patches = patches.scatter(1, visible[..., None].expand(-1, -1, width), seen)
+        x = torch.cat([prefix, patches + sincos2d(self.grid_size, width).to(x)], dim=1)
+        for block in self.blocks:
+            x = block(x)
+        return self.pred(self.norm(x[:, self.num_prefix_tokens :]))
+
+
+def draw_hidden(
+    count: int, num_patches: int, pretrain: PretrainConfig, generator: torch.Generator
+) -> Tensor:
+    """Choose the patches to hide, evenly at random and equally many in each picture.
+
+    Args:
+        count: pictures.
+        num_patches: of each picture.
+        pretrain: has their share.
+        generator: CPU generator of all draws.
+
+    Shape:
+        -> (count, patches), true for hidden
+    """
+    order = torch.rand(count, num_patches, generator=generator).argsort(1)
+    return order >= pretrain.num_visible(num_patches)
+
+
+def normalise_patches(patches: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Take each patch's own mean and contrast away: the structure is left to be told.
+
+    Returns:
+        The patches, their means and their standard deviations.
+
+    Reference:
+        He et al. 2022, section 3, "Reconstruction target"; as in their code the variance is the
+        unbiased one, plus 1e-6.
+    """
+    mean = patches.mean(-1, keepdim=True)
+    std = (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+    return (patches - mean) / std, mean, std
+
+
+def hidden_patch_loss(
+    told: Tensor, images: Tensor, hidden: Tensor, patch_size: tuple[int, int]
+) -> Tensor:
+    """Mean squared error on the hidden patches; 1 is what telling each one's mean would give.
+
+    Shape:
+        (batch, patches, values), (batch, channels, height, width), (batch, patches) -> ()
+    """
+    target, _, _ = normalise_patches(extract_patches(images, patch_size))
+    return ((told.float() - target).square().mean(-1) * hidden).sum() / hidden.sum()
+
+
+@torch.inference_mode()
+def loss_on(model: MaskedAutoencoder, pictures: PictureSet, config: RunConfig) -> float:
+    """The loss on a whole set, under the same masks whenever it is asked for."""
+    assert config.pretrain is not None
+    model.eval()
+    device, total = next(model.parameters()).device, 0.0
+    for start in range(0, len(pictures), _BATCH_SIZE):
+        pixels, _ = pictures.batch(range(start, min(start + _BATCH_SIZE, len(pictures))))
+        images = normalise(pixels.to(device), config.preprocess)
+        stream = torch_stream(config.train.seed, "valid mask", start)
+        hidden = draw_hidden(len(images), config.model.num_patches, config.pretrain, stream)
+        hidden = hidden.to(device)
+        loss = hidden_patch_loss(model(images, hidden), images, hidden, config.model.patch_size)
+        total += loss.item() * len(images)
+    return total / len(pictures)
+
+
+@torch.inference_mode()
+def reconstructions(
+    model: MaskedAutoencoder, pictures: PictureSet, config: RunConfig, count: int = 8
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first pictures of a set, as the encoder sees them, and filled in.
+
+    Shape:
+        -> three of (count, channels, height, width), normalised
+    """
+    assert config.pretrain is not None
+    device = next(model.parameters()).device
+    pixels, _ = pictures.batch(range(min(count, len(pictures))))
+    images = normalise(pixels.to(device), config.preprocess)
+    stream = torch_stream(config.train.seed, "valid mask", 0)
+    hidden = draw_hidden(len(images), config.model.num_patches, config.pretrain, stream)
+    return (images, *model.eval().fill_in(images, hidden.to(device)))
+
+
+class PatchLearner(Learner[MaskedAutoencoder]):
+    """Learns to fill in hidden patches.
+
+    Args:
+        config: every setting, with a section `pretrain`.
+        pictures: to learn from; labels don't matter.
+    """
+
+    command = "pretrain"
+
+    def __init__(self, config: RunConfig, pictures: PictureSet) -> None:
+        assert config.pretrain is not None
+        self.pretrain = config.pretrain
+        super().__init__(config, pictures, lambda: MaskedAutoencoder(config.model, self.pretrain))
+
+    def loss(self, progress: float) -> Tensor:
+        """Of the hidden patches of the next augmented batch, the same all through the run."""
+        config, step = self.config, self.state.step
+        seed, model = config.train.seed, config.model
+        pixels, _ = self.pictures.batch(self.order.step(step))
+        images = normalise(pixels.to(self.device), config.preprocess)
+        images = augment(images, config.augment, torch_stream(seed, "augment", step))
+        hidden = draw_hidden(
+            len(images), model.num_patches, self.pretrain, torch_stream(seed, "mask", step)
+        ).to(self.device)
+        with self.autocast():
+            told = self.state.model(images, hidden)
+        return hidden_patch_loss(told, images, hidden, model.patch_size)
+
+    def save_weights(self, path: Path) -> None:
+        """Write the encoder, without the decoder."""
+        tensors = without_head(self.state.ema.model.encoder.state_dict())
+        save_encoder(path, Encoder(self.config.model, self.config.preprocess, tensors))
+
+
+def _places(chosen: Tensor) -> Tensor:
+    """Where a row is true, for rows that are equally often: (batch, patches) -> (batch, places)."""
+    return chosen.nonzero()[:, 1].view(len(chosen), -1)

@@ -1,0 +1,31 @@
+"""Oracles whose torchvision needs operators that a CPU build of PyTorch lacks."""
+
+import pytest
+import torch
+
+
+def _name_operators() -> torch.library.Library:
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    if not hasattr(torch.ops.torchvision, "nms"):
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou) -> Tensor")
+    return library
+
+
+@pytest.fixture(scope="session")
+def timm():
+    library = _name_operators()
+    import timm.models
+
+    yield timm
+    del library
+
+
+@pytest.fixture(scope="session")
+def transformers():
+    library = _name_operators()
+    import transformers
+
+    # imports its parts, and torchvision with them, when one is asked for
+    yield transformers
+    del library

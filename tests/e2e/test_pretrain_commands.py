@@ -152,7 +152,9 @@ def test_mistakes_are_one_line(vitreous, pre, labelled, loose, tmp_path):
     refused(vitreous("train", labelled, *out, "--set", "pretrain.mask_ratio=0.5"),
             "vitreous pretrain")  # fmt: skip
     refused(vitreous("pretrain", loose, *out, "--set", "train.label_smoothing=0.1"), "no effect")
-    refused(vitreous("pretrain", loose, *out, "--set", "pretrain.mask_rati=0.5"), "mean 'mask_ratio'?")
+    refused(
+        vitreous("pretrain", loose, *out, "--set", "pretrain.mask_rati=0.5"), "mean 'mask_ratio'?"
+    )
     refused(vitreous("pretrain", loose, *out, "--budget", "1m", "--epochs", "1"), "exclude")
     refused(vitreous("pretrain"), "name either a SOURCE")
     refused(vitreous("pretrain", loose, "--out", pre), "existing run")

@@ -26,6 +26,9 @@ def test_the_recipe_follows_the_pictures(faces):
     assert config.model.num_classes == 3
     assert config.train.batch_size == 16
     assert config.train.budget_s == 1200.0
+    # A flip in training is what makes a mirror image a picture like those learned from.
+    assert config.preprocess.mirror
+    assert config.augment.flip == 0.5
     assert configured(faces, image_size=64).model.grid_size == (8, 8)
 
 

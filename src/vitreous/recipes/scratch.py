@@ -1,10 +1,11 @@
 """The default: a compact Vision Transformer learned from nothing but the person's own pictures.
 
-A convolutional stem gives a small set the locality that a plain ViT would need millions of
+A short convolutional stem gives a small set the locality that a plain ViT would need millions of
 pictures to learn (Hassani et al. 2021, "Escaping the Big Data Paradigm with Compact
-Transformers"). Sine positions and a head that sees every token in its place take it off the
-plateau of one answer for all, where learned positions and averaged tokens stay for epochs
-(docs/experiments/LOG.md). Measured figures with their commands stand in the README.
+Transformers"; Xiao et al. 2021). Sine positions, a head that sees every token in its place, blocks
+that begin as the identity and Muon take it off the plateau of one answer for all, where a plain
+ViT stays for epochs. What each is worth stands in docs/experiments/LOG.md, measured figures with
+their commands in the README.
 """
 
 from vitreous.data.config import AugmentConfig, DataConfig

@@ -34,8 +34,8 @@ def export_keras(classifier: Classifier, path: Path) -> None:
     keras.check_lecture(config)
     if classifier.preprocess.mirror:
         raise WeightsError(
-            "this model's answer is the mean for a picture and its mirror image, which a Keras file "
-            "has no place for: train it with --set preprocess.mirror=false"
+            "this model's answer is the mean for a picture and its mirror image, which a Keras "
+            "file has no place for: train it with --set preprocess.mirror=false"
         )
     state = _with_scaling(classifier.model.state_dict(), classifier.preprocess)
     answers = ViT(config).eval()

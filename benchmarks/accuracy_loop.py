@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from vitreous.core.rng import derive_seed, numpy_stream
 from vitreous.data.dataset import Dataset
-from vitreous.data.mixing import mix, soft_targets
+from vitreous.data.mixing import mix, smooth
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import TrainingError
 from vitreous.evaluation.score import evaluate_set
@@ -111,7 +111,8 @@ class PeerLearner:
     def _batch(self, progress: float) -> tuple[Tensor, Tensor]:
         images, labels = next(self.batches)
         images = images.to(**self.place)
-        targets = soft_targets(labels.to(self.device), self.num_classes, self.peer.label_smoothing)
+        one_hot = F.one_hot(labels.to(self.device), self.num_classes).float()
+        targets = smooth(one_hot, self.peer.label_smoothing)
         mixing = self.peer.mixing
         if progress >= 1.0 - mixing.plain_share:
             return images, targets

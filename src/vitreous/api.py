@@ -22,15 +22,13 @@ from vitreous.errors import ConfigError, DataError, RunError
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.job import (
     Run,
+    begin,
     choose_split,
     is_finished,
-    new_folder,
     open_own_pictures,
-    open_pictures,
     score_on,
     warn_unreadable,
     work,
-    work_without_labels,
 )
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
@@ -38,6 +36,7 @@ from vitreous.recipes.configure import configure, named_settings
 from vitreous.serving.predictor import find_weights, load_run, predict_files
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
+from vitreous.training.encoder import load_encoder
 from vitreous.training.trainer import Clock
 
 Source = str | PathLike[str]
@@ -104,15 +103,11 @@ def train(
         recipe=recipe,
         model=model,
         image_size=image_size,
-        init=None if init is None else find_weights(Path(init)).absolute(),
+        init=Path(init) if init else None,
         config_file=Path(config) if config else None,
         changes=changes,
     )
-    dataset = open_pictures(listing, run_config, console)
-    folder = new_folder(path, run_config, dataset)
-    with folder.locked():
-        work(folder, run_config, dataset, console, clock, tensorboard)
-    return Run(folder.path)
+    return begin(path, run_config, listing, console, clock, tensorboard)
 
 
 def pretrain(
@@ -124,6 +119,7 @@ def pretrain(
     model: str | None = None,
     image_size: int | None = None,
     seed: int | None = None,
+    config: Source | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Source | None = None,
     tensorboard: bool = False,
@@ -142,7 +138,8 @@ def pretrain(
         model: a preset's name; by default the one that `train` would choose.
         image_size: height and width in pixels that the model sees.
         seed: of every random draw.
-        settings: nested settings.
+        config: a TOML file of settings, all or some.
+        settings: nested settings, stronger than the file's.
         cache: folder of decoded pictures.
         tensorboard: write TensorBoard's files too.
         console: where messages go.
@@ -166,13 +163,10 @@ def pretrain(
         recipe="pretrain",
         model=model,
         image_size=image_size,
+        config_file=Path(config) if config else None,
         changes=merge(settings or {}, named),
     )
-    dataset = open_pictures(listing, run_config, console)
-    folder = new_folder(path, run_config, dataset)
-    with folder.locked():
-        work_without_labels(folder, run_config, dataset, console, clock, tensorboard)
-    return Run(folder.path)
+    return begin(path, run_config, listing, console, clock, tensorboard)
 
 
 def resume(run: Source, *, tensorboard: bool = False, console: Console | None = None) -> Run:
@@ -196,8 +190,7 @@ def resume(run: Source, *, tensorboard: bool = False, console: Console | None = 
             console.info(f"{folder.path} is finished, nothing to do. {shown}".rstrip())
             return Run(folder.path)
         dataset = open_own_pictures(folder, run_config, console)
-        job = work_without_labels if run_config.pretrain else work
-        job(folder, run_config, dataset, console, clock, tensorboard)
+        work(folder, run_config, dataset, console, clock, tensorboard)
     return Run(folder.path)
 
 
@@ -282,7 +275,7 @@ def summary(model: str, *, image_size: int | None = None, classes: int | None = 
         ConfigError: for an unknown preset or a size that doesn't fit it.
     """
     is_run = model not in PRESETS and (Path(model) / "config.toml").exists()
-    config = load_run(Path(model)).model.config if is_run else preset(model)
+    config = load_encoder(find_weights(Path(model))).config if is_run else preset(model)
     if image_size:
         config = replace(config, image_size=(image_size, image_size))
     return summarize(replace(config, num_classes=classes) if classes else config)

@@ -43,6 +43,7 @@ _model = click.option(
 )
 _image_size = click.option("--image-size", type=int, help="Side in pixels that the model sees.")
 _seed = click.option("--seed", type=int, help="Of every random draw. [0]")
+_config = click.option("--config", type=_PATH, help="TOML file with all or some settings.")
 _set = click.option(
     "--set",
     "assignments",
@@ -77,15 +78,10 @@ def cli() -> None:
 @_image_size
 @click.option("--init", type=_PATH, metavar="RUN",
               help="Begin with the model of this run, pretrained or trained.")  # fmt: skip
-@click.option(
-    "--weights",
-    type=click.Choice(["none"]),
-    default="none",
-    show_default=True,
-    help="What to begin with: none is from scratch.",
-)
+@click.option("--weights", type=click.Choice(["none"]),
+              help="Weights from elsewhere: none is from scratch. [none]")  # fmt: skip
 @_seed
-@click.option("--config", type=_PATH, help="TOML file with all or some settings.")
+@_config
 @_set
 @_tensorboard
 @_cache
@@ -100,7 +96,7 @@ def train(
     model: str | None,
     image_size: int | None,
     init: Path | None,
-    weights: str,
+    weights: str | None,
     seed: int | None,
     config: Path | None,
     assignments: tuple[str, ...],
@@ -110,17 +106,17 @@ def train(
 ) -> None:
     """Learn a classifier from the pictures in SOURCE: a folder of classes, or a table."""
     named = {"--out": out, "--budget": budget, "--epochs": epochs, "--recipe": recipe,
-             "--model": model, "--image-size": image_size, "--init": init, "--seed": seed,
-             "--config": config, "--set": assignments or None}  # fmt: skip
-    _check_beginning(source, resumed, named)
+             "--model": model, "--image-size": image_size, "--init": init, "--weights": weights,
+             "--seed": seed, "--config": config, "--set": assignments or None}  # fmt: skip
+    source = _source_or_resume(source, resumed, named, tensorboard, quiet)
+    if source is None:
+        return
+    if init is not None and weights is not None:
+        raise click.UsageError("--init begins with weights and --weights none without: give one")
     from vitreous import api
     from vitreous.core.config import parse_assignments
     from vitreous.recipes.configure import parse_budget
 
-    if source is None:
-        assert resumed is not None
-        api.resume(resumed, tensorboard=tensorboard, console=_console(quiet))
-        return
     api.train(
         source,
         out,
@@ -150,6 +146,7 @@ def train(
 @_model
 @_image_size
 @_seed
+@_config
 @_set
 @_tensorboard
 @_cache
@@ -163,6 +160,7 @@ def pretrain(
     model: str | None,
     image_size: int | None,
     seed: int | None,
+    config: Path | None,
     assignments: tuple[str, ...],
     tensorboard: bool,
     cache: Path | None,
@@ -170,16 +168,15 @@ def pretrain(
 ) -> None:
     """Learn from the pictures in SOURCE without labels: first weights for train --init."""
     named = {"--out": out, "--budget": budget, "--epochs": epochs, "--model": model,
-             "--image-size": image_size, "--seed": seed, "--set": assignments or None}  # fmt: skip
-    _check_beginning(source, resumed, named)
+             "--image-size": image_size, "--seed": seed, "--config": config,
+             "--set": assignments or None}  # fmt: skip
+    source = _source_or_resume(source, resumed, named, tensorboard, quiet)
+    if source is None:
+        return
     from vitreous import api
     from vitreous.core.config import parse_assignments
     from vitreous.recipes.configure import parse_budget
 
-    if source is None:
-        assert resumed is not None
-        api.resume(resumed, tensorboard=tensorboard, console=_console(quiet))
-        return
     api.pretrain(
         source,
         out,
@@ -188,6 +185,7 @@ def pretrain(
         model=model,
         image_size=image_size,
         seed=seed,
+        config=config,
         settings=parse_assignments(assignments),
         cache=cache,
         tensorboard=tensorboard,
@@ -351,15 +349,30 @@ def _status(command: Callable[[], Any]) -> int:
         return 1
 
 
-def _check_beginning(source: Path | None, resumed: Path | None, named: Mapping[str, Any]) -> None:
-    """Refuse options of which one makes the other meaningless."""
+def _source_or_resume(
+    source: Path | None,
+    resumed: Path | None,
+    named: Mapping[str, Any],
+    tensorboard: bool,
+    quiet: bool,
+) -> Path | None:
+    """The SOURCE of a new run; with --resume the old one goes on here, and there is none.
+
+    Options of which one makes the other meaningless are refused.
+    """
     if (source is None) == (resumed is None):
         raise click.UsageError("name either a SOURCE to learn from or --resume RUN")
     if named["--budget"] is not None and named["--epochs"] is not None:
         raise click.UsageError("--budget and --epochs exclude each other: give one of them")
+    if resumed is None:
+        return source
     for option, value in named.items():
-        if resumed is not None and value is not None:
+        if value is not None:
             raise click.UsageError(f"{option} can't change a run that has begun (--resume)")
+    from vitreous import api
+
+    api.resume(resumed, tensorboard=tensorboard, console=_console(quiet))
+    return None
 
 
 def _console(quiet: bool) -> "Console":

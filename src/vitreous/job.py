@@ -22,11 +22,13 @@ from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
 from vitreous.data.folder import Listing, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import denormalise
+from vitreous.data.table import VOTES
 from vitreous.errors import DataError, RunError
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
+from vitreous.training.checkpoint import has_checkpoint
 from vitreous.training.classifier import Classifier, load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, describe_device
@@ -69,7 +71,46 @@ class Run:
         return f'<iframe srcdoc="{page}" style="{style}" sandbox></iframe>'
 
 
+def begin(
+    path: Path,
+    config: RunConfig,
+    listing: Listing,
+    console: Console,
+    clock: Clock,
+    tensorboard: bool,
+) -> Run:
+    """A new run, from listed pictures to its end.
+
+    Its folder appears with all that is known before the first step.
+    """
+    dataset = open_pictures(listing, config, console)
+    folder = RunFolder.create(
+        path,
+        {
+            "config.toml": dump_toml(config),
+            "split.csv": dataset.split_table(),
+            "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
+        },
+    )
+    with folder.locked():
+        work(folder, config, dataset, console, clock, tensorboard)
+    return Run(folder.path)
+
+
 def work(
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    console: Console,
+    clock: Clock,
+    tensorboard: bool,
+) -> None:
+    """Do what the configuration is for: learn classes, or pretrain."""
+    job = _pretrain if config.pretrain else _train
+    job(folder, config, dataset, console, clock, tensorboard)
+
+
+def _train(
     folder: RunFolder,
     config: RunConfig,
     dataset: Dataset,
@@ -104,7 +145,9 @@ def work(
     encoder = _first_weights(folder, config)
     learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
     run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
-    evaluation, probabilities = score_on(load_classifier(folder.best), dataset.sets[split])
+    best = load_classifier(folder.best)
+    best.model.to(device)
+    evaluation, probabilities = score_on(best, dataset.sets[split])
     write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
     write_json(folder.provenance, {"versions": versions(), "device": describe_device(device)})
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
@@ -117,7 +160,7 @@ def work(
     console.info(f"next: vitreous predict {folder.path} PICTURE ...")
 
 
-def work_without_labels(
+def _pretrain(
     folder: RunFolder,
     config: RunConfig,
     dataset: Dataset,
@@ -156,18 +199,6 @@ def work_without_labels(
     console.info(f"next: vitreous train FOLDER --init {folder.path}")
 
 
-def new_folder(path: Path, config: RunConfig, dataset: Dataset) -> RunFolder:
-    """A run's folder with all that is known before its first step."""
-    return RunFolder.create(
-        path,
-        {
-            "config.toml": dump_toml(config),
-            "split.csv": dataset.split_table(),
-            "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
-        },
-    )
-
-
 def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Whether nothing is left to do."""
     shown = folder.reconstructions if config.pretrain else folder.report
@@ -176,7 +207,7 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
 
 def _first_weights(folder: RunFolder, config: RunConfig) -> Encoder | None:
     """What a run begins with; behind its first checkpoint that is not needed any more."""
-    if config.init is None or any(folder.checkpoints.iterdir()):
+    if config.init is None or has_checkpoint(folder.checkpoints):
         return None
     try:
         return load_encoder(Path(config.init))
@@ -200,6 +231,12 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
         console.info(
             f"{len(listing.ignored)} files are not pictures by their names and are left out, "
             f"such as {listing.ignored[0]}"
+        )
+    if config.train.soft_labels and dataset.sets["train"].votes is None:
+        wanted = ", ".join(f"{VOTES}{name}" for name in listing.classes)
+        raise DataError(
+            f"train.soft_labels is true, but {config.data.source} doesn't have annotators' votes "
+            f"for every class: name a table with the columns {wanted}"
         )
     return dataset
 
@@ -236,6 +273,8 @@ def _tell(
         "Training": f"{length}, batches of {train.batch_size}, seed {train.seed}",
         "Device": describe_device(device),
     }
+    if config.preprocess.mirror:
+        facts["Answers"] = "mean over a picture and its mirror image; curves: the picture alone"
     for label, text in facts.items():
         console.info(f"{label.lower():9}{text}")
     return facts

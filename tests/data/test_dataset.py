@@ -17,8 +17,9 @@ from vitreous.data.dataset import (
     typical_side,
 )
 from vitreous.data.decode import read_picture
-from vitreous.data.folder import Listing, Sample, list_labelled, list_unlabelled
+from vitreous.data.folder import Listing, list_labelled, list_unlabelled
 from vitreous.data.preprocess import Preprocess, fit
+from vitreous.data.table import Sample
 from vitreous.errors import DataError, StorageError
 
 SMALL = Preprocess(image_size=(8, 8))
@@ -62,6 +63,27 @@ def test_named_splits_make_three_sets(tmp_path, class_folder, opened):
     assert {name: len(part) for name, part in sets.items()} == {"train": 5, "valid": 6, "test": 7}
     for name, folder in (("train", "train"), ("valid", "dev"), ("test", "test")):
         assert {path.parent.parent.name for path in sets[name].paths} == {folder}
+
+
+def test_votes_become_shares_and_the_label_stands_in(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "p", {"a": 3, "b": 2})
+    counts = {"a/0": (3, 1), "a/1": (0, 0), "a/2": (0, 4), "b/0": (1, 1), "b/1": (0, 9)}
+    lines = [
+        f"{path.relative_to(tmp_path)},{path.parent.name},{split},{{}},{{}},5"
+        for split in ("train", "valid")
+        for path in sorted(root.rglob("*.png"))
+    ]
+    rows = [line.format(*votes) for line, votes in zip(lines, 2 * [*counts.values()], strict=True)]
+    table = tmp_path / "t.csv"
+    table.write_text("\n".join(["path,label,split,votes_a,votes_b,votes_c", *rows]))
+    dataset = opened(table)
+    shares = [[0.75, 0.25], [1, 0], [0, 1], [0.5, 0.5], [0, 1]]
+    assert dataset.sets["train"].votes.tolist() == shares
+    assert dataset.sets["train"].labels.tolist() == [0, 0, 0, 1, 1]
+    table.write_text(table.read_text().replace("votes_b", "votes_bee"))
+    other = opened(table)
+    assert other.sets["train"].votes is None  # a name misspelt is not "no votes for b"
+    assert other.fingerprint() != dataset.fingerprint()
 
 
 def test_unreadable_files_are_listed_and_left_out(tmp_path, class_folder, opened):

@@ -230,6 +230,9 @@ def test_csv_as_spreadsheets_write_it(tmp_path, encoding, newline):
         ('path,label\n"a.jpg,cat\nb.jpg,dog\n', "not a CSV table in UTF-8"),
         ("path,label,split\na.jpg,x,trian\n", "split 'trian' is unknown: did you mean 'train'?"),
         ("path,label,split\na,cat,train\nb,dgo,val\n", "class 'dgo' in"),
+        ("path,label,votes_a\nx,a,1\ny,b,many\n", "line 3: votes_a is 'many', not a number"),
+        ("path,label,votes_a\nx,a,-1\n", "line 2: votes_a is '-1', not a number of 0 or more"),
+        ("path,label,votes_a\nx,a,inf\n", "line 2: votes_a is 'inf'"),
     ],
 )
 def test_a_bad_csv_table(tmp_path, text, words):
@@ -237,6 +240,13 @@ def test_a_bad_csv_table(tmp_path, text, words):
     text = refusal(path)
     assert words in text
     assert str(path) in text
+
+
+def test_votes_are_read_by_class(tmp_path):
+    text = "path,label,votes_cat,votes_wet dog\na.jpg,cat,7,0\nb.jpg,wet dog,,2.5\n"
+    votes = [dict(sample.votes) for sample in list_labelled(csv_at(tmp_path, text)).samples]
+    assert votes == [{"cat": 7.0, "wet dog": 0.0}, {"cat": 0.0, "wet dog": 2.5}]
+    assert list_unlabelled(tmp_path / "table.csv").samples[0].votes == {}
 
 
 def test_tables_of_another_kind(tmp_path):

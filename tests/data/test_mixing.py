@@ -3,9 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vitreous.data.config import AugmentConfig
-from vitreous.data.mixing import mix, soft_targets
+from vitreous.data.mixing import mix, smooth
 
 ALWAYS = AugmentConfig(mix_chance=1.0, mixup_alpha=0.8, cutmix_alpha=1.0)
 MIXUP = replace(ALWAYS, cutmix_alpha=0.0)
@@ -18,12 +19,15 @@ def numbered(count: int = 6, height: int = 10, width: int = 14):
     return images.contiguous(), torch.eye(count)
 
 
-def test_soft_targets_is_the_formula():
-    labels = torch.tensor([2, 0, 1, 2])
-    assert torch.equal(soft_targets(labels, 3, 0.0), torch.eye(3)[labels])
-    smooth = soft_targets(labels, 3, 0.12)
-    torch.testing.assert_close(smooth, 0.88 * torch.eye(3)[labels] + 0.12 / 3)
-    torch.testing.assert_close(smooth.sum(1), torch.ones(4))
+def test_smoothing_is_pytorchs_own():
+    logits, labels = torch.randn(4, 3), torch.tensor([2, 0, 1, 2])
+    targets = torch.eye(3)[labels]
+    assert torch.equal(smooth(targets, 0.0), targets)
+    smoothed = smooth(targets, 0.12)
+    torch.testing.assert_close(smoothed.sum(1), torch.ones(4))
+    torch.testing.assert_close(
+        F.cross_entropy(logits, smoothed), F.cross_entropy(logits, labels, label_smoothing=0.12)
+    )
 
 
 @pytest.mark.parametrize(

@@ -184,6 +184,13 @@ def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tmp_path):
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 
 
+def test_soft_labels_need_votes(vitreous, pictures, tmp_path):
+    soft = ("--set", "train.soft_labels=true")
+    result = vitreous("train", pictures, "--out", tmp_path / "run", *FAST, *soft)
+    refused(result, "name a table with the columns votes_angry, votes_happy, votes_sad")
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_full_disk_ends_in_one_line_and_the_run_can_go_on(pictures, tmp_path):
     """A limit on the size of files stands for the full disk: writing fails in the same place."""
     path = tmp_path / "run"

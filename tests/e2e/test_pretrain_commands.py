@@ -105,7 +105,7 @@ def test_a_trained_run_can_be_begun_with_too(vitreous, run, labelled, tmp_path):
                       "--epochs", "1", "--set", "model.pool=mean")  # fmt: skip
     assert result.exit_code == 0, result.stderr
     model = tomllib.loads((out / "config.toml").read_text())["model"]
-    assert (model["pool"], model["embed_dim"]) == ("mean", 48)
+    assert (model["pool"], model["embed_dim"]) == ("mean", 64)
 
 
 def test_only_training_pictures_are_looked_at(vitreous, labelled, tmp_path):

@@ -1,7 +1,6 @@
 """`--recipe lecture`, and its run in real Keras."""
 
 import tomllib
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -87,18 +86,6 @@ def test_it_goes_into_the_runs_folder_and_never_over_a_file(run):
         vitreous.export(run.path, to="onnx", console=QUIET)
     with pytest.raises(StorageError, match="can't write"):
         vitreous.export(run.path, run.path / "missing" / "a.keras", console=QUIET)
-
-
-def test_a_mirrored_answer_has_no_place_in_a_keras_file(run, tmp_path):
-    from vitreous.errors import WeightsError
-    from vitreous.exporting.keras import export_keras
-    from vitreous.training.classifier import load_classifier
-
-    classifier = load_classifier(run.path / "best.safetensors")
-    mirrored = replace(classifier, preprocess=replace(classifier.preprocess, mirror=True))
-    with pytest.raises(WeightsError, match=r"preprocess\.mirror=false"):
-        export_keras(mirrored, tmp_path / "a.keras")
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_scale_would_be_caught(run, tmp_path, monkeypatch):

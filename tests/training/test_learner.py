@@ -8,7 +8,7 @@ from vitreous.data.loader import PictureSet
 from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
 from vitreous.training.device import choose_device, choose_precision
 from vitreous.training.learner import ClassLearner, Learner
-from vitreous.training.optim import parameter_groups
+from vitreous.training.optim import Muon, parameter_groups
 from vitreous.training.plan import plan_epochs
 
 CLASSES = ("angry", "happy", "sad")
@@ -77,6 +77,19 @@ def test_the_end_of_a_run_is_plain(config, faces):
     assert targets.min().item() == pytest.approx(0.1 / 3)
 
 
+def test_annotators_shares_are_learned_only_when_asked_for(config, faces):
+    votes = torch.rand(len(faces), 3)
+    voted = replace(faces, votes=votes / votes.sum(1, keepdim=True))
+    soft = replace(config, train=replace(config.train, soft_labels=True, label_smoothing=0.0))
+    hard = replace(config, train=replace(config.train, label_smoothing=0.0))
+    learner = ClassLearner(soft, voted, CLASSES)
+    _, targets = learner.batch(0, plain=True)
+    assert torch.equal(targets, voted.votes[learner.order.step(0)])
+    _, targets = ClassLearner(hard, voted, CLASSES).batch(0, plain=True)
+    assert torch.equal(targets.argmax(1), faces.labels[learner.order.step(0)])
+    assert torch.equal(targets.max(1).values, torch.ones(len(targets)))
+
+
 def test_balanced_weights_follow_the_frequencies(config, faces):
     train = replace(config.train, class_weights="balanced")
     uneven = PictureSet(faces.pixels, faces.rows[:4], torch.tensor([0, 0, 1, 2]), ())
@@ -118,6 +131,26 @@ def test_muon_turns_the_blocks_matrices_and_adamw_the_rest(config, faces):
     muon, adamw = learner.state.optimizers
     assert len(muon.state) == 4 * config.model.depth
     assert not set(muon.state) & set(adamw.state)
+
+
+def test_a_step_of_muon_is_pytorchs_own():
+    mine = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 8), (8, 24), (16, 16))]
+    theirs = [torch.nn.Parameter(one.detach().clone()) for one in mine]
+    oracle = torch.optim.Muon(theirs, lr=0.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    ours = Muon(mine, 0.1, torch.bfloat16)
+    exact = Muon([torch.nn.Parameter(one.detach().clone()) for one in mine], 0.1, torch.float32)
+    for step in range(4):
+        for optimizer in (ours, exact, oracle):
+            torch.manual_seed(step)
+            (group,) = optimizer.param_groups
+            group["lr"] = 0.01 * (step + 1)
+            for parameter in group["params"]:
+                parameter.grad = torch.randn(parameter.shape)
+            optimizer.step()
+    for one, other, close in zip(mine, theirs, exact.param_groups[0]["params"], strict=True):
+        torch.testing.assert_close(one, other)
+        assert not torch.equal(one, close)
+        torch.testing.assert_close(one, close, rtol=0.05, atol=0.01)
 
 
 def test_bfloat16_and_float32_start_alike(calm_config, faces):

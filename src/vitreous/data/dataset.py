@@ -15,10 +15,11 @@ from vitreous.core.rng import numpy_stream
 from vitreous.data.cache import Pixels, Progress, cached_pixels, default_cache_dir
 from vitreous.data.config import DataConfig
 from vitreous.data.decode import read_size
-from vitreous.data.folder import Listing, Sample
+from vitreous.data.folder import Listing
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.split import VALID_SHARE, assign_splits
+from vitreous.data.table import Sample
 from vitreous.errors import DataError, UnreadablePicture
 
 #: Without labels nothing is chosen by the pictures held back: a few show how the loss goes.
@@ -64,7 +65,8 @@ class Dataset:
         digest = hashlib.blake2b(digest_size=16)
         rows = zip(self.listing.samples, self.splits, self.pixels.fingerprints, strict=True)
         for sample, split, pixels in rows:
-            digest.update(f"{sample.label}\t{split}\t{pixels}\n".encode())
+            votes = f"\t{dict(sample.votes)}" if sample.votes else ""
+            digest.update(f"{sample.label}\t{split}\t{pixels}{votes}\n".encode())
         return digest.hexdigest()
 
 
@@ -231,4 +233,25 @@ def _picture_set(name: str, listing: Listing, splits: Sequence[str], pixels: Pix
         unreadable=tuple(
             (samples[row].path, pixels.errors[row]) for row in mine if row in pixels.errors
         ),
+        votes=_votes([samples[row] for row in rows], listing.classes),
     )
+
+
+def _votes(samples: Sequence[Sample], classes: Sequence[str]) -> torch.Tensor | None:
+    """Shares of the annotators; where none chose one of the classes, the label has all of them.
+
+    A table without a column for each class has none: a name misspelt would count as no votes.
+
+    Shape:
+        -> (pictures, classes)
+    """
+    if not samples or not set(classes) <= set(samples[0].votes):
+        return None
+    rows = []
+    for sample in samples:
+        counts = [sample.votes.get(name, 0.0) for name in classes]
+        if not sum(counts):
+            counts = [float(name == sample.label) for name in classes]
+        rows.append(counts)
+    votes = torch.tensor(rows, dtype=torch.float32)
+    return votes / votes.sum(1, keepdim=True)

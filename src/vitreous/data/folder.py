@@ -1,44 +1,20 @@
 """Listing the pictures of a folder or a table, before any of them is decoded.
 
-A folder has one sub-folder a class, directly or below `train`, `valid` and `test`. A table is a
-CSV or Parquet file with the columns `path` (or `image`), `label` and, where wanted, `split` and
-`group`. Both become the same list of `Sample`; where labels are not needed, any folder of pictures
-does. Nothing is ever written beside the pictures.
+A folder has one sub-folder a class, directly or below `train`, `valid` and `test`. A table is read
+by `table`. Both become the same list of `Sample`; where labels are not needed, any folder of
+pictures does. Nothing is ever written beside the pictures.
 """
 
-import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vitreous.core.config import did_you_mean
 from vitreous.data.decode import EXTENSIONS
+from vitreous.data.table import SPLIT_WORDS, Sample, table_samples
 from vitreous.errors import DataError
-
-SPLITS = ("train", "valid", "test")
-_SPLIT_WORDS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train"} | {
-    split: split for split in SPLITS
-}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture and what is known about it.
-
-    Args:
-        path: the file.
-        label: its class' name; ``None`` where unknown.
-        split: "train", "valid" or "test" where the folder or table says so.
-        group: pictures of one group (one person, one scene) stay in one split.
-    """
-
-    path: Path
-    label: str | None = None
-    split: str | None = None
-    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,7 +54,7 @@ def list_unlabelled(source: Path) -> Listing:
     with _access_errors():
         if source.is_dir():
             return _list_any_folder(source)
-        samples = _table_samples(source, labelled=False)
+        samples = table_samples(source, labelled=False)
     kept = [replace(sample, split=None) for sample in samples if sample.split in (None, "train")]
     if not kept:
         raise DataError(f"{source} has no training pictures, only some held back")
@@ -139,7 +115,7 @@ def _list_any_folder(root: Path) -> Listing:
 def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
     """The sub-folders that are splits with what they mean; none where sub-folders are classes."""
     subfolders = _visible_folders(root)
-    splits = {folder: _SPLIT_WORDS.get(folder.name.lower()) for folder in subfolders}
+    splits = {folder: SPLIT_WORDS.get(folder.name.lower()) for folder in subfolders}
     named = [folder for folder in subfolders if splits[folder]]
     others = [folder.name for folder in subfolders if not splits[folder]]
     # "train" may be a class: pictures of trains, beside planes. Then no folder is a split.
@@ -188,102 +164,11 @@ def _collect(parts: list[tuple[Path, str | None]], root: Path) -> Listing:
 
 
 def _list_table(path: Path) -> Listing:
-    samples = _table_samples(path, labelled=True)
+    samples = table_samples(path, labelled=True)
     train = {s.label for s in samples if s.split in ("train", None) and s.label}
     classes = train or {s.label for s in samples if s.label}
     _check_known({s.label for s in samples if s.label}, classes, str(path))
     return _listing(samples, classes, [])
-
-
-def _table_samples(path: Path, labelled: bool) -> list[Sample]:
-    suffix = path.suffix.lower()
-    if not path.exists():
-        raise DataError(f"no folder or table at {path}")
-    if suffix not in (".csv", ".parquet", ".pq"):
-        raise DataError(f"{path} is neither a folder nor a .csv or .parquet table")
-    rows = (_csv_rows if suffix == ".csv" else _parquet_rows)(path, labelled)
-    samples = [_table_sample(path, place, row) for place, row in rows]
-    if not samples:
-        raise DataError(f"{path} has no rows")
-    return samples
-
-
-def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
-    """A sample of a row with the columns of `_wanted_columns`; `place` says which row it is."""
-    values = {name: "" if value is None else str(value).strip() for name, value in row.items()}
-    picture = next(iter(values))
-    if not isinstance(row[picture], str | None):
-        raise DataError(
-            f"{table}, {place}: '{picture}' holds {type(row[picture]).__name__}, not a path"
-        )
-    for name in (picture, "label"):
-        if values.get(name) == "":
-            raise DataError(f"{table}, {place}: '{name}' is empty")
-    split = values.get("split") or None
-    if split:
-        split = _SPLIT_WORDS.get(split.lower())
-        if split is None:
-            raise DataError(
-                f"{table}, {place}: split '{values['split']}' is unknown: "
-                f"{did_you_mean(values['split'], _SPLIT_WORDS)}"
-            )
-    # Relative paths count from the table, so that a folder with its table can be moved.
-    return Sample(
-        table.parent / values[picture], values.get("label"), split, values.get("group") or None
-    )
-
-
-def _wanted_columns(table: Path, columns: Sequence[str], labelled: bool) -> list[str]:
-    """The columns that are read, the pictures' first."""
-    picture = next((name for name in ("path", "image") if name in columns), None)
-    labels = ("label",) if labelled else ()
-    if picture is None or not set(labels) <= set(columns):
-        missing = "label" if picture else "path"
-        raise DataError(
-            f"{table} has no column '{missing}': it has {', '.join(columns) or 'none'}; needed are "
-            f"path (or image){' and label' if labelled else ''}, and split and group where wanted"
-        )
-    wanted = [name for name in (picture, *labels, "split", "group") if name in columns]
-    for name in wanted:
-        if columns.count(name) > 1:
-            raise DataError(f"{table} has {columns.count(name)} columns '{name}': keep one of them")
-    return wanted
-
-
-def _csv_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            # Strict, because a quote left open would otherwise swallow all rows behind it.
-            rows = csv.reader(file, strict=True)
-            columns = [name.strip() for name in next(rows, [])]
-            wanted = _wanted_columns(path, columns, labelled)
-            places = {name: columns.index(name) for name in wanted}
-            for row in filter(None, rows):
-                if len(row) > len(columns):
-                    raise DataError(
-                        f"{path}, line {rows.line_num}: {len(row)} fields for {len(columns)} "
-                        "columns (a text with a comma goes into double quotes)"
-                    )
-                row += [""] * (len(columns) - len(row))
-                yield f"line {rows.line_num}", {name: row[at] for name, at in places.items()}
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path} is not a CSV table in UTF-8: {error}") from None
-
-
-def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
-    try:
-        from pyarrow import ArrowException, parquet
-    except ImportError:
-        raise DataError(f"reading {path} needs pyarrow: pip install 'vitreous[parquet]'") from None
-    try:
-        with parquet.ParquetFile(path) as file:
-            wanted = _wanted_columns(path, file.schema_arrow.names, labelled)
-            rows = file.read(columns=wanted).to_pylist()
-    except ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is not a Parquet table: {reason}") from None
-    for number, row in enumerate(rows, start=1):
-        yield f"row {number}", {name: row[name] for name in wanted}
 
 
 def _check_known(labels: set[str], classes: set[str], where: str) -> None:

@@ -26,6 +26,8 @@ class PictureSet:
         labels: class index of each of those rows, -1 where it has no class; int64.
         paths: file of each of those rows.
         unreadable: files that belong here but can't be decoded, with the reason.
+        votes: share of the annotators for each class, for each of those rows; ``None`` where no
+            table says so.
     """
 
     pixels: np.ndarray
@@ -33,6 +35,7 @@ class PictureSet:
     labels: Tensor
     paths: tuple[Path, ...]
     unreadable: tuple[tuple[Path, str], ...] = ()
+    votes: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -2,20 +2,18 @@
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from vitreous.data.config import AugmentConfig
 
 
-def soft_targets(labels: Tensor, num_classes: int, smoothing: float) -> Tensor:
-    """One-hot targets with label smoothing (Szegedy et al. 2016, section 7).
+def smooth(targets: Tensor, share: float) -> Tensor:
+    """Label smoothing: a share of each target spread evenly (Szegedy et al. 2016, section 7).
 
     Shape:
-        (batch,) int64 -> (batch, classes)
+        (batch, classes) -> the same
     """
-    one_hot = F.one_hot(labels, num_classes).float()
-    return one_hot * (1 - smoothing) + smoothing / num_classes
+    return targets * (1 - share) + share / targets.shape[1]
 
 
 def mix(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vitreous.core.rng import torch_stream
 from vitreous.data.preprocess import Preprocess, normalise
-from vitreous.errors import VitreousError, WeightsError
+from vitreous.errors import VitreousError
 from vitreous.model.vit import ViT
 from vitreous.model.weights import keras
 from vitreous.training.classifier import Classifier
@@ -20,6 +20,8 @@ TOLERANCE = 1e-5
 def export_keras(classifier: Classifier, path: Path) -> None:
     """Write a classifier for Keras; its pixels go from 0 to 255, scaling is part of the weights.
 
+    Looking at mirror images too (`Preprocess.mirror`) is left to whoever uses the file.
+
     Its weights are compared with the classifier on random pixels before they are written.
 
     Args:
@@ -27,16 +29,11 @@ def export_keras(classifier: Classifier, path: Path) -> None:
         path: ends with ``.keras`` or ``.weights.h5``.
 
     Raises:
-        WeightsError: for another model, or one that looks at mirror images too.
+        WeightsError: for another model.
         StorageError: where the file can't be written.
     """
     config = classifier.model.config
     keras.check_lecture(config)
-    if classifier.preprocess.mirror:
-        raise WeightsError(
-            "this model's answer is the mean for a picture and its mirror image, which a Keras "
-            "file has no place for: train it with --set preprocess.mirror=false"
-        )
     state = _with_scaling(classifier.model.state_dict(), classifier.preprocess)
     answers = ViT(config).eval()
     answers.load_state_dict(state)

@@ -43,7 +43,7 @@ def identity(model: nn.Module) -> None:
     (docs/experiments/LOG.md).
 
     Reference:
-        Zhang et al. 2019, "Fixup Initialization", section 3; Goyal et al. 2017, section 5.1.
+        Zhang et al. 2019, "Fixup Initialization", section 3.
     """
     xavier(model)
     for name, module in model.named_modules():

@@ -68,9 +68,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     Shape:
         three of (batch, heads, tokens, head_dim) -> the same
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        # The fused kernel of PyTorch's CPU builds is up to nine times as slow here, backwards most
-        # of all; the weights of one layer are small beside the MLP's activations.
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 4 * k.shape[-1]:
+        # The fused kernel of PyTorch's CPU builds is up to eight times as slow here, backwards
+        # most of all (docs/experiments/LOG.md). With more tokens than that, the weights kept for
+        # the way back would outgrow the activations of an MLP of the usual width.
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return F.dropout(weights.softmax(-1), dropout) @ v
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)

@@ -166,6 +166,8 @@ class ConvStem(nn.Module):
 class ConvBlock(nn.Module):
     """Two 3x3 convolutions and a way around them (He et al. 2016, section 3.3).
 
+    It begins as the identity, whatever `ModelConfig.init` (Goyal et al. 2017, section 5.1).
+
     Shape:
         (batch, channels, height, width) -> the same
     """

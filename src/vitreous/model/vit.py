@@ -5,13 +5,12 @@ names. State-dict keys are timm's.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitreous.errors import ConfigError
 from vitreous.model import initialise
 from vitreous.model.config import ModelConfig, grid_of
-from vitreous.model.layers import ACTIVATIONS, Block, Mlp
+from vitreous.model.layers import ACTIVATIONS, Block, Mlp, attend
 from vitreous.model.patches import ConvStem, PatchEmbed
 from vitreous.model.positions import resize_positions, sincos2d
 
@@ -200,7 +199,7 @@ class AttentionPool(nn.Module):
         batch, count, _ = tokens.shape
         q = self.q(self.latent.expand(batch, -1, -1)).view(batch, 1, self.num_heads, -1)
         k, v = self.kv(tokens).view(batch, count, 2, self.num_heads, -1).unbind(2)
-        x = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+        x = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
         x = self.proj(x.transpose(1, 2).reshape(batch, 1, -1))
         return (x + self.mlp(self.norm(x)))[:, 0]
 

@@ -14,6 +14,7 @@ from vitreous.recipes.facts import Facts
 from vitreous.recipes.lecture import lecture
 from vitreous.recipes.pretrain import pretrain
 from vitreous.recipes.scratch import scratch
+from vitreous.serving.predictor import find_weights
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.encoder import load_encoder
 
@@ -42,7 +43,7 @@ def configure(
         recipe: which function chooses what is not named.
         model: a preset's name instead of the recipe's choice.
         image_size: side in pixels instead of the recipe's choice.
-        init: weights file to begin with, whose model is used.
+        init: run or weights file to begin with, whose model is used.
         config_file: TOML with all or some settings.
         changes: nested settings.
 
@@ -60,19 +61,25 @@ def configure(
         typical_side=image_size or typical_side(listing),
     )
     config = RECIPES[recipe](facts)
+    from_file = load_toml(config_file) if config_file else {}
+    changes = changes or {}
     wanted: dict[str, Any] = {}
-    if init:
-        encoder = load_encoder(init)
+    encoder = None
+    if begin_with := init or changes.get("init") or from_file.get("init"):
+        weights = find_weights(Path(begin_with)).absolute()
+        encoder = load_encoder(weights)
         wanted = {"model": asdict(encoder.config), "preprocess": asdict(encoder.preprocess)}
-        wanted["init"] = str(init)
-    wanted = merge(wanted, load_toml(config_file) if config_file else {})
+        # How often a picture is looked at is the new run's choice.
+        del wanted["preprocess"]["mirror"]
+        changes = merge(changes, {"init": str(weights)})
+    wanted = merge(wanted, from_file)
     if model:
         wanted = merge(wanted, {"model": asdict(preset(model))})
         wanted = merge(wanted, {"preprocess": {"image_size": wanted["model"]["image_size"]}})
     if image_size:
         side = {"image_size": (image_size, image_size)}
         wanted = merge(wanted, {"model": side, "preprocess": side})
-    wanted = merge(wanted, changes or {})
+    wanted = merge(wanted, changes)
     if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
         raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
     # The pictures decide these two, also where a run's whole file is given for other pictures.
@@ -82,8 +89,8 @@ def configure(
     if isinstance(train, Mapping) and "epochs" in train and "budget_s" not in train:
         wanted = merge(wanted, {"train": {"budget_s": None}})
     config = from_mapping(RunConfig, merge(to_mapping(config), wanted))
-    if config.init:  # named here, or by the file
-        load_encoder(Path(config.init)).check_fits(config.model)
+    if encoder:
+        encoder.check_fits(config.model)
     return config
 
 

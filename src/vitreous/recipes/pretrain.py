@@ -1,8 +1,8 @@
 """Pretraining without labels: the model that `scratch` would train, and what hides its patches.
 
-As in He et al. 2022, appendix A.1: geometry alone is changed at random, not colour, and the second
-moment forgets faster. Learning rate and lengths are those of `scratch`; they have not been compared
-for this task.
+As in He et al. 2022, appendix A.1: geometry alone is changed at random, not colour, and AdamW's
+second moment forgets faster. Optimiser, rate and lengths are those of `scratch`; they have not been
+compared for this task.
 """
 
 from dataclasses import replace
@@ -19,6 +19,7 @@ def pretrain(facts: Facts) -> RunConfig:
     return replace(
         config,
         recipe="pretrain",
+        preprocess=replace(config.preprocess, mirror=False),
         augment=AugmentConfig(color_chance=0.0, erase_chance=0.0, mix_chance=0.0),
         train=replace(config.train, betas=(0.9, 0.95), label_smoothing=0.0),
         pretrain=PretrainConfig(),

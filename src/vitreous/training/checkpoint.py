@@ -111,6 +111,11 @@ def load_newest_checkpoint(folder: Path, state: TrainState) -> bool:
     return False
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is one, whole or damaged; half-written files of a killed run are none."""
+    return bool(_all_checkpoints(folder))
+
+
 def _all_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 

@@ -24,13 +24,15 @@ class TrainConfig:
         optimizer: "adamw"; "muon" for the blocks' matrices and AdamW for the rest; or
             "keras_adam": AdamW with Keras' epsilon (see `optim`).
         weight_decay: decoupled, on weight matrices only (not biases, norms, tokens, positions).
-        betas: of the moments.
+        betas: of AdamW's moments.
         clip_norm: largest norm of the gradient of all weights together; ``inf`` for any.
         label_smoothing: share of each target spread evenly over the classes.
+        soft_labels: learn the shares of several annotators (a table's columns `votes_<class>`)
+            instead of the label alone.
         class_weights: "balanced" weighs each class' loss by the inverse of its frequency.
         ema: window of the weights' moving average as a share of all steps; 0 for none.
-        precision: of the forward and backward pass; "auto" is bfloat16 where the device computes
-            it natively. Weights, optimiser and validation are float32.
+        precision: of the forward and backward pass and of Muon's products; "auto" is bfloat16 where
+            the device computes it natively. Weights, moments and validation are float32.
         device: "auto" takes CUDA, then MPS, then the CPU.
     """
 
@@ -46,6 +48,7 @@ class TrainConfig:
     betas: tuple[float, float] = (0.9, 0.99)
     clip_norm: float = 1.0
     label_smoothing: float = 0.1
+    soft_labels: bool = False
     class_weights: Literal["none", "balanced"] = "none"
     ema: float = 0.02
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -92,7 +95,7 @@ class PretrainConfig:
 
     def num_visible(self, num_patches: int) -> int:
         """How many of a picture's patches the encoder sees."""
-        return int(num_patches * (1 - self.mask_ratio))
+        return round(num_patches * (1 - self.mask_ratio))
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,11 @@ class RunConfig:
                 f"model.image_size {self.model.image_size} and preprocess.image_size "
                 f"{self.preprocess.image_size} differ: set both"
             )
+        if self.preprocess.mirror and not self.augment.flip:
+            raise ConfigError(
+                "preprocess.mirror is true but augment.flip is 0: a model that never learned from "
+                "mirror images can't answer for them, so set preprocess.mirror=false too"
+            )
         if self.model.in_channels != 3:
             raise ConfigError(f"model.in_channels is {self.model.in_channels}: pictures are RGB, 3")
 
@@ -142,7 +150,9 @@ class RunConfig:
             "init": self.init is not None,
             "augment.erase_chance": self.augment.erase_chance > 0,
             "augment.mix_chance": self.augment.mix_chance > 0,
+            "preprocess.mirror": self.preprocess.mirror,
             "train.label_smoothing": self.train.label_smoothing > 0,
+            "train.soft_labels": self.train.soft_labels,
             "train.class_weights": self.train.class_weights != "none",
         }
         for name, is_set in without_effect.items():

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vitreous.core.rng import derive_seed, numpy_stream, torch_stream
 from vitreous.data.loader import PictureSet, TrainingOrder
-from vitreous.data.mixing import mix, soft_targets
+from vitreous.data.mixing import mix, smooth
 from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
 from vitreous.model.vit import ViT
@@ -50,7 +50,8 @@ class Learner(ABC, Generic[Model]):
         self.precision = choose_precision(config.train.precision, self.device)
         torch.manual_seed(derive_seed(config.train.seed, "weights"))
         model = make_model().to(self.device)
-        self.state = TrainState(model, Ema(model), make_optimizers(model, config.train))
+        optimizers = make_optimizers(model, config.train, self.precision)
+        self.state = TrainState(model, Ema(model), optimizers)
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
 
     @abstractmethod
@@ -152,12 +153,15 @@ class ClassLearner(Learner[ViT]):
             -> (batch, channels, height, width), (batch, classes)
         """
         seed, settings = self.config.train.seed, self.config.augment
-        pixels, labels = self.pictures.batch(self.order.step(step))
+        positions = self.order.step(step)
+        pixels, labels = self.pictures.batch(positions)
         images = normalise(pixels.to(self.device), self.config.preprocess)
         images = augment(images, settings, torch_stream(seed, "augment", step), plain)
-        targets = soft_targets(
-            labels.to(self.device), len(self.classes), self.config.train.label_smoothing
-        )
+        targets = F.one_hot(labels, len(self.classes)).float()
+        if self.config.train.soft_labels:
+            assert self.pictures.votes is not None  # `job.open_pictures` has seen to it
+            targets = self.pictures.votes[positions]
+        targets = smooth(targets.to(self.device), self.config.train.label_smoothing)
         if plain:
             return images, targets
         return mix(images, targets, settings, numpy_stream(seed, "mix", step))

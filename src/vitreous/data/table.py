@@ -1,0 +1,161 @@
+"""Tables of pictures: CSV or Parquet, a row each.
+
+The columns are `path` (or `image`), `label` and, where wanted, `split`, `group` and, for each
+class, `votes_<class>`: how many of several annotators chose it. `folder` is who asks.
+"""
+
+import csv
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vitreous.core.config import did_you_mean
+from vitreous.errors import DataError
+
+#: What the columns of votes begin with; the class' name follows.
+VOTES = "votes_"
+SPLITS = ("train", "valid", "test")
+SPLIT_WORDS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train"} | {
+    split: split for split in SPLITS
+}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture and what is known about it.
+
+    Args:
+        path: the file.
+        label: its class' name; ``None`` where unknown.
+        split: "train", "valid" or "test" where the folder or table says so.
+        group: pictures of one group (one person, one scene) stay in one split.
+        votes: how many annotators chose each class, where the table says so.
+    """
+
+    path: Path
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+    votes: Mapping[str, float] = field(default_factory=dict)
+
+
+def table_samples(path: Path, labelled: bool) -> list[Sample]:
+    """The rows of a table, in their order.
+
+    Args:
+        path: a .csv or .parquet file.
+        labelled: whether there has to be a label in every row.
+
+    Raises:
+        DataError: for a missing or damaged table, missing columns or values, unknown splits.
+    """
+    suffix = path.suffix.lower()
+    if not path.exists():
+        raise DataError(f"no folder or table at {path}")
+    if suffix not in (".csv", ".parquet", ".pq"):
+        raise DataError(f"{path} is neither a folder nor a .csv or .parquet table")
+    rows = (_csv_rows if suffix == ".csv" else _parquet_rows)(path, labelled)
+    samples = [_table_sample(path, place, row) for place, row in rows]
+    if not samples:
+        raise DataError(f"{path} has no rows")
+    return samples
+
+
+def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
+    """A sample of a row with the columns of `_wanted_columns`; `place` says which row it is."""
+    values = {name: "" if value is None else str(value).strip() for name, value in row.items()}
+    picture = next(iter(values))
+    if not isinstance(row[picture], str | None):
+        raise DataError(
+            f"{table}, {place}: '{picture}' holds {type(row[picture]).__name__}, not a path"
+        )
+    for name in (picture, "label"):
+        if values.get(name) == "":
+            raise DataError(f"{table}, {place}: '{name}' is empty")
+    split = values.get("split") or None
+    if split:
+        split = SPLIT_WORDS.get(split.lower())
+        if split is None:
+            raise DataError(
+                f"{table}, {place}: split '{values['split']}' is unknown: "
+                f"{did_you_mean(values['split'], SPLIT_WORDS)}"
+            )
+    # Relative paths count from the table, so that a folder with its table can be moved.
+    return Sample(
+        table.parent / values[picture],
+        values.get("label"),
+        split,
+        values.get("group") or None,
+        _votes(table, place, values),
+    )
+
+
+def _votes(table: Path, place: str, values: dict[str, str]) -> dict[str, float]:
+    votes = {}
+    for name, text in values.items():
+        if not name.startswith(VOTES):
+            continue
+        try:
+            number = float(text or 0)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < math.inf:
+            raise DataError(f"{table}, {place}: {name} is '{text}', not a number of 0 or more")
+        votes[name.removeprefix(VOTES)] = number
+    return votes
+
+
+def _wanted_columns(table: Path, columns: Sequence[str], labelled: bool) -> list[str]:
+    """The columns that are read, the pictures' first."""
+    picture = next((name for name in ("path", "image") if name in columns), None)
+    labels = ("label",) if labelled else ()
+    if picture is None or not set(labels) <= set(columns):
+        missing = "label" if picture else "path"
+        raise DataError(
+            f"{table} has no column '{missing}': it has {', '.join(columns) or 'none'}; needed are "
+            f"path (or image){' and label' if labelled else ''}, and split and group where wanted"
+        )
+    wanted = [name for name in (picture, *labels, "split", "group") if name in columns]
+    wanted += [name for name in columns if labelled and name.startswith(VOTES)]
+    for name in wanted:
+        if columns.count(name) > 1:
+            raise DataError(f"{table} has {columns.count(name)} columns '{name}': keep one of them")
+    return wanted
+
+
+def _csv_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            # Strict, because a quote left open would otherwise swallow all rows behind it.
+            rows = csv.reader(file, strict=True)
+            columns = [name.strip() for name in next(rows, [])]
+            wanted = _wanted_columns(path, columns, labelled)
+            places = {name: columns.index(name) for name in wanted}
+            for row in filter(None, rows):
+                if len(row) > len(columns):
+                    raise DataError(
+                        f"{path}, line {rows.line_num}: {len(row)} fields for {len(columns)} "
+                        "columns (a text with a comma goes into double quotes)"
+                    )
+                row += [""] * (len(columns) - len(row))
+                yield f"line {rows.line_num}", {name: row[at] for name, at in places.items()}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} is not a CSV table in UTF-8: {error}") from None
+
+
+def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise DataError(f"reading {path} needs pyarrow: pip install 'vitreous[parquet]'") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            wanted = _wanted_columns(path, file.schema_arrow.names, labelled)
+            rows = file.read(columns=wanted).to_pylist()
+    except ArrowException as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} is not a Parquet table: {reason}") from None
+    for number, row in enumerate(rows, start=1):
+        yield f"row {number}", {name: row[name] for name in wanted}

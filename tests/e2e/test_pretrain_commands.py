@@ -94,6 +94,7 @@ def test_training_begins_with_it_and_goes_on_without_it(vitreous, pre, labelled,
     assert (run / "evaluation.json").exists()
     for path in (run / "checkpoints").iterdir():
         path.unlink()
+    (run / "checkpoints" / ".step-000000001.safetensors-x1y2").touch()  # cut off while writing
     (run / "evaluation.json").unlink()
     refused(vitreous("train", "--resume", run), "has no checkpoint yet", "no weights at")
 
@@ -106,6 +107,30 @@ def test_a_trained_run_can_be_begun_with_too(vitreous, run, labelled, tmp_path):
     assert result.exit_code == 0, result.stderr
     model = tomllib.loads((out / "config.toml").read_text())["model"]
     assert (model["pool"], model["embed_dim"]) == ("mean", 64)
+
+
+def test_what_is_named_beats_a_file_and_the_file_brings_its_model(
+    vitreous, pre, run, labelled, tmp_path
+):
+    options = ("--epochs", "1", "--set", "train.batch_size=8")
+    begun = tmp_path / "begun.toml"
+    begun.write_text(f"init = '{pre}'\n")  # a run's folder is as good as its weights file
+
+    def init_of(name: str, *how: object) -> str:
+        result = vitreous("train", labelled, "--out", tmp_path / name, *options, *how)
+        assert result.exit_code == 0, result.stderr
+        return tomllib.loads((tmp_path / name / "config.toml").read_text())["init"]
+
+    assert init_of("a", "--config", begun) == str(pre / "best.safetensors")
+    assert init_of("b", "--config", begun, "--init", run) == str(run / "best.safetensors")
+    assert init_of("c", "--set", f"init={pre}") == str(pre / "best.safetensors")
+    refused(vitreous("train", labelled, "--init", pre, "--weights", "none"), "--weights none")
+
+
+def test_a_pretrained_run_can_be_summarised(vitreous, pre):
+    result = vitreous("summary", pre, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["tokens"] == 64
 
 
 def test_only_training_pictures_are_looked_at(vitreous, labelled, tmp_path):

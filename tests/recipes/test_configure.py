@@ -54,6 +54,13 @@ def test_a_runs_own_file_gives_the_same_run(faces, tmp_path):
         assert configured(faces, config_file=tmp_path / "config.toml") == config
 
 
+def test_mirrored_answers_need_flips_in_training(faces):
+    with pytest.raises(ConfigError, match=r"augment\.flip is 0.*preprocess\.mirror=false"):
+        configured(faces, changes={"augment": {"flip": 0.0}})
+    off = {"augment": {"flip": 0.0}, "preprocess": {"mirror": False}}
+    assert not configured(faces, changes=off).preprocess.mirror
+
+
 def test_a_section_that_is_none_is_named(faces):
     with pytest.raises(ConfigError, match="'train' is a section, not 3"):
         configured(faces, changes={"train": 3})

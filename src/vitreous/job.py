@@ -1,7 +1,8 @@
 """One job from listed pictures to its report: what a new run and a resumed one share.
 
-`work` teaches classes, `work_without_labels` pretrains, and a `Run` is what they leave. `api`
-decides what to do; the parts that do it know nothing of one another and are joined here.
+`begin` starts a new run, `work` does what its configuration is for, with labels or without, and a
+`Run` is what is left. `api` decides what to do; the parts that do it know nothing of one another
+and are joined here.
 """
 
 from dataclasses import replace

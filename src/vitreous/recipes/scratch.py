@@ -4,8 +4,8 @@ A short convolutional stem gives a small set the locality that a plain ViT would
 pictures to learn (Hassani et al. 2021, "Escaping the Big Data Paradigm with Compact
 Transformers"; Xiao et al. 2021). Sine positions, a head that sees every token in its place, blocks
 that begin as the identity and Muon take it off the plateau of one answer for all, where a plain
-ViT stays for epochs. What each is worth stands in docs/experiments/LOG.md, measured figures with
-their commands in the README.
+ViT stays for epochs. What was compared, and over how few epochs, stands in docs/experiments/LOG.md;
+figures with their commands in the README.
 """
 
 from vitreous.data.config import AugmentConfig, DataConfig

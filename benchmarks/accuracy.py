@@ -11,6 +11,7 @@ by `accuracy_loop`. Each run writes a file of its own, and one that is there alr
 again; at the end `README.md` and `curves.svg` are written.
 
     --ours NAME:train.ema=0,model.depth=4      ours with other settings, as a further contender
+    --votes                                    all learn the votes in EMOTIONS/labels.csv
 """
 
 import argparse
@@ -35,7 +36,7 @@ from accuracy_peers import PEERS, PREPROCESS, TUNINGS, Peer
 from torch import nn
 
 import vitreous
-from vitreous.core.config import load_toml, parse_assignments
+from vitreous.core.config import load_toml, merge, parse_assignments
 from vitreous.core.files import atomic_path, write_json
 from vitreous.core.run import RunFolder
 from vitreous.data.config import DataConfig
@@ -69,6 +70,9 @@ class Product:
 
 
 Contender = Product | Peer
+
+#: Class by class, the column of FER+ that counts who chose it.
+VOTES = {"angry": "votes_anger", "happy": "votes_happiness", "sad": "votes_sadness"}
 
 LECTURE = Product(
     "lecture",
@@ -146,7 +150,8 @@ def open_pictures(contender: Contender, source: Path, seed: int) -> Dataset:
     listing = list_labelled(source)
     if isinstance(contender, Peer):
         return open_dataset(listing, DataConfig(str(source)), PREPROCESS, seed)
-    config = configure(source, listing, changes=contender.settings, **contender.choices)
+    choice = configure(source, listing, changes=contender.settings, **contender.choices)
+    config = choice.config
     return open_dataset(listing, config.data, config.preprocess, seed)
 
 
@@ -166,10 +171,10 @@ def predict(model: nn.Module, trained: Trained, pictures: PictureSet) -> np.ndar
     return np.stack([predict_set(model, one, once) for one in both])  # pyright: ignore[reportArgumentType]
 
 
-def score(probabilities: np.ndarray, dataset: Dataset) -> dict[str, float]:
+def score(probabilities: np.ndarray, labels: np.ndarray, dataset: Dataset) -> dict[str, float]:
     evaluation = evaluate_probabilities(
         probabilities,
-        dataset.sets["valid"].labels.numpy(),
+        labels,
         dataset.classes,
         dataset.sets["train"].majority_class,
     )
@@ -210,7 +215,10 @@ class _OtherWork:
 def run(
     contender: Contender, source: Path, seed: int, minutes: float
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Train and score a contender; the result, and the probabilities that it was made from."""
+    """Train and score a contender; the result, and the probabilities that it was made from.
+
+    Scored are the test pictures where the source has some, else the validation pictures.
+    """
     dataset = open_pictures(contender, source, seed)
     others = _OtherWork()
     if isinstance(contender, Product):
@@ -218,11 +226,12 @@ def run(
     else:
         trained = train_peer(contender, dataset, seed, 60 * minutes)
     others_cores = others.cores()
-    valid = dataset.sets["valid"]
+    scored = dataset.sets.get("test", dataset.sets["valid"])
     probabilities = {
-        "best": predict(trained.best, trained, valid),
-        "last": predict(trained.last, trained, valid),
+        "best": predict(trained.best, trained, scored),
+        "last": predict(trained.last, trained, scored),
     }
+    labels = scored.labels.numpy()
     seen = trained.epochs * len(dataset.sets["train"])
     result = {
         "name": contender.name,
@@ -237,27 +246,47 @@ def run(
         "seconds": round(trained.seconds, 1),
         "pictures_per_s": round(seen / trained.seconds, 1),
         "scores": {
-            weights: {"plain": score(both[0], dataset), "flip": score(both.mean(0), dataset)}
+            weights: {
+                "plain": score(both[0], labels, dataset),
+                "flip": score(both.mean(0), labels, dataset),
+            }
             for weights, both in probabilities.items()
         },
         "curve": trained.curve,
         "settings": trained.settings,
     }
-    return result, {**probabilities, "labels": valid.labels.numpy()}
+    return result, {**probabilities, "labels": labels}
 
 
-def few_pictures(source: Path, limit: int, folder: Path) -> Path:
-    """A table of the first pictures of each class and split."""
+def write_table(source: Path, folder: Path, limit: int | None, votes: bool) -> Path:
+    """A table of the pictures.
+
+    Args:
+        source: their folder.
+        folder: where the table goes.
+        limit: the first so many of each class and split; ``None`` for all.
+        votes: with the FER+ annotators' votes in the source's `labels.csv`.
+    """
+    found: dict[str, dict[str, str]] = {}
+    if votes:
+        with (source / "labels.csv").open(newline="", encoding="utf-8") as file:
+            found = {row["image"]: row for row in csv.DictReader(file)}
     counts: dict[tuple[str | None, str | None], int] = {}
     table = folder / "pictures.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["path", "label", "split"])
+        head = ["path", "label", "split"]
+        writer.writerow(head + [f"votes_{name}" for name in VOTES if votes])
         for sample in list_labelled(source).samples:
             key = (sample.split, sample.label)
             counts[key] = counts.get(key, 0) + 1
-            if counts[key] <= limit:
-                writer.writerow([sample.path, sample.label, sample.split])
+            if limit is not None and counts[key] > limit:
+                continue
+            row = [sample.path, sample.label, sample.split]
+            if votes:
+                its = found[sample.path.relative_to(source).as_posix()]
+                row += [its[column] for column in VOTES.values()]
+            writer.writerow(row)
     return table
 
 
@@ -280,7 +309,9 @@ def run_missing(
                 continue
             print(f"== {contender.name}, seed {seed}", flush=True)
             try:
-                result, arrays = run(contender, source, seed, asked["minutes"])
+                result, arrays = run(
+                    _with_targets(contender, asked), source, seed, asked["minutes"]
+                )
             except Interrupted:
                 raise
             except Exception:  # the others are worth their hours all the same
@@ -292,6 +323,13 @@ def run_missing(
             # Last, because the file says that the run is done.
             write_json(file, {**result, "asked": this})
     return failed
+
+
+def _with_targets(contender: Contender, asked: dict[str, Any]) -> Contender:
+    """The product has to be told to learn the votes; the peers do where there are any."""
+    if isinstance(contender, Peer) or not asked["votes"]:
+        return contender
+    return replace(contender, settings=merge(contender.settings, {"train": {"soft_labels": True}}))
 
 
 def _asked_of(contender: Contender) -> dict[str, Any]:
@@ -318,6 +356,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", metavar="NAME", help="contenders, by name")
     parser.add_argument("--limit", type=int, help="pictures of each class and split, for a try")
     parser.add_argument(
+        "--votes",
+        action="store_true",
+        help="all learn the shares of the annotators in EMOTIONS/labels.csv, not the label alone",
+    )
+    parser.add_argument(
         "--flip-test",
         action=argparse.BooleanOptionalAction,
         default=True,
@@ -337,11 +380,12 @@ def main() -> None:
     if not {"train", "valid"} <= splits:
         parser.error(f"{arguments.emotions} needs the folders train and valid")
     arguments.out.mkdir(parents=True, exist_ok=True)
-    asked = {"minutes": arguments.minutes, "limit": arguments.limit}
+    limit, votes = arguments.limit, arguments.votes
+    asked = {"minutes": arguments.minutes, "limit": limit, "votes": votes}
     with tempfile.TemporaryDirectory() as folder:
-        source = arguments.emotions
-        if arguments.limit:
-            source = few_pictures(source.absolute(), arguments.limit, Path(folder))
+        source = arguments.emotions.absolute()
+        if limit or votes:
+            source = write_table(source, Path(folder), limit, votes)
         contenders = [known[name] for name in names]
         failed = run_missing(contenders, source, asked, arguments.seeds, arguments.out)
     write_page(arguments.out, arguments.flip_test)

@@ -77,7 +77,12 @@ class PeerLearner:
             self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
         else:
             self.optimizer = torch.optim.AdamW(groups, lr=0.0, fused=True)
-        self.batches = peer.batches(dataset.sets["train"], peer.batch_size, seed)
+        pictures = dataset.sets["train"]
+        self.batches = peer.batches(pictures, peer.batch_size, seed)
+        #: Annotators' shares where the pictures have them, as the product with soft_labels.
+        self.targets = pictures.votes
+        if self.targets is None:
+            self.targets = F.one_hot(pictures.labels, self.num_classes).float()
 
     def learn(self, plan: Plan) -> Tensor:
         """Take the next step of the plan; the loss before it."""
@@ -109,10 +114,9 @@ class PeerLearner:
         return median(durations[2:] or durations)
 
     def _batch(self, progress: float) -> tuple[Tensor, Tensor]:
-        images, labels = next(self.batches)
+        images, positions = next(self.batches)
         images = images.to(**self.place)
-        one_hot = F.one_hot(labels.to(self.device), self.num_classes).float()
-        targets = smooth(one_hot, self.peer.label_smoothing)
+        targets = smooth(self.targets[positions].to(self.device), self.peer.label_smoothing)
         mixing = self.peer.mixing
         if progress >= 1.0 - mixing.plain_share:
             return images, targets

@@ -148,16 +148,19 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
     limits = {run["asked"]["limit"] for run in runs}
     others = [run["others_cores"] for run in runs if run["others_cores"] is not None]
     shared = f"{min(others):.1f} to {max(others):.1f}" if others else "unknown"
+    votes = {run["asked"]["votes"] for run in runs} == {True}
+    targets = "the shares of the annotators' votes" if votes else "the pictures' labels"
     only = "" if limits == {None} else " **A try with few pictures, which says nothing.**"
     return "\n".join(
         [
             "# Accuracy with equal time",
             "",
             f"`python benchmarks/accuracy.py EMOTIONS --out DIR --minutes {minutes} "
-            f"--seeds {seeds}`{'' if flip else ' with `--no-flip-test`'}",
+            f"--seeds {seeds}{' --votes' if votes else ''}"
+            f"`{'' if flip else ' with `--no-flip-test`'}",
             "",
-            f"Every contender learned from nothing, on the same pictures, for {minutes} minutes "
-            "from behind the decoding, one after another. Scored on "
+            f"Every contender learned {targets} from nothing, on the same pictures, for {minutes} "
+            "minutes from behind the decoding, one after another. Scored on "
             f"{len(rows[0].labels)} validation pictures"
             f"{', each seen as it is and mirrored' if flip else ''}.{only} "
             "Mean and standard deviation over the seeds.",

@@ -284,7 +284,7 @@ def main() -> None:
             model=condition.preset,
             image_size=condition.image_size,
             changes={"train": {"precision": arguments.precision}},
-        )
+        ).config
         dataset = open_dataset(listing, DataConfig(str(arguments.emotions)), config.preprocess, 0)
         epochs = condition.epochs or arguments.epochs
         write_json(file, run(condition, config, dataset, epochs))

@@ -5,7 +5,7 @@ may be text or `Path`.
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -33,6 +33,7 @@ from vitreous.job import (
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_settings
+from vitreous.recipes.facts import Choice
 from vitreous.serving.predictor import find_weights, load_run, predict_files
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
@@ -61,6 +62,7 @@ def train(
     cache: Source | None = None,
     tensorboard: bool = False,
     console: Console | None = None,
+    on_choice: Callable[[Choice], None] | None = None,
     started: float | None = None,
 ) -> Run:
     """Learn a classifier from pictures, score it and write its report.
@@ -82,6 +84,7 @@ def train(
         cache: folder of decoded pictures.
         tensorboard: write TensorBoard's files too.
         console: where messages go.
+        on_choice: is told what was chosen and why, before the work begins.
         started: value of `time.monotonic` when the command began.
 
     Raises:
@@ -97,7 +100,7 @@ def train(
         settings or {}, named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
     )
     listing = list_labelled(source)
-    run_config = configure(
+    choice = configure(
         source,
         listing,
         recipe=recipe,
@@ -107,7 +110,9 @@ def train(
         config_file=Path(config) if config else None,
         changes=changes,
     )
-    return begin(path, run_config, listing, console, clock, tensorboard)
+    if on_choice:
+        on_choice(choice)
+    return begin(path, choice, listing, console, clock, tensorboard)
 
 
 def pretrain(
@@ -157,7 +162,7 @@ def pretrain(
     check_free(path)
     named = named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
     listing = list_unlabelled(source)
-    run_config = configure(
+    choice = configure(
         source,
         listing,
         recipe="pretrain",
@@ -166,7 +171,7 @@ def pretrain(
         config_file=Path(config) if config else None,
         changes=merge(settings or {}, named),
     )
-    return begin(path, run_config, listing, console, clock, tensorboard)
+    return begin(path, choice, listing, console, clock, tensorboard)
 
 
 def resume(run: Source, *, tensorboard: bool = False, console: Console | None = None) -> Run:

@@ -4,7 +4,6 @@ Results go to standard output, everything else to standard error. PyTorch is imp
 commands, so that ``vitreous --help`` answers at once.
 """
 
-import json
 import os
 import sys
 import time
@@ -14,12 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vitreous import __version__
+from vitreous import __version__, printing
 from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
     from vitreous.core.console import Console
-    from vitreous.evaluation.metrics import Evaluation
 
 #: A budget counts from here: as early as this process can tell.
 _STARTED = time.monotonic()
@@ -80,6 +78,9 @@ def cli() -> None:
               help="Begin with the model of this run, pretrained or trained.")  # fmt: skip
 @click.option("--weights", type=click.Choice(["none"]),
               help="Weights from elsewhere: none is from scratch. [none]")  # fmt: skip
+@click.option("--explain-choice", is_flag=True,
+              help="Print the settings that were chosen for these pictures, this machine and this "
+              "budget, and why.")  # fmt: skip
 @_seed
 @_config
 @_set
@@ -97,6 +98,7 @@ def train(
     image_size: int | None,
     init: Path | None,
     weights: str | None,
+    explain_choice: bool,
     seed: int | None,
     config: Path | None,
     assignments: tuple[str, ...],
@@ -107,7 +109,8 @@ def train(
     """Learn a classifier from the pictures in SOURCE: a folder of classes, or a table."""
     named = {"--out": out, "--budget": budget, "--epochs": epochs, "--recipe": recipe,
              "--model": model, "--image-size": image_size, "--init": init, "--weights": weights,
-             "--seed": seed, "--config": config, "--set": assignments or None}  # fmt: skip
+             "--explain-choice": explain_choice or None, "--seed": seed, "--config": config,
+             "--set": assignments or None}  # fmt: skip
     source = _source_or_resume(source, resumed, named, tensorboard, quiet)
     if source is None:
         return
@@ -132,6 +135,7 @@ def train(
         cache=cache,
         tensorboard=tensorboard,
         console=_console(quiet),
+        on_choice=printing.print_choice if explain_choice else None,
         started=_STARTED,
     )
 
@@ -210,9 +214,9 @@ def evaluate(
 
     score = api.evaluate(run, data, split=split, cache=cache, console=_console(quiet))
     if as_json:
-        _print_json(score.to_json())
+        printing.print_json(score.to_json())
     else:
-        _print_evaluation(score)
+        printing.print_evaluation(score)
 
 
 @cli.command()
@@ -229,7 +233,7 @@ def predict(
 
     answers = api.predict(run, *pictures, console=_console(quiet))
     if as_json:
-        _print_json(answers)
+        printing.print_json(answers)
     for answer in answers:
         if "error" in answer:
             click.echo(f"error: {answer['file']}: {answer['error']}", err=True)
@@ -250,11 +254,11 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 
     found = api.summary(model, image_size=image_size, classes=classes)
     if as_json:
-        _print_json(found.to_json())
+        printing.print_json(found.to_json())
         return
     rows = [(row.name, row.kind, " x ".join(map(str, row.output)), f"{row.parameters:,}")
             for row in found.layers]  # fmt: skip
-    _print_table(model, ("layer", "kind", "output", "parameters"), rows)
+    printing.print_table(model, ("layer", "kind", "output", "parameters"), rows)
     click.echo(f"{found.parameters:,} parameters, {found.tokens} tokens, "
                f"{found.flops / 1e9:.3f} GFLOP a picture")  # fmt: skip
 
@@ -379,39 +383,3 @@ def _console(quiet: bool) -> "Console":
     from vitreous.core.console import Console
 
     return Console(quiet)
-
-
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, ensure_ascii=False))
-
-
-def _print_evaluation(score: "Evaluation") -> None:
-    from vitreous.report.page import verdict
-
-    rows = [
-        (name, f"{part.precision:.3f}", f"{part.recall.value:.3f}", f"{part.f1:.3f}",
-         str(part.support))
-        for name, part in score.per_class.items()
-    ]  # fmt: skip
-    _print_table("classes", ("class", "precision", "recall", "F1", "pictures"), rows)
-    head = ("true \\ answered", *score.classes)
-    counts = zip(score.classes, score.confusion, strict=True)
-    _print_table("confusion", head, [(name, *map(str, row)) for name, row in counts])
-    for name, interval in (("accuracy", score.accuracy), ("balanced", score.balanced_accuracy)):
-        click.echo(f"{name:9} {interval.value:.3f}  ({interval.low:.3f} to {interval.high:.3f})")
-    if score.unreadable:
-        click.echo(f"{len(score.unreadable)} unreadable files were left out")
-    click.echo(verdict(score))
-
-
-def _print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
-    from rich.console import Console as RichConsole
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=escape(title), title_justify="left", box=None)
-    for number, name in enumerate(head):
-        table.add_column(escape(name), justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*map(escape, row))
-    RichConsole(highlight=False).print(table)

@@ -5,6 +5,7 @@
 and are joined here.
 """
 
+import json
 from dataclasses import replace
 from functools import partial
 from html import escape
@@ -29,6 +30,7 @@ from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
+from vitreous.recipes.facts import Choice
 from vitreous.training.checkpoint import has_checkpoint
 from vitreous.training.classifier import Classifier, load_classifier
 from vitreous.training.config import RunConfig
@@ -74,7 +76,7 @@ class Run:
 
 def begin(
     path: Path,
-    config: RunConfig,
+    choice: Choice,
     listing: Listing,
     console: Console,
     clock: Clock,
@@ -84,11 +86,13 @@ def begin(
 
     Its folder appears with all that is known before the first step.
     """
+    config = choice.config
     dataset = open_pictures(listing, config, console)
     folder = RunFolder.create(
         path,
         {
             "config.toml": dump_toml(config),
+            "choice.json": json.dumps(choice.rows()),
             "split.csv": dataset.split_table(),
             "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
         },

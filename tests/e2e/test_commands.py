@@ -1,6 +1,7 @@
 """What a person types, and what comes back."""
 
 import hashlib
+import html
 import json
 import subprocess
 import sys
@@ -161,6 +162,19 @@ def test_a_budget_measures_first_and_writes_down_what_it_chose(vitreous, faces, 
     lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == plan["stretches"][-1]["total_steps"]
     assert tomllib.loads((path / "config.toml").read_text())["train"]["budget_s"] == 12.0
+
+
+def test_the_choice_is_explained_before_the_work_and_in_the_report(vitreous, faces, tmp_path):
+    arguments = ("--epochs", "1", "--set", "model.depth=1", "--explain-choice")
+    result = vitreous("train", faces, "--out", tmp_path / "run", *arguments)
+    assert result.exit_code == 0, result.stderr
+    rows = json.loads((tmp_path / "run" / "choice.json").read_text())
+    assert result.stdout == "".join(f"{name} = {value}\n    {why}\n" for name, value, why in rows)
+    assert "240 pictures, 1 times" in result.stdout
+    report = html.unescape((tmp_path / "run" / "report.html").read_text())
+    assert all(why in report for _, _, why in rows)
+    again = vitreous("train", "--resume", tmp_path / "run", "--explain-choice")
+    assert again.exit_code == 2
 
 
 def test_user_files_are_never_written(vitreous, run, faces):

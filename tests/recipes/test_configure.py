@@ -17,7 +17,7 @@ def faces(tmp_path_factory) -> Path:
 
 
 def configured(faces, **options):
-    return configure(faces, list_labelled(faces), **options)
+    return configure(faces, list_labelled(faces), **options).config
 
 
 def test_the_recipe_follows_the_pictures(faces):

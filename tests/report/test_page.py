@@ -112,6 +112,7 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         augmented=pictures(shown, side),
         warnings=["train/happy/a.jpg: damaged: the file ends too soon"],
         facts={"Model": "ViT", "Device": "CPU"},
+        choice=[("model.depth", "6", "a hundred pictures")],
         config='[data]\nsource = "faces"\n',
         versions={"vitreous": "0.1.0"},
         reproduce="vitreous train faces --config config.toml --out NEW_FOLDER",

@@ -1,6 +1,7 @@
 """The run folder: one training run on disk, made whole, locked while in use.
 
 config.toml          every setting, exactly
+choice.json          why the recipe chose them: setting, value, reason
 split.csv            which picture went where
 data.json            fingerprint of the pictures, to notice a change before resuming
 plan.json            number of steps; with a time budget, what was measured
@@ -36,6 +37,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = path / "config.toml"
+        self.choice = path / "choice.json"
         self.split = path / "split.csv"
         self.data = path / "data.json"
         self.plan = path / "plan.json"

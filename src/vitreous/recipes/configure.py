@@ -10,13 +10,14 @@ from vitreous.data.dataset import typical_side
 from vitreous.data.folder import Listing
 from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
-from vitreous.recipes.facts import Facts
+from vitreous.recipes.facts import DEFAULT_BUDGET_S, Choice, Facts
 from vitreous.recipes.lecture import lecture
+from vitreous.recipes.pace import measure_pictures_per_s
 from vitreous.recipes.pretrain import pretrain
 from vitreous.recipes.scratch import scratch
 from vitreous.serving.predictor import find_weights
 from vitreous.training.config import RunConfig, TrainConfig
-from vitreous.training.encoder import load_encoder
+from vitreous.training.encoder import Encoder, load_encoder
 
 RECIPES = {"scratch": scratch, "lecture": lecture, "pretrain": pretrain}
 
@@ -31,7 +32,7 @@ def configure(
     init: Path | None = None,
     config_file: Path | None = None,
     changes: Mapping[str, Any] | None = None,
-) -> RunConfig:
+) -> Choice:
     """Let the recipe choose, then apply what the person named.
 
     An encoder to begin with brings model and preprocessing. On top of them the file goes first,
@@ -53,25 +54,49 @@ def configure(
     """
     if recipe not in RECIPES:
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
+    from_file = load_toml(config_file) if config_file else {}
+    changes = changes or {}
+    encoder = None
+    if begin_with := init or changes.get("init") or from_file.get("init"):
+        weights = find_weights(Path(begin_with)).absolute()
+        encoder = load_encoder(weights)
+        changes = merge(changes, {"init": str(weights)})
+    wanted = _wanted(encoder, from_file, model, image_size, changes)
+    if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
+        raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
     trainable = [sample for sample in listing.samples if sample.split in (None, "train")]
     facts = Facts(
         source=str(source),
         num_pictures=len(trainable),
         num_classes=max(len(listing.classes), 1),  # an output without labels is never used
         typical_side=image_size or typical_side(listing),
+        **_length(wanted),
+        embed_dim=_named_width(wanted),
+        pictures_per_s=measure_pictures_per_s,
     )
-    config = RECIPES[recipe](facts)
-    from_file = load_toml(config_file) if config_file else {}
-    changes = changes or {}
+    choice = RECIPES[recipe](facts)
+    # The pictures decide these two, also where a run's whole file is given for other pictures.
+    wanted = merge(wanted, {"data": {"source": facts.source}})
+    wanted = merge(wanted, {"model": {"num_classes": facts.num_classes}})
+    config = from_mapping(RunConfig, merge(to_mapping(choice.config), wanted))
+    if encoder:
+        encoder.check_fits(config.model)
+    return choice.applied_to(config)
+
+
+def _wanted(
+    encoder: Encoder | None,
+    from_file: Mapping[str, Any],
+    model: str | None,
+    image_size: int | None,
+    changes: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What was named, as nested settings, the stronger over the weaker."""
     wanted: dict[str, Any] = {}
-    encoder = None
-    if begin_with := init or changes.get("init") or from_file.get("init"):
-        weights = find_weights(Path(begin_with)).absolute()
-        encoder = load_encoder(weights)
+    if encoder:
         wanted = {"model": asdict(encoder.config), "preprocess": asdict(encoder.preprocess)}
         # How often a picture is looked at is the new run's choice.
         del wanted["preprocess"]["mirror"]
-        changes = merge(changes, {"init": str(weights)})
     wanted = merge(wanted, from_file)
     if model:
         wanted = merge(wanted, {"model": asdict(preset(model))})
@@ -79,19 +104,22 @@ def configure(
     if image_size:
         side = {"image_size": (image_size, image_size)}
         wanted = merge(wanted, {"model": side, "preprocess": side})
-    wanted = merge(wanted, changes)
-    if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
-        raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
-    # The pictures decide these two, also where a run's whole file is given for other pictures.
-    wanted = merge(wanted, {"data": {"source": facts.source}})
-    wanted = merge(wanted, {"model": {"num_classes": facts.num_classes}})
+    return merge(wanted, changes)
+
+
+def _length(wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The epochs and the budget named, for `Facts`; the usual budget where neither was."""
     train = wanted.get("train")
-    if isinstance(train, Mapping) and "epochs" in train and "budget_s" not in train:
-        wanted = merge(wanted, {"train": {"budget_s": None}})
-    config = from_mapping(RunConfig, merge(to_mapping(config), wanted))
-    if encoder:
-        encoder.check_fits(config.model)
-    return config
+    if not isinstance(train, Mapping) or not {"epochs", "budget_s"} & train.keys():
+        return {"budget_s": DEFAULT_BUDGET_S}
+    named = from_mapping(TrainConfig, train, "train.")
+    return {"epochs": named.epochs, "budget_s": named.budget_s}
+
+
+def _named_width(wanted: Mapping[str, Any]) -> int | None:
+    model = wanted.get("model")
+    width = model.get("embed_dim") if isinstance(model, Mapping) else None
+    return width if isinstance(width, int) and width > 0 else None  # else an error said later
 
 
 def named_settings(

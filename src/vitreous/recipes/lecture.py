@@ -10,15 +10,14 @@ import math
 from vitreous.data.config import NO_AUGMENTATION, DataConfig
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.presets import preset
-from vitreous.recipes.facts import Facts
-from vitreous.recipes.scratch import DEFAULT_BUDGET_S
+from vitreous.recipes.facts import Choice, Facts, Reason
 from vitreous.training.config import RunConfig, TrainConfig
 
 
-def lecture(facts: Facts) -> RunConfig:
+def lecture(facts: Facts) -> Choice:
     """The lecture's settings: 256 px, batches of 32, softmax cross-entropy, Adam 1e-3."""
     model = preset("lecture", num_classes=facts.num_classes)
-    return RunConfig(
+    config = RunConfig(
         recipe="lecture",
         data=DataConfig(source=facts.source),
         model=model,
@@ -32,7 +31,7 @@ def lecture(facts: Facts) -> RunConfig:
         augment=NO_AUGMENTATION,
         train=TrainConfig(
             epochs=20.0,
-            budget_s=DEFAULT_BUDGET_S,
+            budget_s=facts.budget_s,
             batch_size=32,
             optimizer="keras_adam",
             learning_rate=1e-3,
@@ -46,3 +45,4 @@ def lecture(facts: Facts) -> RunConfig:
             precision="float32",
         ),
     )
+    return Choice(config, (Reason(("recipe",), "as in the lecture, whatever the pictures"),))

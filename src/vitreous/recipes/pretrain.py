@@ -8,19 +8,20 @@ compared for this task.
 from dataclasses import replace
 
 from vitreous.data.config import AugmentConfig
-from vitreous.recipes.facts import Facts
+from vitreous.recipes.facts import Choice, Facts
 from vitreous.recipes.scratch import scratch
-from vitreous.training.config import PretrainConfig, RunConfig
+from vitreous.training.config import PretrainConfig
 
 
-def pretrain(facts: Facts) -> RunConfig:
+def pretrain(facts: Facts) -> Choice:
     """Settings for masked autoencoding on the person's own pictures."""
-    config = scratch(facts)
-    return replace(
-        config,
+    choice = scratch(facts)
+    config = replace(
+        choice.config,
         recipe="pretrain",
-        preprocess=replace(config.preprocess, mirror=False),
+        preprocess=replace(choice.config.preprocess, mirror=False),
         augment=AugmentConfig(color_chance=0.0, erase_chance=0.0, mix_chance=0.0),
-        train=replace(config.train, betas=(0.9, 0.95), label_smoothing=0.0),
+        train=replace(choice.config.train, betas=(0.9, 0.95), label_smoothing=0.0),
         pretrain=PretrainConfig(),
     )
+    return Choice(config, choice.reasons)

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from vitreous.core.config import dump_toml
+from vitreous.core.files import read_json
 from vitreous.core.rng import numpy_stream, torch_stream
 from vitreous.core.run import RunFolder, versions
 from vitreous.data.loader import PictureSet, TrainingOrder
@@ -54,6 +55,7 @@ def report_of_run(
         augmented=augmented_sample(sets["train"], config),
         warnings=warnings,
         facts=facts,
+        choice=read_json(run.choice) if run.choice.exists() else [],
         config=dump_toml(config),
         versions=versions(),
         reproduce=(

@@ -67,6 +67,7 @@ class Report:
         augmented: a sample of training inputs, each (height, width, 3) uint8.
         warnings: one line each, such as ``train/happy/a.jpg: damaged``.
         facts: text by label, in the order to show.
+        choice: setting, value and why the recipe chose it.
         config: TOML of every setting.
         versions: of packages, by name.
         reproduce: the command line.
@@ -81,6 +82,7 @@ class Report:
     augmented: Sequence[np.ndarray]
     warnings: Sequence[str]
     facts: Mapping[str, str]
+    choice: Sequence[Sequence[str]]
     config: str
     versions: Mapping[str, str]
     reproduce: str

@@ -95,10 +95,10 @@ class Learner(ABC, Generic[Model]):
         factor = learning_rate_factor(progress, train.warmup, train.final_learning_rate)
         return train.learning_rate * factor
 
-    def measure_step_s(self, plan: Plan) -> float:
-        """Seconds of a step, by taking some; the learner is of no use afterwards."""
+    def measure_step_s(self, plan: Plan, seconds: float = 4.0) -> float:
+        """Seconds of a step, by taking some for about as long as said; then it is of no use."""
         durations = []
-        while len(durations) < 12 and sum(durations[2:]) < 4.0:
+        while len(durations) < 12 and sum(durations[2:]) < seconds:
             started = time.perf_counter()
             self.learn(plan).item()  # reading the value waits for the device
             durations.append(time.perf_counter() - started)

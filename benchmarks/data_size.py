@@ -1,0 +1,162 @@
+"""Accuracy over the number of pictures: ours and a ResNet-18 on few drawn faces, equal time.
+
+    python benchmarks/data_size.py --out benchmarks/results/DATE_data-size
+
+For each number of pictures a class and each seed, faces are drawn anew, both contenders of
+`accuracy.py` learn from them for the same minutes, and both are scored on 400 unseen faces a class.
+What `vitreous train` needs to score them itself is part of its time. Each run writes a file of its
+own, and one that is there already is not run again.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from accuracy import OURS, Contender, run
+from accuracy_page import COLORS, OURS_COLOR
+from accuracy_peers import PEERS, SIDE
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from wall_page import MUTED, STYLE
+
+from vitreous.core.files import atomic_path, write_json, write_text
+from vitreous.data.faces import EXPRESSIONS, write_faces
+
+#: Unseen faces of each expression, and the validation faces that choose the weights kept.
+TEST, VALID = 400, 100
+
+
+def draw(folder: Path, per_class: int, seed: int) -> Path:
+    """Faces in train, valid and test; the test faces are the same for every seed and number."""
+    for split, count, stream in (
+        ("train", per_class, 1000 + 2 * seed),
+        ("valid", min(VALID, per_class), 1001 + 2 * seed),
+        ("test", TEST, 999),
+    ):
+        write_faces(folder / split, count, size=SIDE, seed=stream)
+    return folder
+
+
+def run_missing(
+    contenders: Sequence[Contender],
+    numbers: Sequence[int],
+    seeds: Sequence[int],
+    minutes: float,
+    out: Path,
+) -> None:
+    """Run what has no file yet, the contenders in turn."""
+    for per_class in numbers:
+        for place, seed in enumerate(seeds):
+            for contender in contenders[:: -1 if place % 2 else 1]:
+                file = out / f"{contender.name}-{per_class}-{seed}.json"
+                if file.exists():
+                    continue
+                print(f"== {contender.name}, {per_class} a class, seed {seed}", flush=True)
+                with tempfile.TemporaryDirectory() as folder:
+                    source = draw(Path(folder) / "faces", per_class, seed)
+                    result, _ = run(contender, source, seed, minutes)
+                write_json(file, {**result, "per_class": per_class, "minutes": minutes})
+
+
+def write_page(out: Path) -> None:
+    """Write `README.md` and `curve.svg` from the results that are there."""
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(out.glob("*.json"))]
+    scores: dict[str, dict[int, list[float]]] = {}
+    for one in results:
+        by_number = scores.setdefault(one["title"], {})
+        score = one["scores"]["best"]["flip"]["accuracy"]
+        by_number.setdefault(one["per_class"], []).append(score)
+    with matplotlib.rc_context(STYLE), atomic_path(out / "curve.svg") as staging:
+        _curve(scores).savefig(staging, format="svg", metadata={"Date": None})
+    write_text(out / "README.md", _page(results, scores))
+
+
+def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[float]]]) -> str:
+    numbers = sorted({one["per_class"] for one in results})
+    minutes = " and ".join(f"{value:g}" for value in sorted({one["minutes"] for one in results}))
+    seeds = " ".join(map(str, sorted({one["seed"] for one in results})))
+    lines = [
+        "# Accuracy over the number of pictures",
+        "",
+        f"`python benchmarks/data_size.py --out DIR --per-class {' '.join(map(str, numbers))} "
+        f"--minutes {minutes} --seeds {seeds}`",
+        "",
+        f"Drawn faces of {SIDE} px, {len(EXPRESSIONS)} classes, drawn anew for each seed; "
+        f"{minutes} minutes for each run. Accuracy on {TEST} unseen faces a class, each seen as it "
+        f"is and mirrored, of the weights with the best score on {VALID} others a class (on as "
+        "many as there are to learn from, where that is fewer). Mean and standard deviation.",
+        "",
+        f"Machine: {'; '.join(sorted({one['machine'] for one in results}))}.",
+        "",
+        f"| contender | {' | '.join(f'{number:,} a class' for number in numbers)} |",
+        f"| --- |{' --- |' * len(numbers)}",
+        *(
+            f"| {title} | {' | '.join(_spread(by_number.get(n, [])) for n in numbers)} |"
+            for title, by_number in scores.items()
+        ),
+        "",
+        "| contender | pictures a class | parameters | epochs | pictures a second |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for title in scores:
+        for number in numbers:
+            runs = [r for r in results if (r["title"], r["per_class"]) == (title, number)]
+            if runs:
+                epochs, pace = (np.mean([r[name] for r in runs])
+                                for name in ("epochs", "pictures_per_s"))  # fmt: skip
+                size = f"{runs[0]['parameters'] / 1e6:.2f} M"
+                lines.append(f"| {title} | {number:,} | {size} | {epochs:.0f} | {pace:.0f} |")
+    return "\n".join([*lines, "", "![Accuracy over the number of pictures](curve.svg)", ""])
+
+
+def _spread(values: Sequence[float]) -> str:
+    if len(values) < 2:
+        return f"{values[0]:.3f}" if values else ""
+    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
+
+
+def _curve(scores: dict[str, dict[int, list[float]]]) -> Figure:
+    figure = Figure((6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    colors = iter(COLORS)
+    for title, by_number in scores.items():
+        color = OURS_COLOR if title == OURS.title else next(colors)
+        numbers = sorted(by_number)
+        for number in numbers:
+            axes.plot([number] * len(by_number[number]), by_number[number], ".", color=color,
+                      alpha=0.4)  # fmt: skip
+        axes.plot(numbers, [np.mean(by_number[n]) for n in numbers], color=color, label=title)
+    numbers = sorted({number for by_number in scores.values() for number in by_number})
+    axes.axhline(1 / len(EXPRESSIONS), color=MUTED, linewidth=0.8, linestyle=":")
+    axes.set_xscale("log")
+    axes.set_xticks(numbers, [f"{number:,}" for number in numbers], minor=False)
+    axes.minorticks_off()
+    axes.yaxis.set_major_formatter(PercentFormatter(1.0))
+    axes.set_xlabel("training pictures a class")
+    axes.set_title("Accuracy on unseen drawn faces; dotted: guessing")
+    axes.legend(loc="lower right")
+    return figure
+
+
+def main() -> None:
+    """Run what is missing, then draw what there is."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--per-class", type=int, nargs="+", default=[50, 200, 1000])
+    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    resnet = next(peer for peer in PEERS if peer.name == "resnet18")
+    contenders = (OURS, resnet)
+    run_missing(contenders, arguments.per_class, arguments.seeds, arguments.minutes, arguments.out)
+    write_page(arguments.out)
+
+
+if __name__ == "__main__":
+    main()

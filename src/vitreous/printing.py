@@ -1,0 +1,55 @@
+"""What the commands print on standard output: JSON for programs, tables for people."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from vitreous.evaluation.metrics import Evaluation
+    from vitreous.recipes.facts import Choice
+
+
+def print_json(value: Any) -> None:
+    """One line of JSON."""
+    click.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_choice(choice: "Choice") -> None:
+    """The settings that a recipe chose, each with its reason below it."""
+    for settings, value, why in choice.rows():
+        click.echo(f"{settings} = {value}\n    {why}")
+
+
+def print_evaluation(score: "Evaluation") -> None:
+    """Class by class, what is taken for what, the score and what to make of it."""
+    from vitreous.report.page import verdict
+
+    rows = [
+        (name, f"{part.precision:.3f}", f"{part.recall.value:.3f}", f"{part.f1:.3f}",
+         str(part.support))
+        for name, part in score.per_class.items()
+    ]  # fmt: skip
+    print_table("classes", ("class", "precision", "recall", "F1", "pictures"), rows)
+    head = ("true \\ answered", *score.classes)
+    counts = zip(score.classes, score.confusion, strict=True)
+    print_table("confusion", head, [(name, *map(str, row)) for name, row in counts])
+    for name, interval in (("accuracy", score.accuracy), ("balanced", score.balanced_accuracy)):
+        click.echo(f"{name:9} {interval.value:.3f}  ({interval.low:.3f} to {interval.high:.3f})")
+    if score.unreadable:
+        click.echo(f"{len(score.unreadable)} unreadable files were left out")
+    click.echo(verdict(score))
+
+
+def print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    """Columns under their names; the first holds names, the others figures."""
+    from rich.console import Console as RichConsole
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(title), title_justify="left", box=None)
+    for number, name in enumerate(head):
+        table.add_column(escape(name), justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    RichConsole(highlight=False).print(table)

@@ -1,0 +1,26 @@
+"""How fast this machine learns."""
+
+import numpy as np
+import torch
+
+from vitreous.core.rng import numpy_stream
+from vitreous.data.loader import PictureSet
+from vitreous.training.config import RunConfig
+from vitreous.training.learner import ClassLearner
+from vitreous.training.plan import plan_epochs
+
+#: Seconds spent on steps that count. The two before them are slower: they allocate memory.
+_MEASURED_S = 1.5
+
+
+def measure_pictures_per_s(config: RunConfig) -> float:
+    """Pictures a second in true training steps, augmentation included, on noise."""
+    count = config.train.batch_size
+    height, width = config.preprocess.image_size
+    noise = numpy_stream(0, "pace").integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    labels = torch.arange(count) % config.model.num_classes
+    pictures = PictureSet(noise, np.arange(count), labels, ())
+    classes = tuple(map(str, range(config.model.num_classes)))
+    with torch.random.fork_rng():
+        learner = ClassLearner(config, pictures, classes)
+        return count / learner.measure_step_s(plan_epochs(config.train.epochs, 1.0), _MEASURED_S)

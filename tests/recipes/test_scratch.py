@@ -1,0 +1,70 @@
+import pytest
+import torch
+
+from vitreous.core.config import from_mapping, merge, to_mapping
+from vitreous.recipes.facts import Choice, Facts
+from vitreous.recipes.pace import measure_pictures_per_s
+from vitreous.recipes.scratch import scratch
+from vitreous.training.config import RunConfig
+
+
+def facts(**changes) -> Facts:
+    return Facts(
+        **{
+            "source": "faces",
+            "num_pictures": 10_000,
+            "num_classes": 3,
+            "typical_side": 48,
+            **changes,
+        }
+    )
+
+
+def width(choice: Choice) -> int:
+    return choice.config.model.embed_dim
+
+
+def test_time_and_the_machine_decide_the_size():
+    slow, fast = (
+        facts(budget_s=600.0, pictures_per_s=lambda _, rate=rate: rate) for rate in (5, 900)
+    )
+    assert (width(scratch(slow)), width(scratch(fast))) == (96, 192)
+    assert "5 a second" in scratch(slow).rows()[1][2]
+
+
+def test_with_epochs_no_clock_decides():
+    def fail(_: RunConfig) -> float:
+        raise AssertionError("nothing may be measured")
+
+    sizes = [width(scratch(facts(epochs=epochs, pictures_per_s=fail))) for epochs in (1.0, 100.0)]
+    assert sizes == [96, 192]
+    assert scratch(facts(epochs=7.0)).config.train.budget_s is None
+
+
+def test_a_narrow_model_learns_faster():
+    small, large = (scratch(facts(epochs=epochs)).config for epochs in (1.0, 100.0))
+    assert small.train.learning_rate == 2 * large.train.learning_rate
+
+
+@pytest.mark.parametrize(("side", "chosen"), [(28, 32), (48, 48), (56, 48), (64, 64), (1000, 96)])
+def test_the_pictures_decide_the_resolution(side, chosen):
+    assert scratch(facts(typical_side=side)).config.model.image_size == (chosen, chosen)
+
+
+def test_reasons_hold_for_what_came_of_it():
+    choice = scratch(facts())
+    side = {"image_size": [96, 96]}
+    config = from_mapping(
+        RunConfig, merge(to_mapping(choice.config), {"model": side, "preprocess": side})
+    )
+    before, after = choice.rows(), choice.applied_to(config).rows()
+    assert after[0] == ("model.image_size", "96x96", "named; the recipe would take 48x48")
+    assert after[1:] == before[1:]
+
+
+def test_measuring_the_pace_leaves_random_streams_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    assert measure_pictures_per_s(scratch(facts(epochs=1.0, typical_side=32)).config) > 0
+    assert torch.rand(1) == expected

@@ -11,6 +11,7 @@ by `accuracy_loop`. Each run writes a file of its own, and one that is there alr
 again; at the end `README.md` and `curves.svg` are written.
 
     --ours NAME:train.ema=0,model.depth=4      ours with other settings, as a further contender
+    --ablations                                ours, and ours without one thing after another
     --votes                                    all learn the votes in EMOTIONS/labels.csv
 """
 
@@ -18,13 +19,12 @@ import argparse
 import csv
 import json
 import os
-import re
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +33,11 @@ import torch
 from accuracy_loop import Trained, train_peer
 from accuracy_page import write_page
 from accuracy_peers import PEERS, PREPROCESS, TUNINGS, Peer
+from accuracy_products import ABLATIONS, LECTURE, OURS, Product, parse_ours, train_product
 from torch import nn
 
-import vitreous
-from vitreous.core.config import load_toml, merge, parse_assignments
+from vitreous.core.config import merge
 from vitreous.core.files import atomic_path, write_json
-from vitreous.core.run import RunFolder
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import Dataset, open_dataset
 from vitreous.data.folder import list_labelled
@@ -47,102 +46,14 @@ from vitreous.errors import Interrupted
 from vitreous.evaluation.inference import predict_set
 from vitreous.evaluation.metrics import evaluate_probabilities
 from vitreous.recipes.configure import configure
-from vitreous.training.classifier import load_classifier
 from vitreous.training.device import choose_device, describe_device
-from vitreous.training.logbook import read_logbook
-
-
-@dataclass(frozen=True)
-class Product:
-    """A contender that the product trains.
-
-    Args:
-        name: of its files.
-        title: of its row.
-        choices: recipe, model or image size, where not the default.
-        settings: single settings, nested.
-    """
-
-    name: str
-    title: str
-    choices: dict[str, Any] = field(default_factory=dict)
-    settings: dict[str, Any] = field(default_factory=dict)
-
 
 Contender = Product | Peer
 
 #: Class by class, the column of FER+ that counts who chose it.
 VOTES = {"angry": "votes_anger", "happy": "votes_happiness", "sad": "votes_sadness"}
 
-LECTURE = Product(
-    "lecture",
-    "the lecture's model and training",
-    {"recipe": "lecture", "model": "lecture-small", "image_size": 96},
-)
-OURS = Product("ours", "ours: vitreous train")
 DEFAULT: tuple[Contender, ...] = (LECTURE, *PEERS, OURS)
-
-
-def parse_ours(text: str) -> Product:
-    """A contender of ``NAME:KEY=VALUE,...``.
-
-    Keys are settings such as ``train.ema``, or one of ``recipe``, ``model`` and ``image_size``.
-
-    Example:
-        >>> parse_ours("wide:model=compact-64,model.depth=4").choices
-        {'model': 'compact-64'}
-    """
-    name, _, assignments = text.partition(":")
-    if not re.fullmatch(r"[\w.+-]+", name):
-        raise argparse.ArgumentTypeError(f"'{text}' has no name: write NAME:KEY=VALUE,...")
-    # A comma inside a list belongs to its value.
-    parts = [part for part in re.split(r",(?![^\[]*\])", assignments) if part]
-    is_choice = re.compile(r"(recipe|model|image_size)=")
-    choices = parse_assignments(part for part in parts if is_choice.match(part))
-    settings = parse_assignments(part for part in parts if not is_choice.match(part))
-    return Product(name, f"ours with {', '.join(parts)}", choices, settings)
-
-
-def train_product(product: Product, source: Path, seed: int, budget_s: float) -> Trained:
-    """Train by `vitreous.train`, as a person would."""
-    with tempfile.TemporaryDirectory() as folder:
-        began, started = time.time(), time.monotonic()
-        vitreous.train(
-            source,
-            Path(folder) / "run",
-            budget_s=budget_s,
-            seed=seed,
-            settings=product.settings,
-            **product.choices,
-        )
-        seconds = time.monotonic() - started
-        run = RunFolder.open(Path(folder) / "run")
-        lines = read_logbook(run.metrics)
-        # The log's seconds count from behind the probing. Its last line was written when the file
-        # was changed last, which tells how far behind the start that is.
-        before_s = run.metrics.stat().st_mtime - began - lines[-1]["seconds"]
-        curve = [
-            {
-                name: line[name]
-                for name in ("step", "epoch", "accuracy", "balanced_accuracy", "loss")
-            }
-            | {"seconds": round(line["seconds"] + before_s, 2)}
-            for line in lines
-            if line["kind"] == "valid"
-        ]
-        best, last = load_classifier(run.best), load_classifier(run.last)
-        settings = load_toml(run.config)
-    del settings["data"]  # paths of this machine
-    return Trained(
-        best=best.model,
-        last=last.model,
-        preprocess=best.preprocess,
-        steps=lines[-1]["step"],
-        epochs=lines[-1]["epoch"],
-        seconds=seconds,
-        curve=curve,
-        settings=settings,
-    )
 
 
 def open_pictures(contender: Contender, source: Path, seed: int) -> Dataset:
@@ -353,6 +264,9 @@ def main() -> None:
         metavar="NAME:KEY=VALUE,...",
         help="ours with other settings, as a further contender",
     )
+    parser.add_argument(
+        "--ablations", action="store_true", help="ours, and ours without one thing after another"
+    )
     parser.add_argument("--only", nargs="*", metavar="NAME", help="contenders, by name")
     parser.add_argument("--limit", type=int, help="pictures of each class and split, for a try")
     parser.add_argument(
@@ -367,13 +281,14 @@ def main() -> None:
         help="whether the tables are of pictures and mirror images together",
     )
     arguments = parser.parse_args()
-    known = {one.name: one for one in (*DEFAULT, *TUNINGS)}
+    known = {one.name: one for one in (*DEFAULT, *TUNINGS, *ABLATIONS)}
     if taken := [one.name for one in arguments.ours if one.name in known]:
         parser.error(f"{taken[0]} is the name of another contender")
     known |= {one.name: one for one in arguments.ours}
     names = arguments.only
     if names is None:
-        names = [one.name for one in (*DEFAULT, *arguments.ours)]
+        usual = (OURS, *ABLATIONS) if arguments.ablations else DEFAULT
+        names = [one.name for one in (*usual, *arguments.ours)]
     if unknown := sorted(set(names) - set(known)):
         parser.error(f"no contender {', '.join(unknown)}: there are {', '.join(known)}")
     splits = {sample.split for sample in list_labelled(arguments.emotions).samples}

@@ -180,7 +180,9 @@ def _accuracy_curve(validated: Sequence[Line], chance: float) -> Curve:
         axes.plot(*_series(validated, "balanced_accuracy"), color=_SECOND, linestyle=(0, (4, 1.5)))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
         low, high = axes.get_ylim()
-        axes.set_ylim(max(low, -0.02), min(high, 1.02))
+        # Ticks of whole percents need room for some.
+        widen = max(0.0, 0.1 - (high - low)) / 2
+        axes.set_ylim(max(low - widen, -0.02), min(high + widen, 1.02))
         axes.set_xlim(left=0)
         best = [line for line in validated if line.get("best")]
         if best:

@@ -77,3 +77,15 @@ def test_budgets_are_times(text, seconds):
 def test_what_is_no_time_is_refused(text):
     with pytest.raises(ConfigError, match="write 90s, 20m"):
         parse_budget(text)
+
+
+def test_the_pace_is_measured_with_what_was_named(faces, monkeypatch):
+    measured = []
+    module = "vitreous.recipes.configure.measure_pictures_per_s"
+    monkeypatch.setattr(module, lambda config: measured.append(config) or 100.0)
+    changes = {"train": {"budget_s": 60.0, "soft_labels": True}}
+    config = configured(faces, model="Ti/16", changes=changes)
+    assert [one.model for one in measured] == [config.model]
+    assert config.train.learning_rate == 1e-3
+    configured(faces, model="Ti/16", changes={"train": {"epochs": 3}})
+    assert len(measured) == 1

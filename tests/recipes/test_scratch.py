@@ -24,26 +24,39 @@ def width(choice: Choice) -> int:
     return choice.config.model.embed_dim
 
 
-def test_time_and_the_machine_decide_the_size():
-    slow, fast = (
-        facts(budget_s=600.0, pictures_per_s=lambda _, rate=rate: rate) for rate in (5, 900)
+def test_time_and_the_machine_decide_width_and_augmentation():
+    slow, medium, fast = (
+        scratch(facts(budget_s=600.0, pictures_per_s=lambda _, rate=rate: rate))
+        for rate in (50.0, 1000.0, 5000.0)
     )
-    assert (width(scratch(slow)), width(scratch(fast))) == (96, 192)
-    assert "5 a second" in scratch(slow).rows()[1][2]
+    assert (width(slow), width(medium), width(fast)) == (96, 96, 192)
+    chances = [choice.config.augment.mix_chance for choice in (slow, medium, fast)]
+    assert chances == [0.0, 0.3, 0.3]
+    assert slow.rows()[1][2].startswith("this machine learns from 50 a second at width 96")
+    assert slow.config.train.budget_s == 600.0
 
 
 def test_with_epochs_no_clock_decides():
     def fail(_: RunConfig) -> float:
         raise AssertionError("nothing may be measured")
 
-    sizes = [width(scratch(facts(epochs=epochs, pictures_per_s=fail))) for epochs in (1.0, 100.0)]
+    sizes = [width(scratch(facts(epochs=epochs, pictures_per_s=fail))) for epochs in (9.0, 300.0)]
     assert sizes == [96, 192]
     assert scratch(facts(epochs=7.0)).config.train.budget_s is None
 
 
+def test_epochs_bound_what_a_fast_machine_sees():
+    few = facts(num_pictures=100, budget_s=6000.0, pictures_per_s=lambda _: 1e6)
+    _, _, why = scratch(few).rows()[1]
+    assert "1,000,000 a second at width 96, in all 30,000: 100 pictures 300 times" in why
+
+
 def test_a_narrow_model_learns_faster():
-    small, large = (scratch(facts(epochs=epochs)).config for epochs in (1.0, 100.0))
-    assert small.train.learning_rate == 2 * large.train.learning_rate
+    rates = [
+        scratch(facts(epochs=1.0, embed_dim=named)).config.train.learning_rate
+        for named in (None, 192, 384)
+    ]
+    assert rates == [3e-3, 1e-3, 4e-4]
 
 
 @pytest.mark.parametrize(("side", "chosen"), [(28, 32), (48, 48), (56, 48), (64, 64), (1000, 96)])

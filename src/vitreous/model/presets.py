@@ -26,13 +26,13 @@ _COMPACT = ModelConfig(
     image_size=(48, 48),
     patch_size=(8, 8),
     num_classes=3,
-    embed_dim=192,
+    embed_dim=96,
     depth=6,
     num_heads=3,
     pos_embed="sincos2d",
     class_token=False,
     pool="flatten",
-    stem=(48, 96, 192),
+    stem=(24, 48, 96),
     stem_blocks=(1, 1, 0),
     drop_path_rate=0.1,
     init="identity",
@@ -57,10 +57,10 @@ _LECTURE = ModelConfig(
 )
 
 
-def _halved(config: ModelConfig) -> ModelConfig:
-    """Half as wide throughout, with as many heads: a quarter of the parameters and operations."""
-    stem = tuple(width // 2 for width in config.stem)
-    return replace(config, embed_dim=config.embed_dim // 2, stem=stem)
+def _doubled(config: ModelConfig) -> ModelConfig:
+    """Twice as wide throughout, with as many heads: four times the parameters and operations."""
+    stem = tuple(2 * width for width in config.stem)
+    return replace(config, embed_dim=2 * config.embed_dim, stem=stem)
 
 
 def _presets() -> dict[str, ModelConfig]:
@@ -78,11 +78,11 @@ def _presets() -> dict[str, ModelConfig]:
         _COMPACT,
         image_size=(96, 96),
         patch_size=(16, 16),
-        stem=(24, 48, 96, 192),
+        stem=(12, 24, 48, 96),
         stem_blocks=(0, 0, 1, 0),
     )
     for name in [name for name in named if name.startswith("compact")]:
-        named[f"{name}-small"] = _halved(named[name])
+        named[f"{name}-wide"] = _doubled(named[name])
     named["lecture"] = _LECTURE
     named["lecture-small"] = replace(_LECTURE, depth=2, num_heads=4, head_hidden=(128, 128))
     return named

@@ -64,21 +64,25 @@ def configure(
     wanted = _wanted(encoder, from_file, model, image_size, changes)
     if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
         raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
+    # The pictures decide these two, also where a run's whole file is given for other pictures.
+    num_classes = max(len(listing.classes), 1)  # an output without labels is never used
+    wanted = merge(wanted, {"data": {"source": str(source)}, "model": {"num_classes": num_classes}})
+
+    def applied(chosen: RunConfig) -> RunConfig:
+        return from_mapping(RunConfig, merge(to_mapping(chosen), wanted))
+
     trainable = [sample for sample in listing.samples if sample.split in (None, "train")]
     facts = Facts(
         source=str(source),
         num_pictures=len(trainable),
-        num_classes=max(len(listing.classes), 1),  # an output without labels is never used
+        num_classes=num_classes,
         typical_side=image_size or typical_side(listing),
         **_length(wanted),
         embed_dim=_named_width(wanted),
-        pictures_per_s=measure_pictures_per_s,
+        pictures_per_s=lambda chosen: measure_pictures_per_s(applied(chosen)),
     )
     choice = RECIPES[recipe](facts)
-    # The pictures decide these two, also where a run's whole file is given for other pictures.
-    wanted = merge(wanted, {"data": {"source": facts.source}})
-    wanted = merge(wanted, {"model": {"num_classes": facts.num_classes}})
-    config = from_mapping(RunConfig, merge(to_mapping(choice.config), wanted))
+    config = applied(choice.config)
     if encoder:
         encoder.check_fits(config.model)
     return choice.applied_to(config)

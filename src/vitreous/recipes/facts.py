@@ -26,7 +26,8 @@ class Facts:
         budget_s: seconds from start to end; ``None`` for epochs alone.
         embed_dim: width of the model, where a model was named.
         pictures_per_s: measures how many pictures a second this machine learns from with a
-            configuration; only asked where there is a budget, so that epochs need no clock.
+            configuration, with what was named laid over it; only asked where there is a budget, so
+            that epochs need no clock.
     """
 
     source: str

@@ -8,70 +8,78 @@ ViT stays for epochs. What was compared, and over how few epochs, stands in docs
 figures with their commands in the README.
 """
 
+from dataclasses import replace
+
 from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.data.preprocess import Preprocess
+from vitreous.model.config import ModelConfig
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import TRAINING_SHARE, Choice, Facts, Reason
 from vitreous.training.config import RunConfig, TrainConfig
 
-#: Fewer training pictures than this, or fewer seen in all, and the model of half the width learned
-#: more in the same time.
-SMALL_BELOW_SEEN = 50_000
+#: From so many pictures seen in a run on, repeats included, the model is twice as wide.
+WIDE_FROM_SEEN = 2_000_000
+#: From so many epochs on, augmentation is strong.
+STRONG_FROM_EPOCHS = 50.0
+
+LIGHT = AugmentConfig(color_chance=0.3, erase_chance=0.0, mix_chance=0.0)
+STRONG = AugmentConfig(color_chance=0.5, erase_chance=0.25, mix_chance=0.3)
 
 
 def scratch(facts: Facts) -> Choice:
     """Settings for training from nothing on a few hundred to some ten thousand pictures."""
-    side = _model_side(facts.typical_side)
-    reasons = [
-        Reason(
-            ("model.image_size",),
-            f"the pictures' shorter side is {facts.typical_side} px; 32, 48, 64 and 96 are offered",
-        )
-    ]
-    config = _settings(facts, f"compact-{side}")
-    if facts.embed_dim is None:
-        seen, how = _pictures_seen(facts, config)
-        if seen < SMALL_BELOW_SEEN:
-            config = _settings(facts, f"compact-{side}-small")
-        reasons.append(Reason(("model.embed_dim",), how))
-    reasons.append(
-        Reason(
-            ("train.learning_rate",), "0.192 over the width: narrow models learn at higher rates"
-        )
+    name = f"compact-{_model_side(facts.typical_side)}"
+    size = f"the pictures' shorter side is {facts.typical_side} px; 32, 48, 64 and 96 are offered"
+    config = _settings(facts, preset(name, num_classes=facts.num_classes))
+    epochs, length = _epochs(facts, config)
+    is_wide = epochs * facts.num_pictures >= WIDE_FROM_SEEN
+    width = f"{length}; twice as wide {'' if is_wide else 'only '}from {WIDE_FROM_SEEN:,} on"
+    if is_wide:
+        config = _settings(facts, preset(f"{name}-wide", num_classes=facts.num_classes))
+    is_strong = epochs >= STRONG_FROM_EPOCHS
+    config = replace(config, augment=STRONG if is_strong else LIGHT)
+    return Choice(
+        config,
+        (
+            Reason(("model.image_size",), size),
+            Reason(("model.embed_dim",), width),
+            Reason(("train.learning_rate",), "the wider the model, the lower"),
+            Reason(
+                ("augment.color_chance", "augment.erase_chance", "augment.mix_chance"),
+                f"{epochs:.3g} epochs; from {STRONG_FROM_EPOCHS:g} on stronger changes pay",
+            ),
+        ),
     )
-    return Choice(config, tuple(reasons))
 
 
-def _pictures_seen(facts: Facts, config: RunConfig) -> tuple[float, str]:
-    """How many pictures the model of a configuration gets to see, repeats included, and why."""
+def _epochs(facts: Facts, config: RunConfig) -> tuple[float, str]:
+    """How many passes over the pictures a configuration gets, and how that is known."""
     number = f"{facts.num_pictures:,} pictures"
-    most = facts.epochs * facts.num_pictures
     if facts.budget_s is None:
-        return most, f"it sees {most:,.0f} in all: {number}, {facts.epochs:g} times"
+        seen = facts.epochs * facts.num_pictures
+        return facts.epochs, f"{number} {facts.epochs:g} times are {seen:,.0f}"
     assert facts.pictures_per_s is not None
     rate = facts.pictures_per_s(config)
-    seen = min(TRAINING_SHARE * facts.budget_s * rate, most)
-    return seen, (
-        f"this machine learns from {rate:,.0f} a second at width {config.model.embed_dim}, "
-        f"so it sees about {seen:,.0f} in all: {number}, {seen / facts.num_pictures:.3g} times"
+    seen = min(TRAINING_SHARE * facts.budget_s * rate, facts.epochs * facts.num_pictures)
+    epochs = seen / facts.num_pictures
+    return epochs, (
+        f"this machine learns from {rate:,.0f} a second at width {config.model.embed_dim}, in all "
+        f"{seen:,.0f}: {number} {epochs:.3g} times"
     )
 
 
-def _settings(facts: Facts, model_name: str) -> RunConfig:
-    model = preset(model_name, num_classes=facts.num_classes)
+def _settings(facts: Facts, model: ModelConfig) -> RunConfig:
     return RunConfig(
         recipe="scratch",
         data=DataConfig(source=facts.source),
         model=model,
         preprocess=Preprocess(image_size=model.image_size, mirror=True),
-        # Mixing, erasing and strong colours slowed learning for as long as was measured.
-        augment=AugmentConfig(color_chance=0.3, erase_chance=0.0, mix_chance=0.0),
         train=TrainConfig(
             epochs=facts.epochs,
             budget_s=facts.budget_s,
             batch_size=_batch_size(facts.num_pictures),
             optimizer="muon",
-            learning_rate=0.192 / (facts.embed_dim or model.embed_dim),
+            learning_rate=_learning_rate(facts.embed_dim or model.embed_dim),
         ),
     )
 
@@ -82,6 +90,11 @@ def _model_side(typical_side: int) -> int:
     Pixels cost time and from-scratch models of a few thousand pictures rarely use more.
     """
     return next((side for side in (32, 48, 64) if typical_side <= side * 1.25), 96)
+
+
+def _learning_rate(embed_dim: int) -> float:
+    """To one digit: 1e-3 at width 192, 3e-3 at 96, and on the line between those two elsewhere."""
+    return float(f"{1e-3 * (192 / embed_dim) ** 1.5:.0e}")
 
 
 def _batch_size(num_pictures: int) -> int:

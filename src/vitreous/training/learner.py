@@ -97,8 +97,11 @@ class Learner(ABC, Generic[Model]):
 
     def measure_step_s(self, plan: Plan, seconds: float = 4.0) -> float:
         """Seconds of a step, by taking some for about as long as said; then it is of no use."""
-        durations = []
-        while len(durations) < 12 and sum(durations[2:]) < seconds:
+        durations: list[float] = []
+        # A few steps, the first two not counted; of a large model one has to do.
+        while not durations or (
+            len(durations) < 12 and sum(durations[2:]) < seconds and sum(durations) < 6 * seconds
+        ):
             started = time.perf_counter()
             self.learn(plan).item()  # reading the value waits for the device
             durations.append(time.perf_counter() - started)

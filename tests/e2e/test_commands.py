@@ -170,7 +170,7 @@ def test_the_choice_is_explained_before_the_work_and_in_the_report(vitreous, fac
     assert result.exit_code == 0, result.stderr
     rows = json.loads((tmp_path / "run" / "choice.json").read_text())
     assert result.stdout == "".join(f"{name} = {value}\n    {why}\n" for name, value, why in rows)
-    assert "240 pictures, 1 times" in result.stdout
+    assert "240: 240 pictures times 1;" in result.stdout
     report = html.unescape((tmp_path / "run" / "report.html").read_text())
     assert all(why in report for _, _, why in rows)
     again = vitreous("train", "--resume", tmp_path / "run", "--explain-choice")

@@ -48,7 +48,7 @@ def test_with_epochs_no_clock_decides():
 def test_epochs_bound_what_a_fast_machine_sees():
     few = facts(num_pictures=100, budget_s=6000.0, pictures_per_s=lambda _: 1e6)
     _, _, why = scratch(few).rows()[1]
-    assert "1,000,000 a second at width 96, in all 30,000: 100 pictures 300 times" in why
+    assert "1,000,000 a second at width 96, in all 30,000: 100 pictures times 300;" in why
 
 
 def test_a_narrow_model_learns_faster():

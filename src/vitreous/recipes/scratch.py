@@ -46,7 +46,7 @@ def scratch(facts: Facts) -> Choice:
             Reason(("train.learning_rate",), "the wider the model, the lower"),
             Reason(
                 ("augment.color_chance", "augment.erase_chance", "augment.mix_chance"),
-                f"{epochs:.3g} epochs; from {STRONG_FROM_EPOCHS:g} on stronger changes pay",
+                f"number of epochs {epochs:.3g}; stronger changes pay from {STRONG_FROM_EPOCHS:g} on",
             ),
         ),
     )
@@ -57,14 +57,14 @@ def _epochs(facts: Facts, config: RunConfig) -> tuple[float, str]:
     number = f"{facts.num_pictures:,} pictures"
     if facts.budget_s is None:
         seen = facts.epochs * facts.num_pictures
-        return facts.epochs, f"{number} {facts.epochs:g} times are {seen:,.0f}"
+        return facts.epochs, f"in all it sees {seen:,.0f}: {number} times {facts.epochs:g}"
     assert facts.pictures_per_s is not None
     rate = facts.pictures_per_s(config)
     seen = min(TRAINING_SHARE * facts.budget_s * rate, facts.epochs * facts.num_pictures)
     epochs = seen / facts.num_pictures
     return epochs, (
         f"this machine learns from {rate:,.0f} a second at width {config.model.embed_dim}, in all "
-        f"{seen:,.0f}: {number} {epochs:.3g} times"
+        f"{seen:,.0f}: {number} times {epochs:.3g}"
     )
 
 

@@ -24,14 +24,12 @@ def width(choice: Choice) -> int:
     return choice.config.model.embed_dim
 
 
-def test_time_and_the_machine_decide_width_and_augmentation():
+def test_time_and_the_machine_decide_the_width():
     slow, medium, fast = (
         scratch(facts(budget_s=600.0, pictures_per_s=lambda _, rate=rate: rate))
         for rate in (50.0, 1000.0, 5000.0)
     )
     assert (width(slow), width(medium), width(fast)) == (96, 96, 192)
-    chances = [choice.config.augment.mix_chance for choice in (slow, medium, fast)]
-    assert chances == [0.0, 0.3, 0.3]
     assert slow.rows()[1][2].startswith("this machine learns from 50 a second at width 96")
     assert slow.config.train.budget_s == 600.0
 

@@ -155,7 +155,7 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
         [
             "# Accuracy with equal time",
             "",
-            f"`python benchmarks/accuracy.py EMOTIONS --out DIR --minutes {minutes} "
+            f"`GOMP_SPINCOUNT=1000 python benchmarks/accuracy.py EMOTIONS --out DIR --minutes {minutes} "
             f"--seeds {seeds}{' --votes' if votes else ''}"
             f"`{'' if flip else ' with `--no-flip-test`'}",
             "",

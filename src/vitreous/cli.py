@@ -329,9 +329,10 @@ def demo(folder: Path | None, quiet: bool) -> None:
 
 def main() -> None:
     """Run the command; a person's mistake ends in one line and status 2, never in a traceback."""
-    # Threads that wait by spinning take the cores from their own partners when a neighbour is
-    # busy. It has to stand before PyTorch is imported, so the command sets it, not the package.
-    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    # Threads that spin for long take the cores from their own partners when a neighbour is busy;
+    # threads that don't spin at all are woken late. This has to stand before PyTorch is imported,
+    # so the command sets it, not the package.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     sys.exit(_status(lambda: cli.main(standalone_mode=False)))
 
 

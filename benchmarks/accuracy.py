@@ -7,8 +7,9 @@ trains the contenders one after another, from nothing, each with the whole machi
 wall-clock time from behind the decoding of the pictures (probing, training and validation
 included), and scores them on EMOTIONS/valid. The order turns round from seed to seed. "ours" is
 what `vitreous train` does by default; the lecture's model is trained by the product too, the others
-by `accuracy_loop`. The variable is what the command `vitreous` sets for itself. Each run writes a file of its own, and one that is there already is not run
-again; at the end `README.md` and `curves.svg` are written.
+by `accuracy_loop`. The variable is what the command `vitreous` sets for itself. Each run writes a
+file of its own, and one that is there already is not run again; at the end `README.md` and
+`curves.svg` are written.
 
     --ours NAME:train.ema=0,model.depth=4      ours with other settings, as a further contender
     --ablations                                ours, and ours without one thing after another

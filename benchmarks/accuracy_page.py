@@ -155,7 +155,8 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
         [
             "# Accuracy with equal time",
             "",
-            f"`GOMP_SPINCOUNT=1000 python benchmarks/accuracy.py EMOTIONS --out DIR --minutes {minutes} "
+            "`GOMP_SPINCOUNT=1000 python benchmarks/accuracy.py EMOTIONS --out DIR "
+            f"--minutes {minutes} "
             f"--seeds {seeds}{' --votes' if votes else ''}"
             f"`{'' if flip else ' with `--no-flip-test`'}",
             "",

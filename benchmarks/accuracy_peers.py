@@ -23,8 +23,11 @@ from vitreous.core.rng import derive_seed, torch_stream
 from vitreous.data.config import NO_AUGMENTATION, AugmentConfig
 from vitreous.data.loader import PictureSet, TrainingOrder
 from vitreous.data.preprocess import Preprocess, normalise
+from vitreous.data.transforms import augment
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
+from vitreous.recipes.facts import Facts
+from vitreous.recipes.scratch import scratch
 
 SIDE = 48
 PREPROCESS = Preprocess(image_size=(SIDE, SIDE))
@@ -91,6 +94,17 @@ def shifted_batches(pictures: PictureSet, batch_size: int, seed: int, pad: int) 
         pixels, _ = pictures.batch(positions)
         changed = shift_and_flip(pixels, pad, torch_stream(seed, "augment", step))
         yield normalise(changed, PREPROCESS), positions
+
+
+def our_batches(pictures: PictureSet, batch_size: int, seed: int) -> Batches:
+    """Batches changed as the product's default recipe changes them."""
+    changes = scratch(Facts("", len(pictures), 2, SIDE)).config.augment
+    order = TrainingOrder(len(pictures), batch_size, seed)
+    for step in count():
+        positions = order.step(step)
+        pixels, _ = pictures.batch(positions)
+        images = normalise(pixels, PREPROCESS)
+        yield augment(images, changes, torch_stream(seed, "augment", step)), positions
 
 
 def shift_and_flip(pixels: Tensor, pad: int, generator: torch.Generator) -> Tensor:
@@ -274,6 +288,7 @@ _CUTMIX = replace(NO_AUGMENTATION, mixup_alpha=0.0, cutmix_alpha=1.0, mix_chance
 PEERS = (_PLAIN, _TIMM, _RESNET18, _RESNET34)
 #: Changes to the ResNets, by name and in words.
 _CHANGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("ours", "our augmentation", {"batches": our_batches}),
     ("mixup", "mixup", {"mixing": _MIXUP}),
     ("cutmix", "CutMix", {"mixing": _CUTMIX}),
     ("sgd", "SGD", {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warmup": 0.2,

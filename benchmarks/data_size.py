@@ -1,9 +1,10 @@
-"""Accuracy over the number of pictures: ours and a ResNet-18 on few drawn faces, equal time.
+"""Accuracy over the number of pictures: ours and ResNet-18s on few drawn faces, equal time.
 
-    python benchmarks/data_size.py --out benchmarks/results/DATE_data-size
+    GOMP_SPINCOUNT=1000 python benchmarks/data_size.py --out benchmarks/results/DATE_data-size
 
-For each number of pictures a class and each seed, faces are drawn anew, both contenders of
-`accuracy.py` learn from them for the same minutes, and both are scored on 400 unseen faces a class.
+For each number of pictures a class and each seed, faces are drawn anew, three contenders of
+`accuracy.py` (ours, a ResNet-18, the same with our augmentation) learn from them for the same
+minutes, and are scored on 400 unseen faces a class.
 What `vitreous train` needs to score them itself is part of its time. Each run writes a file of its
 own, and one that is there already is not run again.
 """
@@ -12,6 +13,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ import matplotlib
 import numpy as np
 from accuracy import OURS, Contender, run
 from accuracy_page import COLORS, OURS_COLOR
-from accuracy_peers import PEERS, SIDE
+from accuracy_peers import PEERS, SIDE, TUNINGS
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from wall_page import MUTED, STYLE
@@ -83,8 +85,8 @@ def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[fl
     lines = [
         "# Accuracy over the number of pictures",
         "",
-        f"`python benchmarks/data_size.py --out DIR --per-class {' '.join(map(str, numbers))} "
-        f"--minutes {minutes} --seeds {seeds}`",
+        "`GOMP_SPINCOUNT=1000 python benchmarks/data_size.py --out DIR "
+        f"--per-class {' '.join(map(str, numbers))} --minutes {minutes} --seeds {seeds}`",
         "",
         f"Drawn faces of {SIDE} px, {len(EXPRESSIONS)} classes, drawn anew for each seed; "
         f"{minutes} minutes for each run. Accuracy on {TEST} unseen faces a class, each seen as it "
@@ -152,8 +154,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    resnet = next(peer for peer in PEERS if peer.name == "resnet18")
-    contenders = (OURS, resnet)
+    names = ("resnet18", "resnet18-ours")
+    # Batches of 128 would leave a few hundred pictures too few steps.
+    peers = (replace(peer, batch_size=32) for peer in (*PEERS, *TUNINGS) if peer.name in names)
+    contenders = (OURS, *peers)
     run_missing(contenders, arguments.per_class, arguments.seeds, arguments.minutes, arguments.out)
     write_page(arguments.out)
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from vitreous.core.config import dump_toml
+from vitreous.core.config import dump_toml, merge
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled
 from vitreous.errors import ConfigError
@@ -83,9 +83,10 @@ def test_the_pace_is_measured_with_what_was_named(faces, monkeypatch):
     measured = []
     module = "vitreous.recipes.configure.measure_pictures_per_s"
     monkeypatch.setattr(module, lambda config: measured.append(config) or 100.0)
-    changes = {"train": {"budget_s": 60.0, "soft_labels": True}}
-    config = configured(faces, model="Ti/16", changes=changes)
+    budget = {"train": {"budget_s": 60.0}}
+    config = configured(faces, image_size=96, changes=merge(budget, {"model": {"depth": 2}}))
     assert [one.model for one in measured] == [config.model]
-    assert config.train.learning_rate == 1e-3
-    configured(faces, model="Ti/16", changes={"train": {"epochs": 3}})
+    # A width that is named, by itself or by a preset, is not chosen.
+    assert configured(faces, model="Ti/16", changes=budget).train.learning_rate == 1e-3
+    configured(faces, changes={"train": {"epochs": 3}})
     assert len(measured) == 1

@@ -22,6 +22,7 @@ class Facts:
         num_pictures: all pictures listed that may be trained on.
         num_classes: of them.
         typical_side: median shorter side in pixels.
+        image_size: side in pixels that the model sees, where it was named.
         epochs: passes over the pictures asked for; with a budget, the most there may be.
         budget_s: seconds from start to end; ``None`` for epochs alone.
         embed_dim: width of the model, where a model was named.
@@ -34,6 +35,7 @@ class Facts:
     num_pictures: int
     num_classes: int
     typical_side: int
+    image_size: int | None = None
     epochs: float = TrainConfig.epochs
     budget_s: float | None = None
     embed_dim: int | None = None

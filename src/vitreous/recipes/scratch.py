@@ -21,38 +21,41 @@ WIDE_FROM_SEEN = 2_000_000
 
 def scratch(facts: Facts) -> Choice:
     """Settings for training from nothing on a few hundred to some ten thousand pictures."""
-    name = f"compact-{_model_side(facts.typical_side)}"
-    size = f"the pictures' shorter side is {facts.typical_side} px; 32, 48, 64 and 96 are offered"
+    name = f"compact-{_model_side(facts.image_size or facts.typical_side)}"
     config = _settings(facts, preset(name, num_classes=facts.num_classes))
-    epochs, length = _epochs(facts, config)
-    is_wide = epochs * facts.num_pictures >= WIDE_FROM_SEEN
-    width = f"{length}; twice as wide {'' if is_wide else 'only '}from {WIDE_FROM_SEEN:,} on"
-    if is_wide:
-        config = _settings(facts, preset(f"{name}-wide", num_classes=facts.num_classes))
-    return Choice(
-        config,
-        (
-            Reason(("model.image_size",), size),
-            Reason(("model.embed_dim",), width),
-            Reason(("train.learning_rate",), "the wider the model, the lower"),
-        ),
-    )
+    reasons = []
+    if facts.image_size is None:
+        size = (
+            f"the pictures' shorter side is {facts.typical_side} px; 32, 48, 64 or 96 are offered"
+        )
+        reasons.append(Reason(("model.image_size",), size))
+    if facts.embed_dim is None:
+        seen, how = _pictures_seen(facts, config)
+        is_wide = seen >= WIDE_FROM_SEEN
+        if is_wide:
+            config = _settings(facts, preset(f"{name}-wide", num_classes=facts.num_classes))
+        limit = f"{how}; twice as wide {'' if is_wide else 'only '}from {WIDE_FROM_SEEN:,} on"
+        reasons.append(Reason(("model.embed_dim",), limit))
+    reasons.append(Reason(("train.learning_rate",), "the wider the model, the lower"))
+    return Choice(config, tuple(reasons))
 
 
-def _epochs(facts: Facts, config: RunConfig) -> tuple[float, str]:
-    """How many passes over the pictures a configuration gets, and how that is known."""
-    number = f"{facts.num_pictures:,} pictures"
+def _pictures_seen(facts: Facts, config: RunConfig) -> tuple[float, str]:
+    """How many pictures a configuration gets to see, repeats included, and how that is known."""
+    most = facts.epochs * facts.num_pictures
     if facts.budget_s is None:
-        seen = facts.epochs * facts.num_pictures
-        return facts.epochs, f"in all it sees {seen:,.0f}: {number} times {facts.epochs:g}"
+        return most, f"in all it sees {most:,.0f}: {_times(most, facts)}"
     assert facts.pictures_per_s is not None
     rate = facts.pictures_per_s(config)
-    seen = min(TRAINING_SHARE * facts.budget_s * rate, facts.epochs * facts.num_pictures)
-    epochs = seen / facts.num_pictures
-    return epochs, (
+    seen = min(TRAINING_SHARE * facts.budget_s * rate, most)
+    return seen, (
         f"this machine learns from {rate:,.0f} a second at width {config.model.embed_dim}, in all "
-        f"{seen:,.0f}: {number} times {epochs:.3g}"
+        f"{seen:,.0f}: {_times(seen, facts)}"
     )
+
+
+def _times(seen: float, facts: Facts) -> str:
+    return f"{facts.num_pictures:,} pictures times {seen / facts.num_pictures:.3g}"
 
 
 def _settings(facts: Facts, model: ModelConfig) -> RunConfig:

@@ -316,7 +316,7 @@ def patches(
 @click.argument("folder", type=_PATH, required=False)
 @_quiet
 def demo(folder: Path | None, quiet: bool) -> None:
-    """Draw faces, learn them, test on unseen ones: everything once, in about five minutes."""
+    """Draw faces, learn them, test on unseen ones: everything once, in about three minutes."""
     from vitreous import api
 
     console = _console(quiet)

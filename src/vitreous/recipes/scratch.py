@@ -4,8 +4,8 @@ A short convolutional stem gives a small set the locality that a plain ViT would
 pictures to learn (Hassani et al. 2021, "Escaping the Big Data Paradigm with Compact
 Transformers"; Xiao et al. 2021). Sine positions, a head that sees every token in its place, blocks
 that begin as the identity and Muon take it off the plateau of one answer for all, where a plain
-ViT stays for epochs. It is narrow, because within minutes a narrow model sees several times as many
-pictures. What was compared, and over how few epochs, stands in docs/experiments/LOG.md.
+ViT stays for epochs. It is narrow, because within minutes a narrow model sees several times as
+many pictures. What was compared, and over how few epochs, stands in docs/experiments/LOG.md.
 
 ``vitreous train emotions --budget 20m`` on two CPU cores: 54 epochs of 12,969 faces in three classes,
 0.935 accuracy, 0.920 balanced (benchmarks/results/2026-11-25_accuracy).

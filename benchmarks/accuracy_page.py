@@ -156,7 +156,7 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             "# Accuracy with equal time",
             "",
             "`GOMP_SPINCOUNT=1000 python benchmarks/accuracy.py EMOTIONS --out DIR "
-            f"--minutes {minutes} "
+            f"--minutes {minutes} --only {' '.join(sorted(row.name for row in rows))} "
             f"--seeds {seeds}{' --votes' if votes else ''}"
             f"`{'' if flip else ' with `--no-flip-test`'}",
             "",

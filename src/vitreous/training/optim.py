@@ -1,6 +1,7 @@
 """The optimiser, with weight decay only where it belongs."""
 
 import math
+from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
@@ -81,38 +82,47 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take a step; there is no closure to evaluate."""
         for group in self.param_groups:
-            rate = group["lr"]
+            rate, by_shape = group["lr"], defaultdict[torch.Size, list[nn.Parameter]](list)
             for matrix in group["params"]:
-                if matrix.grad is None:
-                    continue
-                state = self.state[matrix]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(matrix)
-                momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - self.MOMENTUM)
-                update = matrix.grad.lerp(momentum, self.MOMENTUM)  # Nesterov's
-                update = orthogonalise(update.to(self.precision))
+                if matrix.grad is not None:
+                    by_shape[matrix.shape].append(matrix)
+            # Those of one shape, one of each block, together: small products alone mostly wait.
+            for shape, matrices in by_shape.items():
+                updates = torch.stack([self._nesterov(matrix) for matrix in matrices])
+                updates = orthogonalise(updates.to(self.precision)).to(matrices[0].dtype)
                 # Its mean square is that of a step of AdamW (Liu et al. 2025, section 2.2).
-                scale = 0.2 * max(matrix.shape) ** 0.5
-                matrix.mul_(1 - rate * group["weight_decay"]).add_(update, alpha=-rate * scale)
+                scale = 0.2 * max(shape) ** 0.5
+                torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
+                torch._foreach_add_(matrices, updates.unbind(), alpha=-rate * scale)
+
+    def _nesterov(self, matrix: nn.Parameter) -> Tensor:
+        """The gradient, with the momentum that it is now part of."""
+        assert matrix.grad is not None
+        state = self.state[matrix]
+        if not state:
+            state["momentum_buffer"] = torch.zeros_like(matrix)
+        momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - self.MOMENTUM)
+        return matrix.grad.lerp(momentum, self.MOMENTUM)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
+def orthogonalise(matrices: Tensor) -> Tensor:
     """Bring all singular values near 1, by five Newton-Schulz steps of the fifth order.
 
     Shape:
-        (rows, columns) -> the same
+        (matrices, rows, columns) -> the same
 
     Reference:
         Jordan et al. 2024, "Muon: An optimizer for hidden layers in neural networks", with the
         coefficients given there, which bring the values near 1 fast rather than exactly.
     """
     a, b, c = 3.4445, -4.775, 2.0315
-    x = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = x / x.norm().clamp(min=1e-7)
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
+    x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
-        gram = x @ x.T
-        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return x.T if matrix.shape[0] > matrix.shape[1] else x
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if is_tall else x
 
 
 def make_optimizers(

@@ -29,6 +29,7 @@ from vitreous.training.device import choose_device, choose_precision
 from vitreous.training.ema import Ema
 from vitreous.training.optim import parameter_groups
 from vitreous.training.plan import Plan, learning_rate_factor, plan_budget, plan_epochs
+from vitreous.training.shards import Shards, choose_shards
 
 #: How often the pace is compared with the time left, as in the product.
 CHECKS_PER_VALIDATION = 6
@@ -71,7 +72,9 @@ class PeerLearner:
         self.place = {"device": self.device, "memory_format": layout}
         torch.manual_seed(derive_seed(seed, "weights"))
         self.model = peer.build(self.num_classes).to(**self.place).train()
-        self.ema = Ema(self.model)  # pyright: ignore[reportArgumentType]
+        self.ema = Ema(self.model)
+        #: As the product: each thread takes a part of the batch.
+        self.shards = Shards(self.model, choose_shards(self.device, peer.batch_size))
         groups = parameter_groups(self.model, peer.weight_decay)
         if peer.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
@@ -87,11 +90,9 @@ class PeerLearner:
     def learn(self, plan: Plan) -> Tensor:
         """Take the next step of the plan; the loss before it."""
         peer = self.peer
-        images, targets = self._batch(plan.progress(self.step))
-        with torch.autocast(self.device.type, self.precision, self.precision != torch.float32):
-            logits = self.model(images)
-        loss = F.cross_entropy(logits.float(), targets)
-        loss.backward()
+        inputs = self._batch(plan.progress(self.step))
+        seed = derive_seed(self.seed, "dropout", self.step)
+        loss = self.shards.backward(self._loss, inputs, seed)
         if math.isfinite(peer.clip_norm):
             nn.utils.clip_grad_norm_(self.model.parameters(), peer.clip_norm)
         rate = learning_rate_factor(plan.progress(self.step + 1), peer.warmup, final=0.0)
@@ -101,7 +102,12 @@ class PeerLearner:
         self.optimizer.zero_grad()
         self.ema.update(self.model, self.step, peer.ema * plan.total_steps)  # pyright: ignore[reportArgumentType]
         self.step += 1
-        return loss.detach()
+        return loss
+
+    def _loss(self, model: nn.Module, images: Tensor, targets: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, self.precision, self.precision != torch.float32):
+            logits = model(images)
+        return F.cross_entropy(logits.float(), targets)
 
     def measure_step_s(self, plan: Plan) -> float:
         """Seconds of a step; the learner is of no use afterwards."""

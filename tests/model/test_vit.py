@@ -84,7 +84,7 @@ def test_attention_in_bfloat16_is_that_of_float32():
     assert (attend(q, k, v) - exact).abs().max() < 0.02  # values near 1 have steps of 0.008
     assert (attend(q, k, v) - wrong).abs().max() > 0.2
     torch.testing.assert_close(attend(q.double(), k.double(), v.double()), exact)
-    assert not attend(q, k, v, dropout=0.9).equal(attend(q, k, v))
+    assert not attend(q, k, v, dropout_rate=0.9).equal(attend(q, k, v))
 
 
 def test_the_projection_is_the_strided_convolution():

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from vitreous.core.config import dump_toml, merge
 from vitreous.data.faces import write_faces
@@ -52,6 +53,24 @@ def test_a_runs_own_file_gives_the_same_run(faces, tmp_path):
         config = configured(faces, **options)
         (tmp_path / "config.toml").write_text(dump_toml(config))
         assert configured(faces, config_file=tmp_path / "config.toml") == config
+
+
+def test_a_batch_has_a_part_for_every_thread_of_the_machine(faces, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    cpu = {"train": {"device": "cpu", "batch_size": 64}}
+    listing = list_labelled(faces)
+    choice = configure(faces, listing, changes=cpu)
+    assert choice.config.train.shards == 4
+    assert choice.rows()[-1] == (
+        "train.shards",
+        "4",
+        "one for each thread of this machine, of 16 or more",
+    )
+    assert configured(faces, changes=merge(cpu, {"train": {"batch_size": 50}})).train.shards == 3
+    named = configure(faces, listing, changes=merge(cpu, {"train": {"shards": 2}}))
+    assert named.rows()[-1] == ("train.shards", "2", "named")
+    with pytest.raises(ConfigError, match=r"train\.shards is 65: it is 1 to train\.batch_size, 64"):
+        configured(faces, changes=merge(cpu, {"train": {"shards": 65}}))
 
 
 def test_mirrored_answers_need_flips_in_training(faces):

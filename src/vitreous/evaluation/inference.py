@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from vitreous.core.threads import SideBySide
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess, normalise
 from vitreous.model.vit import ViT
@@ -34,6 +35,15 @@ def predict_set(model: ViT, pictures: PictureSet, preprocess: Preprocess) -> np.
     """
     model.eval()
     batches = np.array_split(np.arange(len(pictures)), -(-len(pictures) // BATCH_SIZE))
-    return np.concatenate(
-        [predict_pixels(model, pictures.batch(batch)[0], preprocess) for batch in batches]
+    is_cpu = next(model.parameters()).device.type == "cpu"
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        return predict_pixels(model, pictures.batch(batch)[0], preprocess)
+
+    # Each core a batch of its own; a GPU takes one behind the other.
+    found = (
+        SideBySide(torch.get_num_threads()).map(predict, batches)
+        if is_cpu
+        else map(predict, batches)
     )
+    return np.concatenate(list(found))

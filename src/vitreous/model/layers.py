@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitreous.model.chance import Dropout, DropPath, dropout
 from vitreous.model.config import Activation, ModelConfig
 
 
@@ -49,32 +50,34 @@ class Attention(nn.Module):
         self.q_norm = nn.LayerNorm(head_dim, eps) if config.qk_norm else nn.Identity()
         self.k_norm = nn.LayerNorm(head_dim, eps) if config.qk_norm else nn.Identity()
         self.proj = nn.Linear(width, config.embed_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.attention_dropout = config.attention_dropout
 
     def forward(self, x: Tensor) -> Tensor:
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (batch, heads, tokens, head_dim)
-        dropout = self.attention_dropout if self.training else 0.0
-        x = attend(self.q_norm(q), self.k_norm(k), v, dropout)
+        rate = self.attention_dropout if self.training else 0.0
+        x = attend(self.q_norm(q), self.k_norm(k), v, rate)
         x = x.transpose(1, 2).reshape(batch, tokens, -1)
         return self.dropout(self.proj(x))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, dropout_rate: float = 0.0) -> Tensor:
     """Scaled dot-product attention.
 
     Shape:
         three of (batch, heads, tokens, head_dim) -> the same
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and k.shape[-2] <= 4 * k.shape[-1]:
+    is_short = q.dtype == torch.bfloat16 and k.shape[-2] <= 4 * k.shape[-1]
+    if q.device.type == "cpu" and (is_short or dropout_rate):
         # The fused kernel of PyTorch's CPU builds is up to eight times as slow here, backwards
         # most of all (docs/experiments/LOG.md). With more tokens than that, the weights kept for
-        # the way back would outgrow the activations of an MLP of the usual width.
+        # the way back would outgrow the activations of an MLP of the usual width. Dropout it
+        # doesn't have.
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-        return F.dropout(weights.softmax(-1), dropout) @ v
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
+        return dropout(weights.softmax(-1), dropout_rate) @ v
+    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_rate)
 
 
 class Mlp(nn.Module):
@@ -97,7 +100,7 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden, width)
         self.act = ACTIVATIONS[activation]
         self.output_activation = output_activation
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(self.act(self.fc1(x)))
@@ -114,24 +117,6 @@ class LayerScale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
-
-
-class DropPath(nn.Module):
-    """Leaves a residual branch out for some pictures of a batch (Huang et al. 2016).
-
-    The branches that stay are scaled up, so that the expectation is the same as at inference.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self.rate == 0.0:
-            return x
-        keep = 1.0 - self.rate
-        mask = torch.empty((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype, device=x.device)
-        return x * mask.bernoulli_(keep).div_(keep)
 
 
 class Block(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitreous.errors import ConfigError
 from vitreous.model import initialise
+from vitreous.model.chance import Dropout, current_generator
 from vitreous.model.config import ModelConfig, grid_of
 from vitreous.model.layers import ACTIVATIONS, Block, Mlp, attend
 from vitreous.model.patches import ConvStem, PatchEmbed
@@ -44,7 +45,7 @@ class ViT(nn.Module):
             self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
         else:
             self.pos_embed = None
-        self.pos_drop = nn.Dropout(config.dropout)
+        self.pos_drop = Dropout(config.dropout)
         last = max(config.depth - 1, 1)
         self.blocks = nn.ModuleList(
             Block(config, config.drop_path_rate * index / last) for index in range(config.depth)
@@ -150,9 +151,8 @@ class ViT(nn.Module):
             return x
         count = x.shape[1] - self.num_prefix_tokens
         kept = max(1, round(count * (1 - self.config.patch_dropout)))
-        return self._keep_patches(
-            x, torch.rand((len(x), count), device=x.device).argsort(1)[:, :kept]
-        )
+        order = torch.rand((len(x), count), generator=current_generator(), device=x.device)
+        return self._keep_patches(x, order.argsort(1)[:, :kept])
 
     def _keep_patches(self, x: Tensor, kept: Tensor) -> Tensor:
         prefix, patches = x.split([self.num_prefix_tokens, x.shape[1] - self.num_prefix_tokens], 1)

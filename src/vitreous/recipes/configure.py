@@ -1,7 +1,7 @@
 """From what a person said, and what the pictures are, to every setting of a run."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,16 @@ from vitreous.data.dataset import typical_side
 from vitreous.data.folder import Listing
 from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
-from vitreous.recipes.facts import DEFAULT_BUDGET_S, Choice, Facts
+from vitreous.recipes.facts import DEFAULT_BUDGET_S, Choice, Facts, Reason
 from vitreous.recipes.lecture import lecture
 from vitreous.recipes.pace import measure_pictures_per_s
 from vitreous.recipes.pretrain import pretrain
 from vitreous.recipes.scratch import scratch
 from vitreous.serving.predictor import find_weights
 from vitreous.training.config import RunConfig, TrainConfig
+from vitreous.training.device import choose_device
 from vitreous.training.encoder import Encoder, load_encoder
+from vitreous.training.shards import MIN_SHARD, choose_shards
 
 RECIPES = {"scratch": scratch, "lecture": lecture, "pretrain": pretrain}
 
@@ -69,7 +71,10 @@ def configure(
     wanted = merge(wanted, {"data": {"source": str(source)}, "model": {"num_classes": num_classes}})
 
     def applied(chosen: RunConfig) -> RunConfig:
-        return from_mapping(RunConfig, merge(to_mapping(chosen), wanted))
+        config = from_mapping(RunConfig, merge(to_mapping(chosen), wanted))
+        shards = choose_shards(choose_device(config.train.device), config.train.batch_size)
+        fitted = merge({"train": {"shards": shards}}, wanted)
+        return from_mapping(RunConfig, merge(to_mapping(config), fitted))
 
     trainable = [sample for sample in listing.samples if sample.split in (None, "train")]
     facts = Facts(
@@ -86,7 +91,10 @@ def configure(
     config = applied(choice.config)
     if encoder:
         encoder.check_fits(config.model)
-    return choice.applied_to(config)
+    choice = choice.applied_to(config)
+    is_named = "shards" in wanted.get("train", {})
+    why = "named" if is_named else f"one for each thread of this machine, of {MIN_SHARD} or more"
+    return replace(choice, reasons=(*choice.reasons, Reason(("train.shards",), why)))
 
 
 def _wanted(

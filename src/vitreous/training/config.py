@@ -18,6 +18,7 @@ class TrainConfig:
         budget_s: seconds from the command's start to its end; ``None`` for epochs alone.
         seed: of every random draw.
         batch_size: pictures in a step.
+        shards: parts of a batch that threads of a CPU work on side by side (see `shards`).
         learning_rate: highest rate, reached after the warm-up.
         final_learning_rate: last rate of the cosine, as a share of the highest.
         warmup: share of the steps in which the rate rises from 0.
@@ -40,6 +41,7 @@ class TrainConfig:
     budget_s: float | None = None
     seed: int = 0
     batch_size: int = 128
+    shards: int = 1
     learning_rate: float = 5e-4
     final_learning_rate: float = 0.01
     warmup: float = 0.1
@@ -58,6 +60,10 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"train.{name} is {getattr(self, name)}: it is above 0")
+        if not 1 <= self.shards <= self.batch_size:
+            raise ConfigError(
+                f"train.shards is {self.shards}: it is 1 to train.batch_size, {self.batch_size}"
+            )
         if self.budget_s is not None and self.budget_s <= 0:
             raise ConfigError(f"train.budget_s is {self.budget_s}: it is above 0")
         for name in ("warmup", "label_smoothing", "ema"):

@@ -24,6 +24,7 @@ from vitreous.training.ema import Ema, Model
 from vitreous.training.encoder import Encoder
 from vitreous.training.optim import make_optimizers
 from vitreous.training.plan import Plan, learning_rate_factor
+from vitreous.training.shards import Shards
 
 
 class Learner(ABC, Generic[Model]):
@@ -52,15 +53,20 @@ class Learner(ABC, Generic[Model]):
         model = make_model().to(self.device)
         optimizers = make_optimizers(model, config.train, self.precision)
         self.state = TrainState(model, Ema(model), optimizers)
+        self.shards = Shards(model.train(), config.train.shards)
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
 
     @abstractmethod
-    def loss(self, progress: float) -> Tensor:
-        """The loss of the model as it stands on the next step's pictures, a scalar.
+    def inputs(self, progress: float) -> tuple[Tensor, ...]:
+        """What the next step's loss takes, each with the pictures of the batch as its first axis.
 
         Args:
             progress: share of the run that lies behind.
         """
+
+    @abstractmethod
+    def loss(self, model: Model, *inputs: Tensor) -> Tensor:
+        """The model's mean loss over some of a step's pictures, a scalar."""
 
     @abstractmethod
     def save_weights(self, path: Path) -> None:
@@ -73,11 +79,9 @@ class Learner(ABC, Generic[Model]):
             The loss before the step, a scalar that still lives on the device.
         """
         state, train = self.state, self.config.train
-        # Dropout and stochastic depth draw from PyTorch's own stream.
-        torch.manual_seed(derive_seed(train.seed, "dropout", state.step))
-        state.model.train()
-        loss = self.loss(plan.progress(state.step))
-        loss.backward()
+        inputs = self.inputs(plan.progress(state.step))
+        seed = derive_seed(train.seed, "dropout", state.step)
+        loss = self.shards.backward(self.loss, inputs, seed)
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
@@ -87,7 +91,7 @@ class Learner(ABC, Generic[Model]):
             optimizer.zero_grad()
         state.ema.update(state.model, state.step, train.ema * plan.total_steps)
         state.step += 1
-        return loss.detach()
+        return loss
 
     def learning_rate(self, progress: float) -> float:
         """The rate at a share of the run."""
@@ -138,11 +142,15 @@ class ClassLearner(Learner[ViT]):
         self.classes = classes
         self.class_weights = self._class_weights()
 
-    def loss(self, progress: float) -> Tensor:
-        """Cross-entropy with the augmented pictures' soft targets."""
-        images, targets = self.batch(self.state.step, plain=self._is_plain(progress))
+    def inputs(self, progress: float) -> tuple[Tensor, ...]:
+        """Augmented pictures and their soft targets."""
+        return self.batch(self.state.step, plain=self._is_plain(progress))
+
+    def loss(self, model: ViT, *inputs: Tensor) -> Tensor:
+        """Cross-entropy."""
+        images, targets = inputs
         with self.autocast():
-            logits = self.state.model(images)
+            logits = model(images)
         return F.cross_entropy(logits.float(), targets, self.class_weights)
 
     def batch(self, step: int, plain: bool = False) -> tuple[Tensor, Tensor]:

@@ -225,8 +225,8 @@ class PatchLearner(Learner[MaskedAutoencoder]):
         self.pretrain = config.pretrain
         super().__init__(config, pictures, lambda: MaskedAutoencoder(config.model, self.pretrain))
 
-    def loss(self, progress: float) -> Tensor:
-        """Of the hidden patches of the next augmented batch, the same all through the run."""
+    def inputs(self, progress: float) -> tuple[Tensor, ...]:
+        """Pictures, augmented in the same way all through the run, and which patches are hidden."""
         config, step = self.config, self.state.step
         seed, model = config.train.seed, config.model
         pixels, _ = self.pictures.batch(self.order.step(step))
@@ -234,10 +234,15 @@ class PatchLearner(Learner[MaskedAutoencoder]):
         images = augment(images, config.augment, torch_stream(seed, "augment", step))
         hidden = draw_hidden(
             len(images), model.num_patches, self.pretrain, torch_stream(seed, "mask", step)
-        ).to(self.device)
+        )
+        return images, hidden.to(self.device)
+
+    def loss(self, model: MaskedAutoencoder, *inputs: Tensor) -> Tensor:
+        """Of the hidden patches."""
+        images, hidden = inputs
         with self.autocast():
-            told = self.state.model(images, hidden)
-        return hidden_patch_loss(told, images, hidden, model.patch_size)
+            told = model(images, hidden)
+        return hidden_patch_loss(told, images, hidden, self.config.model.patch_size)
 
     def save_weights(self, path: Path) -> None:
         """Write the encoder, without the decoder."""

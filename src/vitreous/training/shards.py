@@ -1,0 +1,102 @@
+"""A training step by several threads, each with a part of the batch.
+
+On a CPU the operations of a small model are so short that threads which share each of them mostly
+wait for one another. A thread that has pictures of its own waits once a step. Batch norm then takes
+its statistics from a part of the batch ("ghost batch norm", Hoffer et al. 2017, section 4); all
+else is the mean over the whole batch, as ever.
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Generic
+
+import torch
+from torch import Tensor
+
+from vitreous.core.rng import torch_stream
+from vitreous.core.threads import SideBySide
+from vitreous.model.chance import drawing_from
+from vitreous.training.ema import Model
+
+#: Pictures that a part has at least: below, batch norm's statistics get noisy.
+MIN_SHARD = 16
+
+
+def choose_shards(device: torch.device, batch_size: int) -> int:
+    """Parts that a batch is best cut into: one for each of a CPU's threads, none too small."""
+    if device.type != "cpu":
+        return 1
+    return max(1, min(torch.get_num_threads(), batch_size // MIN_SHARD))
+
+
+class Shards(Generic[Model]):
+    """A model and its copies, which share its weights and take a part of each batch.
+
+    What comes out depends on the number of parts, not on the number of cores.
+
+    Args:
+        model: the one being trained, on a CPU where there is more than one part.
+        count: parts, each with a thread of its own.
+    """
+
+    def __init__(self, model: Model, count: int) -> None:
+        self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        self._models = [model, *(_copy(model) for _ in range(count - 1))]
+        self._buffers = [
+            [buffer for buffer in one.buffers() if buffer.is_floating_point()]
+            for one in self._models
+        ]
+        self._threads = SideBySide(count)
+
+    def backward(
+        self, loss_of: Callable[..., Tensor], inputs: tuple[Tensor, ...], seed: int
+    ) -> Tensor:
+        """Compute the loss and the gradients of all weights.
+
+        Args:
+            loss_of: from a model and inputs, the mean over the pictures.
+            inputs: each with the pictures of the batch as its first axis.
+            seed: of dropout and its relatives.
+
+        Returns:
+            The mean loss over the batch, a scalar.
+        """
+        if len(self._models) == 1:
+            torch.manual_seed(seed)
+            loss = loss_of(self._models[0], *inputs)
+            loss.backward()
+            return loss.detach()
+        for first, *others in zip(*self._buffers, strict=True):
+            for other in others:
+                other.copy_(first)
+        count = len(self._models)
+        parts = [tensor.tensor_split(count) for tensor in inputs]
+
+        def work(number: int) -> list[Tensor | None]:
+            part = [tensors[number] for tensors in parts]
+            with drawing_from(torch_stream(seed, "shard", number)):
+                loss = loss_of(self._models[number], *part)
+                loss = loss * (len(part[0]) / len(inputs[0]))
+            gradients = torch.autograd.grad(loss, self._weights, allow_unused=True)
+            return [loss.detach(), *gradients]
+
+        results = self._threads.map(work, range(count))
+        loss, *gradients = (_sum(shares) for shares in zip(*results, strict=True))
+        for weight, gradient in zip(self._weights, gradients, strict=True):
+            weight.grad = gradient
+        for same in zip(*self._buffers, strict=True):
+            same[0].copy_(torch.stack(same).mean(0))
+        assert loss is not None
+        return loss
+
+
+def _copy(model: Model) -> Model:
+    """A copy with the very same weights, but statistics of its own."""
+    shared: dict[int, object] = {id(weight): weight for weight in model.parameters()}
+    return copy.deepcopy(model, shared)
+
+
+def _sum(shares: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum, in the order given; ``None`` where a weight wasn't used."""
+    used = [share for share in shares if share is not None]
+    return torch.stack(used).sum(0) if used else None

@@ -89,11 +89,12 @@ class Muon(torch.optim.Optimizer):
             # Those of one shape, one of each block, together: small products alone mostly wait.
             for shape, matrices in by_shape.items():
                 updates = torch.stack([self._nesterov(matrix) for matrix in matrices])
-                updates = orthogonalise(updates.to(self.precision)).to(matrices[0].dtype)
-                # Its mean square is that of a step of AdamW (Liu et al. 2025, section 2.2).
+                updates = orthogonalise(updates.to(self.precision))
+                # Their mean square is that of a step of AdamW (Liu et al. 2025, section 2.2).
                 scale = 0.2 * max(shape) ** 0.5
-                torch._foreach_mul_(matrices, 1 - rate * group["weight_decay"])
-                torch._foreach_add_(matrices, updates.unbind(), alpha=-rate * scale)
+                for matrix, update in zip(matrices, updates, strict=True):
+                    matrix.mul_(1 - rate * group["weight_decay"])
+                    matrix.add_(update, alpha=-rate * scale)
 
     def _nesterov(self, matrix: nn.Parameter) -> Tensor:
         """The gradient, with the momentum that it is now part of."""

@@ -18,6 +18,7 @@ from accuracy_peers import PREPROCESS, Peer
 from torch import Tensor, nn
 
 from vitreous.core.rng import derive_seed, numpy_stream
+from vitreous.core.threads import SideBySide
 from vitreous.data.dataset import Dataset
 from vitreous.data.mixing import mix, smooth
 from vitreous.data.preprocess import Preprocess
@@ -74,7 +75,7 @@ class PeerLearner:
         self.model = peer.build(self.num_classes).to(**self.place).train()
         self.ema = Ema(self.model)
         #: As the product: each thread takes a part of the batch.
-        self.shards = Shards(self.model, choose_shards(self.device, peer.batch_size))
+        self.shards = Shards(self.model, SideBySide(choose_shards(self.device, peer.batch_size)))
         groups = parameter_groups(self.model, peer.weight_decay)
         if peer.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)

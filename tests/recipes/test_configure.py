@@ -64,9 +64,9 @@ def test_a_batch_has_a_part_for_every_thread_of_the_machine(faces, monkeypatch):
     assert choice.rows()[-1] == (
         "train.shards",
         "4",
-        "one for each thread of this machine, of 16 or more",
+        "one for each thread of this machine, of 8 or more",
     )
-    assert configured(faces, changes=merge(cpu, {"train": {"batch_size": 50}})).train.shards == 3
+    assert configured(faces, changes=merge(cpu, {"train": {"batch_size": 31}})).train.shards == 3
     named = configure(faces, listing, changes=merge(cpu, {"train": {"shards": 2}}))
     assert named.rows()[-1] == ("train.shards", "2", "named")
     with pytest.raises(ConfigError, match=r"train\.shards is 65: it is 1 to train\.batch_size, 64"):

@@ -21,12 +21,14 @@ class SideBySide:
     """
 
     def __init__(self, count: int) -> None:
-        self._all = torch.get_num_threads()
+        self.count, self._all = count, torch.get_num_threads()
         each = max(1, self._all // count)
         self._pool = ThreadPoolExecutor(count, "side by side", torch.set_num_threads, (each,))
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """What the function gives for each item, in their order; its first error is raised."""
+        if self.count == 1:
+            return [function(item) for item in items]
         try:
             return list(self._pool.map(function, items))
         finally:

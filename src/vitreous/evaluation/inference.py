@@ -35,15 +35,11 @@ def predict_set(model: ViT, pictures: PictureSet, preprocess: Preprocess) -> np.
     """
     model.eval()
     batches = np.array_split(np.arange(len(pictures)), -(-len(pictures) // BATCH_SIZE))
+    # On a CPU every thread takes a batch of its own; a GPU takes one behind the other.
     is_cpu = next(model.parameters()).device.type == "cpu"
+    threads = SideBySide(torch.get_num_threads() if is_cpu else 1)
 
     def predict(batch: np.ndarray) -> np.ndarray:
         return predict_pixels(model, pictures.batch(batch)[0], preprocess)
 
-    # Each core a batch of its own; a GPU takes one behind the other.
-    found = (
-        SideBySide(torch.get_num_threads()).map(predict, batches)
-        if is_cpu
-        else map(predict, batches)
-    )
-    return np.concatenate(list(found))
+    return np.concatenate(threads.map(predict, batches))

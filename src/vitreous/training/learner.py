@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitreous.core.rng import derive_seed, numpy_stream, torch_stream
+from vitreous.core.threads import SideBySide
 from vitreous.data.loader import PictureSet, TrainingOrder
 from vitreous.data.mixing import mix, smooth
 from vitreous.data.preprocess import normalise
@@ -51,9 +52,10 @@ class Learner(ABC, Generic[Model]):
         self.precision = choose_precision(config.train.precision, self.device)
         torch.manual_seed(derive_seed(config.train.seed, "weights"))
         model = make_model().to(self.device)
-        optimizers = make_optimizers(model, config.train, self.precision)
+        threads = SideBySide(config.train.shards)
+        optimizers = make_optimizers(model, config.train, self.precision, threads)
         self.state = TrainState(model, Ema(model), optimizers)
-        self.shards = Shards(model.train(), config.train.shards)
+        self.shards = Shards(model.train(), threads)
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
 
     @abstractmethod

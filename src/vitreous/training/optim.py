@@ -2,11 +2,14 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vitreous.core.threads import SideBySide
 from vitreous.training.config import TrainConfig
 
 _NOT_MATRICES = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent")
@@ -68,33 +71,40 @@ class Muon(torch.optim.Optimizer):
         matrices: two-dimensional parameters.
         weight_decay: decoupled, times the rate.
         precision: of the products.
+        each: applies a function to each of the matrices' shapes, like ``map``.
     """
 
     MOMENTUM = 0.95
 
     def __init__(
-        self, matrices: Sequence[nn.Parameter], weight_decay: float, precision: torch.dtype
+        self,
+        matrices: Sequence[nn.Parameter],
+        weight_decay: float,
+        precision: torch.dtype,
+        each: Callable[[Callable[[Any], None], Iterable[Any]], Iterable[None]] = map,
     ) -> None:
         super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay})
-        self.precision = precision
+        self.precision, self._each = precision, each
 
-    @torch.no_grad()
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Take a step; there is no closure to evaluate."""
         for group in self.param_groups:
-            rate, by_shape = group["lr"], defaultdict[torch.Size, list[nn.Parameter]](list)
+            by_shape = defaultdict[torch.Size, list[nn.Parameter]](list)
             for matrix in group["params"]:
                 if matrix.grad is not None:
                     by_shape[matrix.shape].append(matrix)
-            # Those of one shape, one of each block, together: small products alone mostly wait.
-            for shape, matrices in by_shape.items():
-                updates = torch.stack([self._nesterov(matrix) for matrix in matrices])
-                updates = orthogonalise(updates.to(self.precision))
-                # Their mean square is that of a step of AdamW (Liu et al. 2025, section 2.2).
-                scale = 0.2 * max(shape) ** 0.5
-                for matrix, update in zip(matrices, updates, strict=True):
-                    matrix.mul_(1 - rate * group["weight_decay"])
-                    matrix.add_(update, alpha=-rate * scale)
+            step = partial(self._step_together, group["lr"], group["weight_decay"])
+            list(self._each(step, by_shape.values()))
+
+    @torch.no_grad()
+    def _step_together(self, rate: float, decay: float, matrices: Sequence[nn.Parameter]) -> None:
+        """Take the step of matrices of one shape: small products alone mostly wait."""
+        updates = torch.stack([self._nesterov(matrix) for matrix in matrices])
+        updates = orthogonalise(updates.to(self.precision))
+        # Their mean square is that of a step of AdamW (Liu et al. 2025, section 2.2).
+        scale = 0.2 * max(matrices[0].shape) ** 0.5
+        for matrix, update in zip(matrices, updates, strict=True):
+            matrix.mul_(1 - rate * decay).add_(update, alpha=-rate * scale)
 
     def _nesterov(self, matrix: nn.Parameter) -> Tensor:
         """The gradient, with the momentum that it is now part of."""
@@ -127,7 +137,7 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def make_optimizers(
-    model: nn.Module, config: TrainConfig, precision: torch.dtype
+    model: nn.Module, config: TrainConfig, precision: torch.dtype, threads: SideBySide
 ) -> tuple[torch.optim.Optimizer, ...]:
     """The configured optimisers, over all weights of the model together.
 
@@ -138,6 +148,7 @@ def make_optimizers(
         model: whose parameters.
         config: which optimisers, with which settings.
         precision: of Muon's products.
+        threads: among which those are divided.
     """
     fused = next(model.parameters()).device.type != "mps"
     matrices: list[nn.Parameter] = []
@@ -152,4 +163,4 @@ def make_optimizers(
     rest = kind(groups, lr=0.0, betas=config.betas, fused=fused)
     if not matrices:
         return (rest,)
-    return Muon(matrices, config.weight_decay, precision), rest
+    return Muon(matrices, config.weight_decay, precision, threads.map), rest

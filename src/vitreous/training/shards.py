@@ -19,7 +19,7 @@ from vitreous.model.chance import drawing_from
 from vitreous.training.ema import Model
 
 #: Pictures that a part has at least: below, batch norm's statistics get noisy.
-MIN_SHARD = 16
+MIN_SHARD = 8
 
 
 def choose_shards(device: torch.device, batch_size: int) -> int:
@@ -36,17 +36,17 @@ class Shards(Generic[Model]):
 
     Args:
         model: the one being trained, on a CPU where there is more than one part.
-        count: parts, each with a thread of its own.
+        threads: one for each part.
     """
 
-    def __init__(self, model: Model, count: int) -> None:
+    def __init__(self, model: Model, threads: SideBySide) -> None:
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
-        self._models = [model, *(_copy(model) for _ in range(count - 1))]
+        self._models = [model, *(_copy(model) for _ in range(threads.count - 1))]
         self._buffers = [
             [buffer for buffer in one.buffers() if buffer.is_floating_point()]
             for one in self._models
         ]
-        self._threads = SideBySide(count)
+        self._threads = threads
 
     def backward(
         self, loss_of: Callable[..., Tensor], inputs: tuple[Tensor, ...], seed: int

@@ -52,7 +52,8 @@ class Learner(ABC, Generic[Model]):
         self.precision = choose_precision(config.train.precision, self.device)
         torch.manual_seed(derive_seed(config.train.seed, "weights"))
         model = make_model().to(self.device)
-        threads = SideBySide(config.train.shards)
+        # A run's settings may come from a machine without this one's GPU, which takes all at once.
+        threads = SideBySide(config.train.shards if self.device.type == "cpu" else 1)
         optimizers = make_optimizers(model, config.train, self.precision, threads)
         self.state = TrainState(model, Ema(model), optimizers)
         self.shards = Shards(model.train(), threads)

@@ -1,0 +1,155 @@
+"""Two programs take turns, and the ratio of their speeds is kept.
+
+On a shared machine a speed means little and a ratio of neighbours in time much more: the workers
+are started together, warm up, and then take turns of about a second each.
+"""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HERE = Path(__file__).parent
+#: The peers' own environment.
+PEERS = HERE / ".peers"
+PEER_PYTHON = PEERS / "bin" / "python"
+
+#: About how long a turn takes, in seconds.
+TURN_S = 1.0
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A program that takes steps in turns (see `speed_turns`).
+
+    Args:
+        script: beside this file.
+        settings: what it should do, passed as JSON.
+        is_peer: whether it runs in the peers' environment.
+    """
+
+    script: str
+    settings: Mapping[str, Any]
+    is_peer: bool
+
+    def start(self) -> subprocess.Popen[str]:
+        python = str(PEER_PYTHON) if self.is_peer else sys.executable
+        environment = dict(os.environ)
+        if not self.is_peer:
+            # What the command `vitreous` sets for itself; peers run as they come.
+            environment["GOMP_SPINCOUNT"] = "1000"
+        return subprocess.Popen(
+            [python, str(HERE / self.script), json.dumps(dict(self.settings))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=_errors_of(self.script).open("w"),
+            text=True,
+            env=environment,
+        )
+
+
+def take_turns(ours: Worker, peer: Worker, pairs: int) -> tuple[list[float], list[float]]:
+    """Speeds of both, turn by turn, in pictures a second."""
+    speeds: tuple[list[float], list[float]] = ([], [])
+    both = []
+    try:
+        steps = []
+        # One behind the other, so that neither is disturbed while it compiles.
+        for worker in (ours, peer):
+            process = worker.start()
+            both.append(process)
+            warm = _read(process, worker)
+            steps.append(max(1, round(TURN_S / warm["last_s"])))
+        for _ in range(pairs):
+            for kept, process, worker, count in zip(speeds, both, (ours, peer), steps, strict=True):
+                assert process.stdin is not None
+                process.stdin.write(f"{count}\n")
+                process.stdin.flush()
+                kept.append(_read(process, worker)["pictures_per_s"])
+    finally:
+        for process in both:
+            process.kill()
+            process.wait()
+    return speeds
+
+
+def _read(process: subprocess.Popen[str], worker: Worker) -> dict[str, float]:
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    if not line:
+        said = _errors_of(worker.script).read_text()[-2000:]
+        raise SystemExit(f"{worker.script} {dict(worker.settings)} ended:\n{said}")
+    return json.loads(line)
+
+
+def _errors_of(script: str) -> Path:
+    return Path(tempfile.gettempdir()) / f"{Path(script).stem}-{os.getpid()}.log"
+
+
+def row(work: str, peer_name: str, speeds: tuple[list[float], list[float]]) -> dict[str, Any]:
+    """A row of the results: medians of both and of the pairs' ratios; above 1 ours is faster."""
+    ours, peer = speeds
+    ratios = [one / other for one, other in zip(ours, peer, strict=True)]
+    return {
+        "work": work,
+        "ours": round(statistics.median(ours), 2),
+        "peer": round(statistics.median(peer), 2),
+        "peer_name": peer_name,
+        "unit": "pictures/s",
+        "ratio": round(statistics.median(ratios), 3),
+        "ratios": [round(ratio, 3) for ratio in ratios],
+    }
+
+
+def install_peers() -> None:
+    """Make the peers' environment, with the PyTorch version of this one."""
+    venv.create(PEERS, with_pip=True, clear=True)
+    pip = [str(PEER_PYTHON), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    version = torch.__version__.split("+")[0]
+    subprocess.run(
+        [*pip, f"torch=={version}", "--requirement", str(HERE / "peers.txt")], check=True
+    )
+    # Its wheel may want another build of PyTorch; the peers need it for imports alone.
+    subprocess.run([*pip, "--no-deps", "torchvision", "timm"], check=True)
+
+
+def gemm_peak() -> float:
+    """The most that bfloat16 matrix products reach on this machine's threads, in GFLOP/s."""
+    best = 0.0
+    for rows, inner, columns in ((2048, 2048, 2048), (8192, 768, 768), (2048, 384, 1536)):
+        a, b = torch.randn(rows, inner).bfloat16(), torch.randn(inner, columns).bfloat16()
+        for _ in range(12):
+            started = time.perf_counter()
+            for _ in range(4):
+                a @ b
+            seconds = (time.perf_counter() - started) / 4
+            best = max(best, 2 * rows * inner * columns / seconds / 1e9)
+    return best
+
+
+def machine() -> str:
+    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The rows as a Markdown table."""
+    return [
+        "| work | ours, pictures a second | peer | pictures a second | ratio | lowest to highest |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {one['work']} | {one['ours']:g} | {one['peer_name']} | {one['peer']:g} | "
+            f"**{one['ratio']:.2f}** | {min(one['ratios']):.2f} to {max(one['ratios']):.2f} |"
+            for one in rows
+        ),
+    ]

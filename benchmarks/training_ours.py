@@ -1,0 +1,88 @@
+"""A worker: whole training steps of the product on pictures that lie ready.
+
+    python benchmarks/training_ours.py '{"model": "S/16", "image_size": 224, "batch_size": 8}'
+
+Forward, backward, clipping, optimiser and moving average, by `ClassLearner.learn`.
+"""
+
+import json
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from speed_turns import Turns
+
+from vitreous.data.config import DataConfig
+from vitreous.data.loader import PictureSet
+from vitreous.data.preprocess import Preprocess, normalise
+from vitreous.model.presets import preset
+from vitreous.recipes.facts import Facts
+from vitreous.recipes.lecture import lecture
+from vitreous.recipes.scratch import scratch
+from vitreous.training.config import RunConfig, TrainConfig
+from vitreous.training.device import choose_device
+from vitreous.training.learner import ClassLearner
+from vitreous.training.plan import plan_epochs
+from vitreous.training.shards import choose_shards
+
+NUM_CLASSES = 3
+
+
+class ReadyLearner(ClassLearner):
+    """Learns from the same batch again and again."""
+
+    def ready(self) -> "ReadyLearner":
+        pixels, labels = self.pictures.batch(range(len(self.pictures)))
+        images = normalise(pixels.to(self.device), self.config.preprocess)
+        targets = torch.nn.functional.one_hot(labels, NUM_CLASSES).float().to(self.device)
+        self._batch = images, targets
+        return self
+
+    def inputs(self, progress: float) -> tuple[torch.Tensor, ...]:
+        return self._batch
+
+
+def configuration(model: str, image_size: int, batch_size: int, precision: str) -> RunConfig:
+    """The recipe's settings where a recipe has this model, else the defaults with AdamW."""
+    facts = Facts("", 10_000, NUM_CLASSES, image_size, image_size, epochs=1.0)
+    if model.startswith("compact"):
+        config = scratch(facts).config
+    elif model.startswith("lecture"):
+        config = lecture(facts).config
+        size = (image_size, image_size)
+        config = replace(config, model=preset(model, image_size=size, num_classes=NUM_CLASSES))
+        config = replace(config, preprocess=replace(config.preprocess, image_size=size))
+    else:
+        size = (image_size, image_size)
+        config = RunConfig(
+            recipe="benchmark",
+            data=DataConfig(""),
+            model=preset(model, image_size=size, num_classes=NUM_CLASSES),
+            preprocess=Preprocess(image_size=size),
+            train=TrainConfig(),
+        )
+    train = replace(config.train, batch_size=batch_size, precision=precision)  # pyright: ignore[reportArgumentType]
+    shards = choose_shards(choose_device(train.device), batch_size)
+    return replace(config, train=replace(train, shards=shards))
+
+
+def main(settings: dict[str, Any]) -> None:
+    batch_size, side = settings["batch_size"], settings["image_size"]
+    config = configuration(settings["model"], side, batch_size, settings.get("precision", "auto"))
+    noise = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), dtype=np.uint8)
+    labels = torch.arange(batch_size) % NUM_CLASSES
+    pictures = PictureSet(noise, np.arange(batch_size), labels, ())
+    learner = ReadyLearner(config, pictures, tuple("abc")).ready()
+    plan, turns = plan_epochs(1.0, 100_000), Turns(batch_size)
+    while True:
+        turns.begin()
+        loss = learner.learn(plan)
+        if learner.device.type != "cpu":
+            loss.item()  # waits for the device
+        turns.end()
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

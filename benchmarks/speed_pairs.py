@@ -1,7 +1,7 @@
 """Two programs take turns, and the ratio of their speeds is kept.
 
 On a shared machine a speed means little and a ratio of neighbours in time much more: the workers
-are started together, warm up, and then take turns of about a second each.
+warm up one behind the other, and then take turns of about a second each.
 """
 
 import json
@@ -49,14 +49,15 @@ class Worker:
         if not self.is_peer:
             # What the command `vitreous` sets for itself; peers run as they come.
             environment["GOMP_SPINCOUNT"] = "1000"
-        return subprocess.Popen(
-            [python, str(HERE / self.script), json.dumps(dict(self.settings))],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=_errors_of(self.script).open("w"),
-            text=True,
-            env=environment,
-        )
+        with _errors_of(self.script).open("w") as errors:  # the worker keeps a copy of it
+            return subprocess.Popen(
+                [python, str(HERE / self.script), json.dumps(dict(self.settings))],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env=environment,
+            )
 
 
 def take_turns(ours: Worker, peer: Worker, pairs: int) -> tuple[list[float], list[float]]:

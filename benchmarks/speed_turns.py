@@ -23,8 +23,8 @@ class Turns:
         self.batch_size = batch_size
         self._answers = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        self._left, self._steps, self._started = WARMUP, WARMUP, time.perf_counter()
-        self._last_s = 0.0
+        self._left = self._steps = WARMUP
+        self._started = self._began = time.perf_counter()
 
     def begin(self) -> None:
         """Before a step."""

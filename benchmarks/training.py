@@ -6,8 +6,8 @@
 
 Every row is one of ours and one peer, each a process of its own, that take turns of about a second.
 A step is forward, backward and optimiser on one batch that lies ready; ours also clips the gradient
-and moves the average of the weights. "default" is how the peer comes, "best" the fastest setting
-that its documentation offers for this machine (see the workers).
+and moves the average of the weights. "default" is how the peer comes, "best" what its documentation
+offers to make it fast (see the workers); the offers have not been compared with one another.
 """
 
 import argparse

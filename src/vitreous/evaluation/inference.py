@@ -34,11 +34,10 @@ def predict_set(model: ViT, pictures: PictureSet, preprocess: Preprocess) -> np.
         -> (pictures, classes) float32
     """
     model.eval()
-    # On a CPU every thread takes pictures of its own, together no more than a GPU does at once.
+    batches = np.array_split(np.arange(len(pictures)), -(-len(pictures) // BATCH_SIZE))
+    # On a CPU every thread takes a batch of its own; a GPU takes one behind the other.
     is_cpu = next(model.parameters()).device.type == "cpu"
-    threads = SideBySide(min(torch.get_num_threads(), BATCH_SIZE) if is_cpu else 1)
-    size = BATCH_SIZE // threads.count
-    batches = np.array_split(np.arange(len(pictures)), -(-len(pictures) // size))
+    threads = SideBySide(torch.get_num_threads() if is_cpu else 1)
 
     def predict(batch: np.ndarray) -> np.ndarray:
         return predict_pixels(model, pictures.batch(batch)[0], preprocess)

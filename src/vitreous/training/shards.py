@@ -8,7 +8,6 @@ else is the mean over the whole batch, as ever.
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Generic
 
 import torch
@@ -19,7 +18,7 @@ from vitreous.core.threads import SideBySide
 from vitreous.model.chance import drawing_from
 from vitreous.training.ema import Model
 
-#: Pictures that a part has at least, for batch norm's sake; fewer have not been tried.
+#: Pictures that a part has at least: below, batch norm's statistics get noisy.
 MIN_SHARD = 8
 
 
@@ -32,6 +31,8 @@ def choose_shards(device: torch.device, batch_size: int) -> int:
 
 class Shards(Generic[Model]):
     """A model and its copies, which share its weights and take a part of each batch.
+
+    What comes out depends on the number of parts, not on the number of cores.
 
     Args:
         model: the one being trained, on a CPU where there is more than one part.
@@ -98,4 +99,4 @@ def _copy(model: Model) -> Model:
 def _sum(shares: Sequence[Tensor | None]) -> Tensor | None:
     """The sum, in the order given; ``None`` where a weight wasn't used."""
     used = [share for share in shares if share is not None]
-    return reduce(torch.add, used) if used else None
+    return torch.stack(used).sum(0) if used else None

@@ -46,6 +46,15 @@ def test_parts_give_the_gradient_of_the_whole_batch(count):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
 
 
+def test_gradients_lie_in_memory_as_their_weights_do():
+    """Or PyTorch's fused AdamW gives each weight the gradient of another."""
+    model, inputs = ViT(replace(PLAIN, stem=(8, 8, 8))).train(), batch(8)
+    Shards(model, SideBySide(2)).backward(loss_of, inputs, seed=0)
+    for weight in model.parameters():
+        assert weight.grad is not None
+        assert weight.grad.stride() == weight.stride()
+
+
 def test_batch_norm_is_of_each_part_and_its_statistics_are_the_mean():
     torch.manual_seed(0)
     model, inputs = ViT(replace(PLAIN, stem=(8, 8, 8))).train(), batch(8)

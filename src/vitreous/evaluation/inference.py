@@ -34,10 +34,11 @@ def predict_set(model: ViT, pictures: PictureSet, preprocess: Preprocess) -> np.
         -> (pictures, classes) float32
     """
     model.eval()
-    batches = np.array_split(np.arange(len(pictures)), -(-len(pictures) // BATCH_SIZE))
-    # On a CPU every thread takes a batch of its own; a GPU takes one behind the other.
+    # On a CPU every thread takes pictures of its own, together no more than a GPU does at once.
     is_cpu = next(model.parameters()).device.type == "cpu"
-    threads = SideBySide(torch.get_num_threads() if is_cpu else 1)
+    threads = SideBySide(min(torch.get_num_threads(), BATCH_SIZE) if is_cpu else 1)
+    size = BATCH_SIZE // threads.count
+    batches = np.array_split(np.arange(len(pictures)), -(-len(pictures) // size))
 
     def predict(batch: np.ndarray) -> np.ndarray:
         return predict_pixels(model, pictures.batch(batch)[0], preprocess)

@@ -91,8 +91,12 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             by_shape = defaultdict[torch.Size, list[nn.Parameter]](list)
             for matrix in group["params"]:
-                if matrix.grad is not None:
-                    by_shape[matrix.shape].append(matrix)
+                if matrix.grad is None:
+                    continue
+                by_shape[matrix.shape].append(matrix)
+                # Made here, so that the threads don't decide the order of a checkpoint's entries.
+                if not self.state[matrix]:
+                    self.state[matrix]["momentum_buffer"] = torch.zeros_like(matrix)
             step = partial(self._step_together, group["lr"], group["weight_decay"])
             list(self._each(step, by_shape.values()))
 
@@ -109,10 +113,8 @@ class Muon(torch.optim.Optimizer):
     def _nesterov(self, matrix: nn.Parameter) -> Tensor:
         """The gradient, with the momentum that it is now part of."""
         assert matrix.grad is not None
-        state = self.state[matrix]
-        if not state:
-            state["momentum_buffer"] = torch.zeros_like(matrix)
-        momentum = state["momentum_buffer"].lerp_(matrix.grad, 1 - self.MOMENTUM)
+        momentum = self.state[matrix]["momentum_buffer"]
+        momentum.lerp_(matrix.grad, 1 - self.MOMENTUM)
         return matrix.grad.lerp(momentum, self.MOMENTUM)
 
 

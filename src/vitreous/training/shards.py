@@ -18,7 +18,7 @@ from vitreous.core.threads import SideBySide
 from vitreous.model.chance import drawing_from
 from vitreous.training.ema import Model
 
-#: Pictures that a part has at least: below, batch norm's statistics get noisy.
+#: Pictures that a part has at least, for batch norm's sake; fewer have not been tried.
 MIN_SHARD = 8
 
 
@@ -31,8 +31,6 @@ def choose_shards(device: torch.device, batch_size: int) -> int:
 
 class Shards(Generic[Model]):
     """A model and its copies, which share its weights and take a part of each batch.
-
-    What comes out depends on the number of parts, not on the number of cores.
 
     Args:
         model: the one being trained, on a CPU where there is more than one part.
@@ -81,13 +79,12 @@ class Shards(Generic[Model]):
             return [loss.detach(), *gradients]
 
         results = self._threads.map(work, range(count))
-        loss, *gradients = (_sum(shares) for shares in zip(*results, strict=True))
-        for weight, gradient in zip(self._weights, gradients, strict=True):
-            weight.grad = gradient
+        losses, *gradients = zip(*results, strict=True)
+        for weight, shares in zip(self._weights, gradients, strict=True):
+            weight.grad = _gradient(weight, shares)
         for same in zip(*self._buffers, strict=True):
             same[0].copy_(torch.stack(same).mean(0))
-        assert loss is not None
-        return loss
+        return torch.stack(losses).sum()
 
 
 def _copy(model: Model) -> Model:
@@ -96,7 +93,16 @@ def _copy(model: Model) -> Model:
     return copy.deepcopy(model, shared)
 
 
-def _sum(shares: Sequence[Tensor | None]) -> Tensor | None:
-    """The sum, in the order given; ``None`` where a weight wasn't used."""
+def _gradient(weight: Tensor, shares: Sequence[Tensor | None]) -> Tensor | None:
+    """The sum, in the order given; ``None`` where the weight wasn't used.
+
+    It lies in memory as the weight does, which a share need not: PyTorch's fused AdamW pairs the
+    elements of weight and gradient by their place in memory.
+    """
     used = [share for share in shares if share is not None]
-    return torch.stack(used).sum(0) if used else None
+    if not used:
+        return None
+    total = torch.zeros_like(weight)
+    for share in used:
+        total.add_(share)
+    return total

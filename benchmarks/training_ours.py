@@ -33,14 +33,14 @@ NUM_CLASSES = 3
 class ReadyLearner(ClassLearner):
     """Learns from the same batch again and again."""
 
-    def ready(self) -> "ReadyLearner":
-        pixels, labels = self.pictures.batch(range(len(self.pictures)))
+    def ready(self, batch_size: int) -> "ReadyLearner":
+        pixels, labels = self.pictures.batch(range(batch_size))
         images = normalise(pixels.to(self.device), self.config.preprocess)
         targets = torch.nn.functional.one_hot(labels, NUM_CLASSES).float().to(self.device)
         self._batch = images, targets
         return self
 
-    def inputs(self, progress: float) -> tuple[torch.Tensor, ...]:
+    def inputs(self, step: int, progress: float) -> tuple[torch.Tensor, ...]:
         return self._batch
 
 
@@ -74,7 +74,7 @@ def main(settings: dict[str, Any]) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), dtype=np.uint8)
     labels = torch.arange(batch_size) % NUM_CLASSES
     pictures = PictureSet(noise, np.arange(batch_size), labels, ())
-    learner = ReadyLearner(config, pictures, tuple("abc")).ready()
+    learner = ReadyLearner(config, pictures, tuple("abc")).ready(batch_size)
     plan, turns = plan_epochs(1.0, 100_000), Turns(batch_size)
     while True:
         turns.begin()

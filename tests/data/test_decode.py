@@ -12,6 +12,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
 from vitreous.data.decode import read_picture, read_size
+from vitreous.data.preprocess import Preprocess, fit
 from vitreous.errors import UnreadablePicture
 
 #: What the module asks of the process, pytest takes back for each test.
@@ -222,6 +223,32 @@ def test_odd_exif_does_not_cost_a_whole_picture(tmp_path):
     assert np.array_equal(read_picture(path), np.rot90(np.asarray(image), -1))
     path = write(tmp_path / "x", encoded(image, "PNG", exif=b"Exif\0\0no exif at all"))
     assert np.array_equal(read_picture(path), np.asarray(image))
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_large_jpeg_is_decoded_smaller(tmp_path, photo, mode, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(photo(600, 811)).convert(mode)
+    path = write(tmp_path / "x", encoded(image, "JPEG", exif=exif, quality=90))
+    preprocess = Preprocess(image_size=(60, 80) if orientation == 1 else (80, 60))
+    whole, small = read_picture(path), read_picture(path, cover=preprocess.image_size)
+    # A quarter, because of an eighth the shorter side would be 75, less than twice 60.
+    height, width = (150, 203) if orientation == 1 else (203, 150)
+    assert small.shape == (height, width, 3)
+    change = np.abs(fit(small, preprocess).astype(int) - fit(whole, preprocess))
+    assert change.max() <= 2
+    assert change.any()
+
+
+@pytest.mark.parametrize("cover", [(301, 10), (10, 406), (600, 811), (2000, 2000)])
+def test_only_a_jpeg_far_above_the_size_wanted_is_decoded_smaller(tmp_path, photo, cover):
+    image = Image.fromarray(photo(600, 811))
+    path = write(tmp_path / "x", encoded(image, "JPEG", quality=90))
+    assert np.array_equal(read_picture(path, cover=cover), read_picture(path))
+    path = write(tmp_path / "y", encoded(image, "PNG"))
+    assert np.array_equal(read_picture(path, cover=(6, 8)), np.asarray(image))
 
 
 def test_the_content_decides_not_the_name(tmp_path):

@@ -70,6 +70,36 @@ def test_ten_steps_are_five_and_a_resume_and_five(config, faces, tmp_path, optim
     assert same_bits(straight, after)
 
 
+def test_inputs_made_ahead_are_those_of_the_plan_as_it_is_now(config, faces):
+    """Step 1 is prepared as one of many, and then it is near the end, where nothing is mixed."""
+    config = replace(config, augment=replace(config.augment, mix_chance=1.0))
+    long, short = plan_epochs(100.0, 3.0), plan_epochs(1.0, 2.0)
+    learner, other = (ClassLearner(config, faces, CLASSES) for _ in range(2))
+    seen = []
+    original = learner.loss
+    learner.loss = lambda model, *inputs: seen.append(inputs) or original(model, *inputs)
+    learner.learn(long)
+    learner.learn(long)
+    learner.learn(short)
+    wanted = [(0, long), (1, long), (2, short)]
+    for found, (step, plan) in zip(seen, wanted, strict=True):
+        for one, same in zip(found, other.inputs(step, plan.progress(step)), strict=True):
+            assert torch.equal(one, same)
+    plain, mixed = (other.inputs(2, progress)[1] for progress in (1.0, 0.0))
+    assert not torch.equal(plain, mixed)  # else there was nothing to tell apart
+
+
+def test_an_error_while_inputs_are_made_ahead_is_raised(config, faces):
+    learner = ClassLearner(config, faces, CLASSES)
+    plan = plan_epochs(100.0, 3.0)
+    learner.learn(plan)
+    learner.learn(plan)
+    learner.pictures = replace(faces, pixels=faces.pixels[:0])
+    learner.learn(plan)  # was made before they went
+    with pytest.raises(IndexError):
+        learner.learn(plan)
+
+
 def test_the_end_of_a_run_is_plain(config, faces):
     learner = ClassLearner(config, faces, CLASSES)
     _, targets = learner.batch(0, plain=True)

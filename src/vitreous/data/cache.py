@@ -29,7 +29,7 @@ from vitreous.data.preprocess import Preprocess, fit
 from vitreous.errors import DataError, StorageError, UnreadablePicture
 
 #: Part of every entry's name: raise it when decoding or fitting changes its result.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Progress = Callable[[str, int, int], None]
 Result = TypeVar("Result")
@@ -51,13 +51,11 @@ class Pixels:
         array: (files, image height, image width, 3) uint8, memory-mapped; rows of unreadable
             files are zero and never used.
         fingerprints: equal for files with equal pixels before resizing; "" where unreadable.
-        sizes: height and width of each file in pixels; (0, 0) where unreadable.
         errors: why a file could not be decoded, by its position.
     """
 
     array: np.ndarray
     fingerprints: tuple[str, ...]
-    sizes: tuple[tuple[int, int], ...]
     errors: dict[int, str]
 
 
@@ -136,7 +134,7 @@ def _build(
     """Write an entry whose lock is held, and move it into its place once it is whole."""
     staging = entry.with_name(_PARTIAL + entry.name)
     shape = (len(paths), *preprocess.image_size, 3)
-    index: dict[str, list] = {"fingerprints": [], "sizes": []}
+    fingerprints: list[str] = []
     errors: dict[int, str] = {}
     try:
         with _lock(entry.parent, "room"):
@@ -156,13 +154,12 @@ def _build(
                     )
                 if isinstance(result, UnreadablePicture):
                     errors[row] = str(result)
-                    result = Fitted(np.zeros(shape[1:], np.uint8), "", (0, 0))
+                    result = Fitted(np.zeros(shape[1:], np.uint8), "")
                 file.write(result.pixels.data)
-                index["fingerprints"].append(result.fingerprint)
-                index["sizes"].append(result.size)
+                fingerprints.append(result.fingerprint)
             file.flush()
             os.fsync(file.fileno())
-        whole = {**index, "errors": errors, "preprocess": asdict(preprocess)}
+        whole = {"fingerprints": fingerprints, "errors": errors, "preprocess": asdict(preprocess)}
         (staging / "index.json").write_text(json.dumps(whole))
         staging.rename(entry)
     finally:
@@ -188,7 +185,6 @@ def _open(entry: Path) -> Pixels | None:
         return Pixels(
             array=np.load(entry / "pixels.npy", mmap_mode="r"),
             fingerprints=tuple(index["fingerprints"]),
-            sizes=tuple((height, width) for height, width in index["sizes"]),
             errors={int(row): reason for row, reason in index["errors"].items()},
         )
     except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError):
@@ -202,12 +198,10 @@ class Fitted:
     Args:
         pixels: (image height, image width, 3) uint8.
         fingerprint: equal for equal pixels before resizing.
-        size: height and width before resizing, in pixels.
     """
 
     pixels: np.ndarray
     fingerprint: str
-    size: tuple[int, int]
 
 
 def decode_fitted(
@@ -217,15 +211,15 @@ def decode_fitted(
 
     An unreadable file gives its error instead of a picture.
     """
+    cover = preprocess.resize or preprocess.image_size
 
     def decode(path: Path) -> Fitted | UnreadablePicture:
         try:
-            picture = read_picture(path)
+            picture = read_picture(path, cover=cover)
         except UnreadablePicture as error:
             return error
-        height, width = picture.shape[:2]
-        fingerprint = _combine([f"{height} {width}", picture.tobytes()])
-        return Fitted(fit(picture, preprocess), fingerprint, (height, width))
+        fingerprint = _combine([str(picture.shape), picture.tobytes()])
+        return Fitted(fit(picture, preprocess), fingerprint)
 
     return _in_threads(decode, paths, "decoding", on_progress)
 

@@ -3,7 +3,8 @@
 The contract, kept by every door of vitreous: the first frame, turned upright by its EXIF
 orientation, as 8-bit RGB. Transparency is laid over white; 16-bit values keep their upper eight
 bits; palettes and CMYK are converted by Pillow. Sizes are checked before anything is decoded, and
-only the formats below are tried, recognised by content. What to do with the array afterwards
+only the formats below are tried, recognised by content. A JPEG that is about to become much smaller
+is decoded at a half, a quarter or an eighth of its size. What to do with the array afterwards
 (resize, crop, normalise) is in `preprocess`.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from vitreous.errors import UnreadablePicture
 
@@ -27,6 +29,10 @@ MAX_IMAGE_PIXELS = 2 * 89_478_485
 # Said once for the process, because Python's scoped filters don't hold between threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+#: How many times the wanted size a JPEG that is decoded smaller still has, at least. With two, no
+#: value of the resized picture moved by more than 2 of 255 (docs/experiments/LOG.md).
+_OVERSAMPLING = 2
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -42,12 +48,18 @@ _UPRIGHT = {
 }
 
 
-def read_picture(path: Path, max_image_pixels: int = MAX_IMAGE_PIXELS) -> np.ndarray:
+def read_picture(
+    path: Path,
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    cover: tuple[int, int] | None = None,
+) -> np.ndarray:
     """Decode a file into an upright RGB array.
 
     Args:
         path: a JPEG, PNG, WebP, BMP, TIFF or GIF, whatever its name says.
         max_image_pixels: more than this is refused before decoding.
+        cover: height and width in pixels that the picture will be scaled to cover; a JPEG of
+            several times that size comes smaller than it is.
 
     Shape:
         -> (height, width, 3), uint8
@@ -56,6 +68,8 @@ def read_picture(path: Path, max_image_pixels: int = MAX_IMAGE_PIXELS) -> np.nda
         UnreadablePicture: for anything that isn't a whole picture within the limits.
     """
     with _opened(path, max_image_pixels) as image:
+        if cover:
+            _decode_smaller(image, cover)
         image.load()
         return _to_rgb(_upright(image))
 
@@ -100,6 +114,16 @@ def _opened(path: Path, max_image_pixels: int) -> Iterator[Image.Image]:
         raise UnreadablePicture(f"damaged: {reason}") from None
 
 
+def _decode_smaller(image: Image.Image, cover: tuple[int, int]) -> None:
+    """Let the JPEG decoder leave out frequencies that a later resize would throw away."""
+    if not isinstance(image, JpegImageFile):
+        return
+    height, width = cover
+    if _orientation(image) >= 5:  # lies on its side
+        height, width = width, height
+    image.draft(None, (_OVERSAMPLING * width, _OVERSAMPLING * height))
+
+
 def _too_large(found: str, limit: int) -> UnreadablePicture:
     return UnreadablePicture(f"{found}, more than the limit of {limit // 1_000_000} megapixels")
 
@@ -110,11 +134,16 @@ def _upright(image: Image.Image) -> Image.Image:
     Pillow's `exif_transpose` also writes all other EXIF tags anew, and fails on those that it
     reads but can't write; whole pictures would be refused.
     """
-    try:
-        method = _UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # an EXIF block beyond reading says nothing about the pixels
-        return image
+    method = _UPRIGHT.get(_orientation(image))
     return image if method is None else image.transpose(method)
+
+
+def _orientation(image: Image.Image) -> int:
+    """As EXIF has it, from 1 to 8; from 5 on, height and width change places."""
+    try:
+        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # an EXIF block beyond reading says nothing about the pixels
+        return 1
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

@@ -17,6 +17,7 @@ from vitreous.data.mixing import mix, smooth
 from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
 from vitreous.model.vit import ViT
+from vitreous.training.ahead import Ahead
 from vitreous.training.checkpoint import TrainState
 from vitreous.training.classifier import Classifier, save_classifier
 from vitreous.training.config import RunConfig
@@ -58,13 +59,15 @@ class Learner(ABC, Generic[Model]):
         self.state = TrainState(model, Ema(model), optimizers)
         self.shards = Shards(model.train(), threads)
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
+        self._ahead = Ahead()
 
     @abstractmethod
-    def inputs(self, progress: float) -> tuple[Tensor, ...]:
-        """What the next step's loss takes, each with the pictures of the batch as its first axis.
+    def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
+        """What a step's loss takes, each with the pictures of the batch as its first axis.
 
         Args:
-            progress: share of the run that lies behind.
+            step: counted from 0.
+            progress: share of the run that lies behind it.
         """
 
     @abstractmethod
@@ -82,7 +85,9 @@ class Learner(ABC, Generic[Model]):
             The loss before the step, a scalar that still lives on the device.
         """
         state, train = self.state, self.config.train
-        inputs = self.inputs(plan.progress(state.step))
+        now, then = state.step, state.step + 1
+        following = (then, plan.progress(then)) if then < plan.total_steps else None
+        inputs = self._ahead.take(self.inputs, (now, plan.progress(now)), following)
         seed = derive_seed(train.seed, "dropout", state.step)
         loss = self.shards.backward(self.loss, inputs, seed)
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
@@ -145,9 +150,9 @@ class ClassLearner(Learner[ViT]):
         self.classes = classes
         self.class_weights = self._class_weights()
 
-    def inputs(self, progress: float) -> tuple[Tensor, ...]:
+    def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
         """Augmented pictures and their soft targets."""
-        return self.batch(self.state.step, plain=self._is_plain(progress))
+        return self.batch(step, plain=self._is_plain(progress))
 
     def loss(self, model: ViT, *inputs: Tensor) -> Tensor:
         """Cross-entropy."""

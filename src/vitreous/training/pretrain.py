@@ -225,10 +225,9 @@ class PatchLearner(Learner[MaskedAutoencoder]):
         self.pretrain = config.pretrain
         super().__init__(config, pictures, lambda: MaskedAutoencoder(config.model, self.pretrain))
 
-    def inputs(self, progress: float) -> tuple[Tensor, ...]:
+    def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
         """Pictures, augmented in the same way all through the run, and which patches are hidden."""
-        config, step = self.config, self.state.step
-        seed, model = config.train.seed, config.model
+        config, seed, model = self.config, self.config.train.seed, self.config.model
         pixels, _ = self.pictures.batch(self.order.step(step))
         images = normalise(pixels.to(self.device), config.preprocess)
         images = augment(images, config.augment, torch_stream(seed, "augment", step))

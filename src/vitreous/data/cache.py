@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,12 +23,13 @@ import numpy as np
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from vitreous.core.threads import SideBySide
 from vitreous.data.decode import read_picture
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.errors import DataError, StorageError, UnreadablePicture
 
 #: Part of every entry's name: raise it when decoding or fitting changes its result.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 Progress = Callable[[str, int, int], None]
 Result = TypeVar("Result")
@@ -230,14 +230,14 @@ def _in_threads(
     description: str,
     on_progress: Progress | None,
 ) -> Iterator[Result]:
-    """Results in order; Pillow, NumPy and hashing free the interpreter while they work."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        # In pieces, so that a million pictures are not all waiting in memory at once.
-        for start in range(0, len(paths), _PIECE):
-            piece = paths[start : start + _PIECE]
-            yield from pool.map(work, piece)
-            if on_progress:
-                on_progress(description, start + len(piece), len(paths))
+    """Results in order; Pillow, PyTorch and hashing free the interpreter while they work."""
+    threads = SideBySide(os.cpu_count() or 1)
+    # In pieces, so that a million pictures are not all waiting in memory at once.
+    for start in range(0, len(paths), _PIECE):
+        piece = paths[start : start + _PIECE]
+        yield from threads.map(work, piece)
+        if on_progress:
+            on_progress(description, start + len(piece), len(paths))
 
 
 def _file_state(path: Path) -> _FileState:

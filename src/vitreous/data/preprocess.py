@@ -79,22 +79,20 @@ def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     new_height = max(target_height, int(height * scale + 0.5))
     new_width = max(target_width, int(width * scale + 0.5))
     if (new_height, new_width) != (height, width):
-        # One channel at a time: the same result with a third of the memory.
-        planes = [
-            F.interpolate(
-                torch.from_numpy(picture[None, None, :, :, channel]).float(),
-                (new_height, new_width),
-                mode=preprocess.interpolation,
-                align_corners=False,
-                antialias=True,
-            )[0, 0]
-            for channel in range(3)
-        ]
-        picture = torch.stack(planes, -1).round_().clamp_(0, 255).to(torch.uint8).numpy()
+        picture = _resize(picture, (new_height, new_width), preprocess.interpolation)
     top = (new_height - preprocess.image_size[0]) // 2
     left = (new_width - preprocess.image_size[1]) // 2
     bottom, right = top + preprocess.image_size[0], left + preprocess.image_size[1]
     return np.ascontiguousarray(picture[top:bottom, left:right])
+
+
+def _resize(picture: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
+    """Scale with antialiasing, as Pillow does: width first, bytes between the two passes."""
+    channels_last = torch.from_numpy(picture).permute(2, 0, 1)[None]
+    resized = F.interpolate(
+        channels_last, size, mode=interpolation, align_corners=False, antialias=True
+    )
+    return resized[0].permute(1, 2, 0).numpy()
 
 
 def _centre(picture: np.ndarray, height: int, width: int) -> np.ndarray:

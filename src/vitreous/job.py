@@ -34,7 +34,7 @@ from vitreous.recipes.facts import Choice
 from vitreous.training.checkpoint import has_checkpoint
 from vitreous.training.classifier import Classifier, load_classifier
 from vitreous.training.config import RunConfig
-from vitreous.training.device import choose_device, describe_device
+from vitreous.training.device import choose_device, describe_device, peak_memory_bytes
 from vitreous.training.encoder import Encoder, load_encoder
 from vitreous.training.learner import ClassLearner
 from vitreous.training.pretrain import MaskedAutoencoder, PatchLearner, loss_on, reconstructions
@@ -154,7 +154,7 @@ def _train(
     best.model.to(device)
     evaluation, probabilities = score_on(best, dataset.sets[split])
     write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
-    write_json(folder.provenance, {"versions": versions(), "device": describe_device(device)})
+    _write_provenance(folder, device, console)
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
     report = report_of_run(
         folder, config, dataset.sets, split, evaluation, probabilities, facts, warnings
@@ -193,7 +193,7 @@ def _pretrain(
     )
     best = learner.state.best
     assert best is not None
-    write_json(folder.provenance, {"versions": versions(), "device": describe_device(device)})
+    _write_provenance(folder, device, console)
     score = {"split": "valid", "n": len(valid_set), "loss": best.loss, "step": best.step}
     write_json(folder.evaluation, score)
     console.info(
@@ -202,6 +202,15 @@ def _pretrain(
     )
     console.info(f"pictures: {folder.reconstructions}")
     console.info(f"next: vitreous train FOLDER --init {folder.path}")
+
+
+def _write_provenance(folder: RunFolder, device: torch.device, console: Console) -> None:
+    """Versions, device and peak memory; the last is said too."""
+    peak = peak_memory_bytes(device)
+    known = {"versions": versions(), "device": describe_device(device), "peak_memory_bytes": peak}
+    write_json(folder.provenance, known)
+    if peak is not None:
+        console.info(f"memory: at most {peak / 1e9:.1f} GB")
 
 
 def is_finished(folder: RunFolder, config: RunConfig) -> bool:

@@ -39,6 +39,8 @@ def test_a_run_folder_holds_everything(run):
     }
     report = (run / "report.html").read_text()
     assert "balanced accuracy" in report.lower()
+    provenance = json.loads((run / "provenance.json").read_text())
+    assert provenance["peak_memory_bytes"] > 50e6  # PyTorch alone takes more
     config = tomllib.loads((run / "config.toml").read_text())
     assert config["train"]["epochs"] == 25.0
     assert "budget_s" not in config["train"]

@@ -20,6 +20,14 @@ PLAIN = ModelConfig(
 )
 
 
+def drawn(config: ModelConfig) -> ViT:
+    """A model whose every weight has a gradient: a fresh head is zero, and lets none through."""
+    torch.manual_seed(0)
+    model = ViT(config).train()
+    nn.init.normal_(model.head.weight, std=0.3)
+    return model
+
+
 def loss_of(model, images, labels):
     return F.cross_entropy(model(images), labels)
 
@@ -36,19 +44,19 @@ def gradients(model):
 
 @pytest.mark.parametrize("count", [2, 3, 5])
 def test_parts_give_the_gradient_of_the_whole_batch(count):
-    torch.manual_seed(0)
-    model, inputs = ViT(PLAIN).train(), batch(13)  # which none of the counts divides
+    model, inputs = drawn(PLAIN), batch(13)  # which none of the counts divides
     loss = loss_of(model, *inputs)
     expected = torch.autograd.grad(loss, list(model.parameters()))
     found = Shards(model, SideBySide(count)).backward(loss_of, inputs, seed=0)
     assert found.item() == pytest.approx(loss.item(), abs=1e-6)
     for one, other in zip(gradients(model), expected, strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=1e-5)
+        assert other.any()
 
 
 def test_gradients_lie_in_memory_as_their_weights_do():
     """Or PyTorch's fused AdamW gives each weight the gradient of another."""
-    model, inputs = ViT(replace(PLAIN, stem=(8, 8, 8))).train(), batch(8)
+    model, inputs = drawn(replace(PLAIN, stem=(8, 8, 8))), batch(8)
     Shards(model, SideBySide(2)).backward(loss_of, inputs, seed=0)
     for weight in model.parameters():
         assert weight.grad is not None
@@ -56,8 +64,7 @@ def test_gradients_lie_in_memory_as_their_weights_do():
 
 
 def test_batch_norm_is_of_each_part_and_its_statistics_are_the_mean():
-    torch.manual_seed(0)
-    model, inputs = ViT(replace(PLAIN, stem=(8, 8, 8))).train(), batch(8)
+    model, inputs = drawn(replace(PLAIN, stem=(8, 8, 8))), batch(8)
     halves = [Shards(model, SideBySide(1)), Shards(model, SideBySide(1))]
     state = {name: value.clone() for name, value in model.state_dict().items()}
     seen, expected = [], []
@@ -77,8 +84,7 @@ def test_batch_norm_is_of_each_part_and_its_statistics_are_the_mean():
 
 
 def test_weights_are_shared_and_steps_of_the_optimiser_reach_every_part():
-    torch.manual_seed(0)
-    model, inputs = ViT(PLAIN).train(), batch(8)
+    model, inputs = drawn(PLAIN), batch(8)
     shards = Shards(model, SideBySide(2))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     losses = []
@@ -137,3 +143,34 @@ def test_every_thread_of_a_cpu_gets_a_part_that_is_not_too_small(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert [choose_shards(CPU, size) for size in (1, 8, 16, 31, 128)] == [1, 1, 2, 3, 4]
     assert choose_shards(torch.device("cuda"), 128) == 1
+
+
+def kept_bytes(model, inputs) -> int:
+    """What a forward pass keeps for the way back, weights aside."""
+    weights = {weight.data_ptr() for weight in model.parameters()}
+    kept = {}
+
+    def note(tensor):
+        if tensor.data_ptr() not in weights:
+            kept[tensor.data_ptr()] = tensor.nbytes
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        loss_of(model, *inputs)
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_blocks_computed_again_give_the_same_gradients_from_less_memory(count):
+    config = replace(PLAIN, depth=6, dropout=0.2, drop_path_rate=0.3, attention_dropout=0.1)
+    kept_all, inputs = drawn(config), batch(8)
+    again = drawn(config)
+    again.grad_checkpointing = True
+    losses = [
+        Shards(one, SideBySide(count)).backward(loss_of, inputs, 3) for one in (kept_all, again)
+    ]
+    assert torch.equal(*losses)
+    for one, other in zip(gradients(kept_all), gradients(again), strict=True):
+        assert torch.equal(one, other)
+        assert one.any()
+    assert kept_bytes(again, inputs) < kept_bytes(kept_all, inputs) / 4

@@ -12,7 +12,7 @@ checkpoints/         what resuming needs
 evaluation.json      the final score
 report.html          the same for people
 reconstructions.png  instead of it behind pretraining: pictures, masked, filled in
-provenance.json      versions and device
+provenance.json      versions, device and peak memory
 """
 
 import platform

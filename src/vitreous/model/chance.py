@@ -5,12 +5,13 @@ gets which number is up to the scheduler. A thread can therefore name a generato
 """
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 _thread = threading.local()
 
@@ -29,6 +30,26 @@ def drawing_from(generator: torch.Generator) -> Iterator[None]:
 def current_generator() -> torch.Generator | None:
     """This thread's generator; ``None`` for PyTorch's own stream."""
     return getattr(_thread, "generator", None)
+
+
+def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function whose inner results are not kept, but computed again on the way back.
+
+    The second time draws the same random numbers (Chen et al. 2016, "Training Deep Nets with
+    Sublinear Memory Cost").
+    """
+    result = checkpoint(function, x, use_reentrant=False, context_fn=_same_draws)
+    assert isinstance(result, Tensor)
+    return result
+
+
+def _same_draws() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """What surrounds the first and the second computation."""
+    if (generator := current_generator()) is None:
+        return nullcontext(), nullcontext()  # PyTorch sees to its own stream
+    again = torch.Generator()
+    again.set_state(generator.get_state())
+    return nullcontext(), drawing_from(again)
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from vitreous.errors import ConfigError
 from vitreous.model import initialise
-from vitreous.model.chance import Dropout, current_generator
+from vitreous.model.chance import Dropout, current_generator, recomputed
 from vitreous.model.config import ModelConfig, grid_of
 from vitreous.model.layers import ACTIVATIONS, Block, Mlp, attend
 from vitreous.model.patches import ConvStem, PatchEmbed
@@ -31,6 +31,8 @@ class ViT(nn.Module):
     """
 
     pos_embed: Tensor | None
+    #: Whether training keeps no more of a block than its input: less memory, a third more work.
+    grad_checkpointing = False
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -94,8 +96,9 @@ class ViT(nn.Module):
         x = self.patch_embed(images)
         x = self.pos_drop(self._add_prefix_and_positions(x, image_size))
         x = self._drop_patches(x) if visible is None else self._keep_patches(x, visible)
+        again = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            x = block(x)
+            x = recomputed(block, x) if again else block(x)
         return self.norm(x)
 
     def forward_head(self, tokens: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Where and in which precision a run computes."""
 
 import platform
+import sys
 
 import torch
 
@@ -54,3 +55,18 @@ def describe_device(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     name = platform.processor() or platform.machine()
     return f"{device.type} {name}, {torch.get_num_threads()} threads"
+
+
+def peak_memory_bytes(device: torch.device) -> int | None:
+    """The most memory in use so far: of the GPU, or of this process, mapped pictures included.
+
+    ``None`` where the system doesn't tell.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -144,6 +144,7 @@ class ClassLearner(Learner[ViT]):
     ) -> None:
         def first_model() -> ViT:
             model = ViT(config.model)
+            model.grad_checkpointing = config.train.grad_checkpointing
             return encoder.load_into(model) if encoder else model
 
         super().__init__(config, pictures, first_model)

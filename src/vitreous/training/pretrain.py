@@ -223,7 +223,13 @@ class PatchLearner(Learner[MaskedAutoencoder]):
     def __init__(self, config: RunConfig, pictures: PictureSet) -> None:
         assert config.pretrain is not None
         self.pretrain = config.pretrain
-        super().__init__(config, pictures, lambda: MaskedAutoencoder(config.model, self.pretrain))
+
+        def first_model() -> MaskedAutoencoder:
+            model = MaskedAutoencoder(config.model, self.pretrain)
+            model.encoder.grad_checkpointing = config.train.grad_checkpointing
+            return model
+
+        super().__init__(config, pictures, first_model)
 
     def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
         """Pictures, augmented in the same way all through the run, and which patches are hidden."""

@@ -32,13 +32,13 @@ def current_generator() -> torch.Generator | None:
     return getattr(_thread, "generator", None)
 
 
-def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+def recomputed(function: Callable[..., Tensor], *inputs: object) -> Tensor:
     """Apply a function whose inner results are not kept, but computed again on the way back.
 
     The second time draws the same random numbers (Chen et al. 2016, "Training Deep Nets with
     Sublinear Memory Cost").
     """
-    result = checkpoint(function, x, use_reentrant=False, context_fn=_same_draws)
+    result = checkpoint(function, *inputs, use_reentrant=False, context_fn=_same_draws)
     assert isinstance(result, Tensor)
     return result
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 from vitreous.errors import ConfigError
 
-Pool = Literal["cls", "mean", "map", "seq", "flatten"]
-PositionKind = Literal["learned", "sincos2d", "none"]
+Pool = Literal["cls", "mean", "map", "seq", "flatten", "cls+mean", "prefix"]
+PositionKind = Literal["learned", "sincos2d", "rope2d", "none"]
 Init = Literal["xavier", "identity", "keras2"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "silu"]
 
@@ -24,25 +24,33 @@ class ModelConfig:
         image_size: height and width in pixels; each a multiple of `patch_size`.
         patch_size: height and width of a patch in pixels.
         in_channels: colour channels of a picture.
-        num_classes: width of the output.
+        num_classes: width of the output; 0 for no head, where the output is what a head would see.
         embed_dim: width of a token.
         depth: number of transformer blocks.
         num_heads: attention heads in each block.
         head_dim: width of each head; ``None`` means ``embed_dim / num_heads``.
         mlp_dim: hidden width of each block's MLP; ``None`` means ``4 * embed_dim``.
-        pos_embed: "learned" table, fixed "sincos2d", or "none".
+        pos_embed: "learned" table, fixed "sincos2d", "rope2d" (patches turn queries and keys), or
+            "none".
+        rope_theta: ratio of the slowest turn to the fastest of "rope2d".
         class_token: whether a learned class token goes before the patch tokens.
         num_register_tokens: learned tokens without a position (Darcet et al. 2024).
         pool: what the head sees: "cls" the class token, "mean" of the patch tokens, "map" a
             learned query that attends to them (Zhai et al. 2022), "seq" their learned weighted
-            mean (Hassani et al. 2021), "flatten" all of them in a row (the lecture).
+            mean (Hassani et al. 2021), "flatten" all of them in a row (the lecture), "cls+mean"
+            the class token and the patches' mean in a row (Oquab et al. 2024), "prefix" class and
+            register tokens in a row (the two tokens of a distilled DeiT).
+        fc_norm: whether a norm stands between pooling and head (He et al. 2022, fine-tuned).
         head_hidden: widths of dense layers, each with the activation, before the classifier.
         stem: output channels of 3x3 convolutions, each of the first ones with stride 2 until the
             patch size is reached, that replace the single patch projection; empty for none.
         stem_blocks: residual blocks of two convolutions behind each of those; empty for none.
         qkv_bias: whether query, key and value have a bias.
+        pre_norm: whether the tokens are normalised before the first block (Radford et al. 2021).
         qk_norm: whether queries and keys are layer-normalised in each head (Dehghani et al. 2023).
         layer_scale_init: initial factor of LayerScale (Touvron et al. 2021); ``None`` for none.
+        gated_mlp: whether the first layer of each MLP is two, one of which, with the activation,
+            multiplies the other (Shazeer 2020); `mlp_dim` is the width of each.
         mlp_output_activation: whether the MLP's second layer has the activation too (the lecture).
         final_norm: whether the tokens are normalised after the last block.
         norm_eps: epsilon of every layer norm.
@@ -67,15 +75,19 @@ class ModelConfig:
     head_dim: int | None = None
     mlp_dim: int | None = None
     pos_embed: PositionKind = "learned"
+    rope_theta: float = 100.0
     class_token: bool = True
     num_register_tokens: int = 0
     pool: Pool = "cls"
+    fc_norm: bool = False
     head_hidden: tuple[int, ...] = ()
     stem: tuple[int, ...] = ()
     stem_blocks: tuple[int, ...] = ()
+    pre_norm: bool = False
     qkv_bias: bool = True
     qk_norm: bool = False
     layer_scale_init: float | None = None
+    gated_mlp: bool = False
     mlp_output_activation: bool = False
     final_norm: bool = True
     norm_eps: float = 1e-6
@@ -91,9 +103,9 @@ class ModelConfig:
         for name in ("drop_path_rate", "dropout", "attention_dropout", "patch_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}: it lies in [0, 1)")
-        if self.pool == "cls" and not self.class_token:
+        if self.pool in ("cls", "cls+mean", "prefix") and not self.class_token:
             raise ConfigError(
-                "model.pool is 'cls' but model.class_token is false: set class_token = true, "
+                f"model.pool is '{self.pool}' but model.class_token is false: set class_token = true, "
                 "or pool to 'mean', 'map', 'seq' or 'flatten'"
             )
         if self.pool == "flatten" and self.patch_dropout:
@@ -104,11 +116,16 @@ class ModelConfig:
             raise ConfigError(
                 f"model.embed_dim {self.embed_dim} is not a multiple of 4, as 'sincos2d' needs"
             )
+        head_dim = self.attention_dim // self.num_heads
+        if self.pos_embed == "rope2d" and (head_dim % 4 or self.rope_theta <= 0):
+            raise ConfigError(
+                f"model.pos_embed 'rope2d' needs heads of a multiple of 4 channels, not {head_dim}, "
+                f"and a model.rope_theta above 0, not {self.rope_theta}"
+            )
 
     def _check_sizes(self) -> None:
         positive = {
             "in_channels": self.in_channels,
-            "num_classes": self.num_classes,
             "embed_dim": self.embed_dim,
             "depth": self.depth,
             "num_heads": self.num_heads,
@@ -122,8 +139,9 @@ class ModelConfig:
         for name, value in positive.items():
             if value < 1:
                 raise ConfigError(f"model.{name} has {value}: it is at least 1")
-        if self.num_register_tokens < 0:
-            raise ConfigError("model.num_register_tokens is negative: it is at least 0")
+        for name in ("num_classes", "num_register_tokens"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"model.{name} is negative: it is at least 0")
         grid_of(self.image_size, self.patch_size)
         if self.head_dim is None and self.embed_dim % self.num_heads:
             raise ConfigError(
@@ -163,6 +181,16 @@ class ModelConfig:
     def mlp_hidden_dim(self) -> int:
         """Hidden width of each block's MLP."""
         return self.mlp_dim or 4 * self.embed_dim
+
+    @property
+    def pooled_dim(self) -> int:
+        """Width of what the pooling gives."""
+        tokens = {
+            "flatten": self.num_patches,
+            "cls+mean": 2,
+            "prefix": 1 + self.num_register_tokens,
+        }
+        return tokens.get(self.pool, 1) * self.embed_dim
 
     @property
     def stem_strides(self) -> tuple[int, ...]:

@@ -21,7 +21,7 @@ class FoldedAttention(nn.Module):
     bv Wo, since attention weights add up to 1. Computed in float64, then rounded once.
 
     Args:
-        attention: without query and key norms; its dropout is left out.
+        attention: without query and key norms and not rotated; its dropout is left out.
 
     Shape:
         (batch, tokens, embed) -> (batch, tokens, embed)
@@ -52,7 +52,7 @@ class FoldedAttention(nn.Module):
             self.proj.bias.copy_(output_bias)
         self.requires_grad_(False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: None = None) -> Tensor:
         batch, tokens, embed = x.shape
         query = self.query(x).view(batch, tokens, self.num_heads, embed).transpose(1, 2)
         keys = x[:, None].expand(-1, self.num_heads, -1, -1)
@@ -74,7 +74,7 @@ def fold(model: ViT) -> ViT:
     """Fold every attention that gains by it, in place: from here on the model is for inference.
 
     Args:
-        model: of any kind; attention with query and key norms stays as it is.
+        model: of any kind; attention with query and key norms or rotations stays as it is.
 
     Returns:
         The same model.
@@ -87,7 +87,8 @@ def fold(model: ViT) -> ViT:
     """
     for block in model.blocks:
         attention = block.attn
-        if not isinstance(attention, Attention) or model.config.qk_norm:
+        between = model.config.qk_norm or model.config.pos_embed == "rope2d"
+        if not isinstance(attention, Attention) or between:
             continue
         if is_cheaper(attention, model.config.num_tokens):
             block.attn = FoldedAttention(attention)

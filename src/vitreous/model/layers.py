@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from vitreous.model.chance import Dropout, DropPath, dropout
 from vitreous.model.config import Activation, ModelConfig
+from vitreous.model.positions import rotate
 
 
 def quick_gelu(x: Tensor) -> Tensor:
@@ -20,6 +21,9 @@ def gelu_tanh(x: Tensor) -> Tensor:
     """GELU in its tanh form (Hendrycks and Gimpel 2016, section 2)."""
     return F.gelu(x, approximate="tanh")
 
+
+#: Cosines and sines, (batch or 1, 1, tokens, head_dim) each; none turned are 1 and 0.
+Rotation = tuple[Tensor, Tensor]
 
 ACTIVATIONS = {
     "gelu": F.gelu,
@@ -34,7 +38,8 @@ class Attention(nn.Module):
     """Multi-head self-attention (Vaswani et al. 2017, section 3.2).
 
     `head_dim` is free: the heads together may be wider or narrower than a token, as in the
-    lecture, where each of the heads is as wide as the token itself.
+    lecture, where each of the heads is as wide as the token itself. With a rotation, queries and
+    keys are turned by it (see `positions.rope2d`).
 
     Shape:
         (batch, tokens, embed) -> (batch, tokens, embed)
@@ -53,12 +58,15 @@ class Attention(nn.Module):
         self.dropout = Dropout(config.dropout)
         self.attention_dropout = config.attention_dropout
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (batch, heads, tokens, head_dim)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if rotation is not None:
+            q, k = rotate(q, *rotation), rotate(k, *rotation)
         rate = self.attention_dropout if self.training else 0.0
-        x = attend(self.q_norm(q), self.k_norm(k), v, rate)
+        x = attend(q, k, v, rate)
         x = x.transpose(1, 2).reshape(batch, tokens, -1)
         return self.dropout(self.proj(x))
 
@@ -83,6 +91,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout_rate: float = 0.0) -> Tensor
 class Mlp(nn.Module):
     """Two dense layers with an activation between them, and behind them for the lecture.
 
+    Gated, the first layer gives twice the width, and its first half, with the activation, multiplies
+    the second (Shazeer 2020, "GLU Variants Improve Transformer", equation 6; with "silu" SwiGLU).
+
     Shape:
         (..., embed) -> (..., embed)
     """
@@ -94,17 +105,24 @@ class Mlp(nn.Module):
         activation: Activation,
         dropout: float = 0.0,
         output_activation: bool = False,
+        gated: bool = False,
     ) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
+        self.gated = gated
+        self.fc1 = nn.Linear(width, 2 * hidden if gated else hidden)
         self.fc2 = nn.Linear(hidden, width)
         self.act = ACTIVATIONS[activation]
         self.output_activation = output_activation
         self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.dropout(self.act(self.fc1(x)))
-        x = self.fc2(x)
+        x = self.fc1(x)
+        if self.gated:
+            gate, x = x.chunk(2, dim=-1)
+            x = self.act(gate) * x
+        else:
+            x = self.act(x)
+        x = self.fc2(self.dropout(x))
         return self.dropout(self.act(x) if self.output_activation else x)
 
 
@@ -139,10 +157,11 @@ class Block(nn.Module):
             config.activation,
             config.dropout,
             config.mlp_output_activation,
+            config.gated_mlp,
         )
         self.ls2 = nn.Identity() if scale is None else LayerScale(width, scale)
         self.drop_path = DropPath(drop_path_rate)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x))))
+    def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
+        x = x + self.drop_path(self.ls1(self.attn(self.norm1(x), rotation)))
         return x + self.drop_path(self.ls2(self.mlp(self.norm2(x))))

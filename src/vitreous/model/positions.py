@@ -1,4 +1,6 @@
-"""Where a patch sits: the fixed sine table, and learned tables at another picture size."""
+"""Where a patch sits: the fixed sine table, turned queries and keys, learned tables resized."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +32,42 @@ def sincos2d(grid_size: tuple[int, int], width: int) -> Tensor:
     angle_y = y.flatten()[:, None] * frequency
     angle_x = x.flatten()[:, None] * frequency
     return torch.cat([angle_x.sin(), angle_x.cos(), angle_y.sin(), angle_y.cos()], dim=1).float()
+
+
+def rope2d(grid_size: tuple[int, int], head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """How far each patch turns the channels of queries and keys: cosines and sines.
+
+    The centre of a patch lies between -1 and 1 on either axis, whatever the picture's size. A
+    quarter of the channels each takes row and column, at rates that fall from once around per unit
+    to nearly `theta` times less; the second half of the channels turns with the first.
+
+    Args:
+        grid_size: rows and columns of patches.
+        head_dim: channels of a head; a multiple of 4.
+        theta: ratio of the fastest rate to the slowest, which is never quite reached.
+
+    Shape:
+        -> two of (rows * columns, head_dim)
+
+    Reference:
+        Su et al. 2021, "RoFormer", section 3.4.2; in two dimensions Siméoni et al. 2025, "DINOv3",
+        section 3.2.
+    """
+    rate = 2 * math.pi * theta ** -torch.arange(0, 1, 4 / head_dim, dtype=torch.float32)
+    y, x = ((torch.arange(count) + 0.5) / count * 2 - 1 for count in grid_size)
+    place = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
+    angle = (place[:, :, None] * rate).flatten(1).tile(2)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the first half of the channels against the second, pair by pair.
+
+    Shape:
+        (batch, heads, tokens, head_dim), two of (batch or 1, 1, tokens, head_dim) -> as the first
+    """
+    first, second = x.chunk(2, dim=-1)
+    return x * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
 
 
 def resize_positions(table: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:

@@ -5,22 +5,24 @@ names. State-dict keys are timm's.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitreous.errors import ConfigError
 from vitreous.model import initialise
 from vitreous.model.chance import Dropout, current_generator, recomputed
 from vitreous.model.config import ModelConfig, grid_of
-from vitreous.model.layers import ACTIVATIONS, Block, Mlp, attend
+from vitreous.model.layers import ACTIVATIONS, Block, Mlp, Rotation, attend
 from vitreous.model.patches import ConvStem, PatchEmbed
-from vitreous.model.positions import resize_positions, sincos2d
+from vitreous.model.positions import resize_positions, rope2d, sincos2d
 
 
 class ViT(nn.Module):
     """A Vision Transformer classifier.
 
     Shape:
-        (batch, channels, height, width), normalised -> logits (batch, classes)
+        (batch, channels, height, width), normalised -> logits (batch, classes), or without a head
+        (batch, features)
 
     Example:
         >>> import torch
@@ -48,20 +50,22 @@ class ViT(nn.Module):
         else:
             self.pos_embed = None
         self.pos_drop = Dropout(config.dropout)
+        self.norm_pre = nn.LayerNorm(width, config.norm_eps) if config.pre_norm else nn.Identity()
         last = max(config.depth - 1, 1)
         self.blocks = nn.ModuleList(
             Block(config, config.drop_path_rate * index / last) for index in range(config.depth)
         )
         self.norm = nn.LayerNorm(width, config.norm_eps) if config.final_norm else nn.Identity()
         self.attn_pool = _pooling_module(config)
-        flat = config.num_patches if config.pool == "flatten" else 1
+        features = config.pooled_dim
+        self.fc_norm = nn.LayerNorm(features, config.norm_eps) if config.fc_norm else nn.Identity()
         self.head_mlp = nn.ModuleList()
-        features = flat * width
         for hidden in config.head_hidden:
             self.head_mlp.append(nn.Linear(features, hidden))
             features = hidden
         self.act = ACTIVATIONS[config.activation]
-        self.head = nn.Linear(features, config.num_classes)
+        classes = config.num_classes
+        self.head = nn.Linear(features, classes) if classes else nn.Identity()
         if config.init == "keras2":
             initialise.keras2(self, config.num_heads)
         elif config.init == "identity":
@@ -95,10 +99,12 @@ class ViT(nn.Module):
             )
         x = self.patch_embed(images)
         x = self.pos_drop(self._add_prefix_and_positions(x, image_size))
-        x = self._drop_patches(x) if visible is None else self._keep_patches(x, visible)
+        visible = self._draw_visible(x) if visible is None else visible
+        rotation = self._rotation(x, image_size, visible)
+        x = self.norm_pre(x if visible is None else self._keep_patches(x, visible))
         again = self.grad_checkpointing and torch.is_grad_enabled()
         for block in self.blocks:
-            x = recomputed(block, x) if again else block(x)
+            x = recomputed(block, x, rotation) if again else block(x, rotation)
         return self.norm(x)
 
     def forward_head(self, tokens: Tensor) -> Tensor:
@@ -118,12 +124,20 @@ class ViT(nn.Module):
         Shape:
             (batch, tokens, embed) -> (batch, features)
         """
-        if self.config.pool == "cls":
+        return self.fc_norm(self._pool(tokens))
+
+    def _pool(self, tokens: Tensor) -> Tensor:
+        kind = self.config.pool
+        if kind == "cls":
             return tokens[:, 0]
+        if kind == "prefix":
+            return tokens[:, : self.num_prefix_tokens].flatten(1)
         patches = tokens[:, self.num_prefix_tokens :]
         if self.attn_pool is not None:
             return self.attn_pool(patches)
-        return patches.mean(1) if self.config.pool == "mean" else patches.flatten(1)
+        if kind == "cls+mean":
+            return torch.cat([tokens[:, 0], patches.mean(1)], dim=1)
+        return patches.mean(1) if kind == "mean" else patches.flatten(1)
 
     @property
     def num_prefix_tokens(self) -> int:
@@ -148,14 +162,29 @@ class ViT(nn.Module):
             prefix.append(self.reg_token)
         return torch.cat([token.expand(len(x), -1, -1) for token in prefix] + [x], dim=1)
 
-    def _drop_patches(self, x: Tensor) -> Tensor:
-        """Keep a random share of the patch tokens of each picture, in training only."""
+    def _rotation(
+        self, x: Tensor, image_size: tuple[int, int], visible: Tensor | None
+    ) -> Rotation | None:
+        """Turns of every token: those of the patches it has, and none for what stands before."""
+        if self.config.pos_embed != "rope2d":
+            return None
+        config = self.config
+        head_dim = config.attention_dim // config.num_heads
+        turns = rope2d(grid_of(image_size, config.patch_size), head_dim, config.rope_theta)
+        cos, sin = (turn[None, None].to(x.device) for turn in turns)
+        if visible is not None:
+            cos, sin = cos[0, 0, visible][:, None], sin[0, 0, visible][:, None]
+        before = (0, 0, self.num_prefix_tokens, 0)
+        return F.pad(cos, before, value=1.0), F.pad(sin, before)
+
+    def _draw_visible(self, x: Tensor) -> Tensor | None:
+        """A random share of the patch tokens of each picture, in training; ``None`` for all."""
         if not self.training or self.config.patch_dropout == 0.0:
-            return x
+            return None
         count = x.shape[1] - self.num_prefix_tokens
         kept = max(1, round(count * (1 - self.config.patch_dropout)))
         order = torch.rand((len(x), count), generator=current_generator(), device=x.device)
-        return self._keep_patches(x, order.argsort(1)[:, :kept])
+        return order.argsort(1)[:, :kept]
 
     def _keep_patches(self, x: Tensor, kept: Tensor) -> Tensor:
         prefix, patches = x.split([self.num_prefix_tokens, x.shape[1] - self.num_prefix_tokens], 1)

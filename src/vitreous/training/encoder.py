@@ -19,9 +19,9 @@ from vitreous.errors import ConfigError, RunError, WeightsError
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
 
-_HEAD = ("attn_pool", "head_mlp", "head")
+_HEAD = ("attn_pool", "fc_norm", "head_mlp", "head")
 #: Settings that the encoder's weights don't depend on.
-_FREE = ("num_classes", "pool", "head_hidden", "init",
+_FREE = ("num_classes", "pool", "fc_norm", "head_hidden", "init",
          "drop_path_rate", "dropout", "attention_dropout", "patch_dropout")  # fmt: skip
 _NAMED = 6
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from vitreous.errors import RunError, StorageError
 
 #: One key only: safetensors writes several in no fixed order, and equal weights are equal files.
-_METADATA_KEY = "vitreous"
+METADATA_KEY = "vitreous"
 
 
 @contextmanager
@@ -80,7 +80,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
     with atomic_path(path) as staging:
         try:
-            save_file(plain, staging, metadata={_METADATA_KEY: text})
+            save_file(plain, staging, metadata={METADATA_KEY: text})
         except SafetensorError as error:
             raise StorageError(f"can't write {path}: {error}") from error
 
@@ -93,7 +93,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})[_METADATA_KEY])
+            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
             return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
     except FileNotFoundError:
         raise RunError(f"no weights at {path}") from None

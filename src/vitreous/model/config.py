@@ -105,8 +105,8 @@ class ModelConfig:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}: it lies in [0, 1)")
         if self.pool in ("cls", "cls+mean", "prefix") and not self.class_token:
             raise ConfigError(
-                f"model.pool is '{self.pool}' but model.class_token is false: set class_token = true, "
-                "or pool to 'mean', 'map', 'seq' or 'flatten'"
+                f"model.pool is '{self.pool}' but model.class_token is false: set class_token = "
+                "true, or pool to 'mean', 'map', 'seq' or 'flatten'"
             )
         if self.pool == "flatten" and self.patch_dropout:
             raise ConfigError(
@@ -119,8 +119,8 @@ class ModelConfig:
         head_dim = self.attention_dim // self.num_heads
         if self.pos_embed == "rope2d" and (head_dim % 4 or self.rope_theta <= 0):
             raise ConfigError(
-                f"model.pos_embed 'rope2d' needs heads of a multiple of 4 channels, not {head_dim}, "
-                f"and a model.rope_theta above 0, not {self.rope_theta}"
+                f"model.pos_embed 'rope2d' needs heads of a multiple of 4 channels, not "
+                f"{head_dim}, and a model.rope_theta above 0, not {self.rope_theta}"
             )
 
     def _check_sizes(self) -> None:

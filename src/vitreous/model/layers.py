@@ -91,8 +91,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout_rate: float = 0.0) -> Tensor
 class Mlp(nn.Module):
     """Two dense layers with an activation between them, and behind them for the lecture.
 
-    Gated, the first layer gives twice the width, and its first half, with the activation, multiplies
-    the second (Shazeer 2020, "GLU Variants Improve Transformer", equation 6; with "silu" SwiGLU).
+    Gated, the first layer gives twice the width, and its first half, with the activation,
+    multiplies the second (Shazeer 2020, "GLU Variants Improve Transformer", section 2; with "silu"
+    it is SwiGLU).
 
     Shape:
         (..., embed) -> (..., embed)

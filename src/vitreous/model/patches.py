@@ -110,6 +110,48 @@ def _unfold(images: Tensor, axis: int, size: int, stride: int, rate: int) -> Ten
     return images.unfold(axis, reach, stride)[..., ::rate]
 
 
+def resize_projection(weight: Tensor, patch_size: tuple[int, int]) -> Tensor:
+    """The projection for patches of another size that answers a resized patch alike.
+
+    With B for the bicubic resize of a patch, w' is the least-squares solution of B^T w' = w: where
+    patches grow, the answers to resized patches are exactly the old ones.
+
+    Args:
+        weight: of the projection.
+        patch_size: height and width in pixels wanted.
+
+    Shape:
+        (embed, channels, height, width) -> (embed, channels, new height, new width)
+
+    Reference:
+        Beyer et al. 2023, "FlexiViT", section 3.4.
+    """
+    old = (weight.shape[-2], weight.shape[-1])
+    if old == patch_size:
+        return weight
+    pixels = torch.eye(old[0] * old[1], dtype=torch.float64).view(-1, 1, *old)
+    resized = F.interpolate(pixels, patch_size, mode="bicubic", antialias=True)
+    # Rows are the old pixels' pictures: the transpose of B.
+    solved = torch.linalg.pinv(resized.flatten(1)) @ weight.double().flatten(2).flatten(0, 1).T
+    return solved.T.reshape(*weight.shape[:2], *patch_size).to(weight.dtype)
+
+
+def fold_channels(weight: Tensor, in_channels: int) -> Tensor:
+    """The projection for pictures of another number of colour channels.
+
+    One channel gets the sum: a grey picture is answered as the same picture in equal colours. More
+    channels get the old ones in turn, scaled so that equal channels are answered as before.
+
+    Shape:
+        (embed, channels, height, width) -> (embed, in_channels, height, width)
+    """
+    old = weight.shape[1]
+    if in_channels == 1:
+        return weight.sum(1, keepdim=True)
+    order = torch.arange(in_channels) % old
+    return weight[:, order] * (old / in_channels)
+
+
 class PatchEmbed(nn.Module):
     """Linear projection of flattened patches (Dosovitskiy et al. 2021, section 3.1).
 

@@ -1,0 +1,130 @@
+"""A checkpoint for other pictures or classes than it was made for, and into the model.
+
+Nothing is drawn anew but the classifier, and that is said.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitreous.errors import WeightsError
+from vitreous.model.config import ModelConfig
+from vitreous.model.patches import fold_channels, resize_projection
+from vitreous.model.positions import resize_positions
+from vitreous.model.vit import ViT
+from vitreous.model.weights.translation import Translation
+
+_LISTED = 8
+
+
+def to_channels(found: Translation, in_channels: int) -> Translation:
+    """Fold the projection's (or the stem's first) colour channels: see `patches.fold_channels`."""
+    config = found.config
+    if in_channels == config.in_channels:
+        return found
+    name = "patch_embed.convs.0.weight" if config.stem else "patch_embed.proj.weight"
+    state = {**found.state, name: fold_channels(found.state[name], in_channels)}
+    note = f"{config.in_channels} colour channels folded into {in_channels}"
+    return replace(
+        found,
+        config=replace(config, in_channels=in_channels),
+        state=state,
+        notes=(*found.notes, note),
+    )
+
+
+def to_sizes(
+    where: Path,
+    found: Translation,
+    image_size: tuple[int, int],
+    patch_size: tuple[int, int],
+) -> Translation:
+    """Interpolate positions and resize the patch projection.
+
+    Raises:
+        WeightsError: for a stem or a "flatten" head, which fit one size only.
+    """
+    config, state, notes = found.config, dict(found.state), list(found.notes)
+    wanted = replace(config, image_size=image_size, patch_size=patch_size)
+    if wanted == config:
+        return found
+    if config.pool == "flatten" and wanted.num_patches != config.num_patches:
+        raise WeightsError(
+            f"{where} has a 'flatten' head, which fits {_size(config.image_size)} px only"
+        )
+    if patch_size != config.patch_size:
+        if config.stem:
+            raise WeightsError(f"{where} has a stem, whose patches can't be resized")
+        name = "patch_embed.proj.weight"
+        state[name] = resize_projection(state[name], patch_size)
+        notes.append(f"patches resized from {_size(config.patch_size)} to {_size(patch_size)} px")
+    if config.pos_embed == "learned" and wanted.grid_size != config.grid_size:
+        row, patches = state["pos_embed"].tensor_split([int(config.class_token)], dim=1)
+        patches = resize_positions(patches, config.grid_size, wanted.grid_size)
+        state["pos_embed"] = torch.cat([row, patches], dim=1)
+        notes.append(
+            f"positions interpolated from {_size(config.grid_size)} to {_size(wanted.grid_size)} "
+            "patches"
+        )
+    return replace(found, config=wanted, state=state, notes=tuple(notes))
+
+
+def to_classes(found: Translation, num_classes: int) -> Translation:
+    """Put a new classifier, zeros as `initialise` has it, unless there is one of this width."""
+    config = found.config
+    if num_classes == config.num_classes:
+        return found
+    config = replace(config, num_classes=num_classes)
+    state = {name: t for name, t in found.state.items() if not name.startswith("head.")}
+    was = f"{found.config.num_classes} -> " if found.config.num_classes else ""
+    note = f"head is new: {was}{num_classes} classes"
+    if num_classes:
+        features = config.head_hidden[-1] if config.head_hidden else config.pooled_dim
+        state["head.weight"] = torch.zeros(num_classes, features)
+        state["head.bias"] = torch.zeros(num_classes)
+    else:
+        note = "head left out"
+    return replace(found, config=config, state=state, classes=None, notes=(*found.notes, note))
+
+
+def load(where: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> ViT:
+    """The model with these weights, in evaluation mode.
+
+    Raises:
+        WeightsError: listing what is missing, left over or of another shape.
+    """
+    with torch.device("meta"):
+        model = ViT(config)
+    expected = model.state_dict()
+    problems = {
+        "missing": [name for name in expected if name not in state],
+        "left over": [f"{name} {_shape(state[name])}" for name in state if name not in expected],
+        "of another shape": [
+            f"{name} {_shape(state[name])} instead of {_shape(expected[name])}"
+            for name in expected
+            if name in state and state[name].shape != expected[name].shape
+        ],
+    }
+    if any(problems.values()):
+        words = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        raise WeightsError(f"{where} isn't a model that can be built here; {words}")
+    model.load_state_dict(
+        {name: tensor.contiguous() for name, tensor in state.items()}, assign=True
+    )
+    return model.requires_grad_().eval()
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{len(names)} ({', '.join(names[:_LISTED])}{more})"
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape)) or "scalar"
+
+
+def _size(pair: tuple[int, int]) -> str:
+    return f"{pair[0]}x{pair[1]}"

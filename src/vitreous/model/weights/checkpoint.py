@@ -1,0 +1,120 @@
+"""Any checkpoint of a Vision Transformer becomes the one model.
+
+The way of a file: `files` reads it as named tensors, the module of its format translates names and
+settings, `adapt` brings it to the wanted size and loads it. Which format it is, its content says.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from vitreous.errors import ConfigError, WeightsError
+from vitreous.model.config import ModelConfig
+from vitreous.model.vit import ViT
+from vitreous.model.weights import (
+    adapt,
+    google,
+    keras,
+    own,
+    timm,
+    torchvision,
+    transformers,
+)
+from vitreous.model.weights.files import Source, read_source
+from vitreous.model.weights.settings import Preprocessing
+from vitreous.model.weights.translation import Translation, Wanted
+
+_FORMATS = (own, timm, transformers, torchvision, google)
+_LISTED = 8
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint, read.
+
+    Args:
+        model: with its weights, in evaluation mode.
+        classes: names in output order; ``None`` where the checkpoint has none, or the head is new.
+        preprocessing: what the checkpoint says of it; ``None`` where it says nothing.
+        format: where it comes from.
+        notes: what was assumed, left out, changed or made anew, in plain English.
+    """
+
+    model: ViT
+    classes: tuple[str, ...] | None
+    preprocessing: Preprocessing | None
+    format: str
+    notes: tuple[str, ...]
+
+    @property
+    def config(self) -> ModelConfig:
+        """Of the model."""
+        return self.model.config
+
+
+def read_checkpoint(
+    path: Path,
+    *,
+    image_size: tuple[int, int] | None = None,
+    patch_size: tuple[int, int] | None = None,
+    in_channels: int | None = None,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+) -> Checkpoint:
+    """Read a checkpoint of any known format.
+
+    Args:
+        path: a file, or the folder of a model or of a run.
+        image_size: height and width in pixels of the pictures to come; positions are interpolated.
+        patch_size: height and width in pixels of a patch; the projection is resized.
+        in_channels: colour channels of the pictures to come; the projection is folded.
+        num_classes: outputs; where the checkpoint has another number, the head is new. 0 for none.
+        num_heads: where the checkpoint doesn't say it; 64 channels per head are assumed otherwise.
+
+    Returns:
+        The model and what came with it. Without a head in the checkpoint and without
+        `num_classes` the model's output is what a head would see.
+
+    Raises:
+        WeightsError: where the file is missing, damaged, hostile, of no known format, or anything
+            of it is missing, left over or of another shape.
+
+    Reference:
+        Positions: Dosovitskiy et al. 2021, section 3.2. Patches: Beyer et al. 2023, "FlexiViT",
+        section 3.4.
+    """
+    try:
+        source = read_source(path)
+        found = _translate(source, Wanted(num_heads, image_size))
+        if in_channels is not None:
+            found = adapt.to_channels(found, in_channels)
+        found = adapt.to_sizes(
+            path,
+            found,
+            image_size or found.config.image_size,
+            patch_size or found.config.patch_size,
+        )
+        if num_classes is not None:
+            found = adapt.to_classes(found, num_classes)
+        classes = found.classes
+        if classes is not None and len(classes) != found.config.num_classes:
+            classes = None
+        model = adapt.load(path, found.config, found.state)
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from None
+    notes = (*source.notes, *found.notes)
+    return Checkpoint(model, classes, found.preprocessing, found.format, notes)
+
+
+def _translate(source: Source, wanted: Wanted) -> Translation:
+    if source.container == "keras":
+        config, state = keras.load(source.path, image_size=wanted.image_size)
+        return Translation("the lecture's Keras model", config, state)
+    for module in _FORMATS:
+        if module.matches(source):
+            return module.translate(source, wanted)
+    names = list(source.tensors)
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    raise WeightsError(
+        f"{source.path} holds no Vision Transformer of a known layout: {', '.join(names[:_LISTED])}"
+        f"{more}"
+    )

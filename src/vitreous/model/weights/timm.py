@@ -1,0 +1,196 @@
+"""timm's names, and those of the papers' own PyTorch code, which are nearly the same.
+
+Original DINO, DINOv2, DINOv3, MAE and DeiT files name the parts of a block as timm does; what they
+have beside it (registers, gates, projection heads, decoders) is told from its own names.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vitreous.errors import WeightsError
+from vitreous.model.config import Activation, Pool
+from vitreous.model.weights.files import Source
+from vitreous.model.weights.settings import Preprocessing, names_in_order, size_of, three_numbers
+from vitreous.model.weights.translation import (
+    State,
+    Stated,
+    Translation,
+    Wanted,
+    rename,
+    settle,
+    strip_prefixes,
+)
+
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "teacher.")
+_RULES = (
+    ("register_tokens|storage_tokens", "reg_token"),
+    (r"(blocks\.\d+)\.gamma_([12])", r"\1.ls\2.gamma"),
+    (r"(blocks\.\d+\.mlp)\.(?:fc1_g|w1)\.(\w+)", r"\1.gate.\2"),
+    (r"(blocks\.\d+\.mlp)\.(?:fc1_x|w2)\.(\w+)", r"\1.up.\2"),
+    (r"(blocks\.\d+\.mlp)\.w12\.(\w+)", r"\1.fc1.\2"),
+    (r"(blocks\.\d+\.mlp)\.w3\.(\w+)", r"\1.fc2.\2"),
+)
+_UNUSED = {
+    "mask_token": "the mask token of pretraining",
+    r"decoder_\w+(\..*)?": "the decoder of pretraining",
+    r"(head|dino_head|ibot_head)\.(mlp|last_layer)\..*": "the projection head of pretraining",
+    r"local_cls_norm\.\w+": "a norm that only pretraining uses",
+    r"rope_embed\.periods|rope\.periods": "the rates of turning, which are computed",
+    r"pre_logits\..*": "a layer before the head, which timm leaves out as well",
+}
+_POOLS: dict[str, Pool] = {"token": "cls", "avg": "mean", "map": "map"}
+_ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "quickgelu": "quick_gelu",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+#: timm's architectures whose activation isn't the exact GELU, where no setting says it.
+_BY_ARCHITECTURE: tuple[tuple[str, Activation], ...] = (
+    ("quickgelu", "quick_gelu"),
+    ("patch32_siglip|large_patch16_siglip(_gap)?_512", "gelu_tanh"),
+    ("(so400m|giantopt)_patch16_siglip", "gelu_tanh"),
+)
+
+
+def matches(source: Source) -> bool:
+    """Whether the tensors have these names."""
+    names = _unwrapped(source.tensors)
+    return "patch_embed.proj.weight" in names and "blocks.0.norm1.weight" in names
+
+
+def translate(source: Source, wanted: Wanted) -> Translation:
+    """Read a state dict, with timm's ``config.json`` where it lies beside it.
+
+    Raises:
+        WeightsError: where it isn't a plain ViT.
+    """
+    tensors = _unwrapped(source.tensors)
+    settings = source.config
+    architecture = str(settings.get("architecture", ""))
+    if "_rpn_" in architecture:
+        raise WeightsError(f"{source.path} is timm's {architecture}: its norms come after layers")
+    state, notes = rename(tensors, _RULES, _UNUSED, source.path)
+    _drop_key_bias(state)
+    _join_partial_bias(state)
+    stated = _stated(source, architecture, state)
+    stated.notes = [*notes, *stated.notes]
+    pretrained = settings.get("pretrained_cfg", {})
+    return settle(
+        source.path,
+        _format(tensors),
+        state,
+        stated,
+        wanted,
+        classes=names_in_order(pretrained.get("label_names") or settings.get("label_names")),
+        preprocessing=_preprocessing(pretrained, stated.notes),
+    )
+
+
+def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    named = strip_prefixes(tensors, _WRAPPERS)
+    # A backbone stands beside a projection head, whose names are kept apart by theirs.
+    if "backbone.patch_embed.proj.weight" in named:
+        named = {name.removeprefix("backbone."): tensor for name, tensor in named.items()}
+    return named
+
+
+def _format(names: Mapping[str, Tensor]) -> str:
+    markers = {
+        "storage_tokens": "DINOv3's own",
+        "register_tokens": "DINOv2's own",
+        "head.last_layer.weight_g": "DINO's own",
+        "decoder_embed.weight": "MAE's own",
+        "mask_token": "DINOv2's own",
+    }
+    return next((name for marker, name in markers.items() if marker in names), "timm")
+
+
+def _drop_key_bias(state: State) -> None:
+    """DINOv3's own files mask the bias of keys, whatever numbers stand there."""
+    for mask in [name for name in state if name.endswith("attn.qkv.bias_mask")]:
+        del state[mask]
+        state[mask.removesuffix("_mask")].chunk(3)[1].zero_()
+
+
+def _join_partial_bias(state: State) -> None:
+    """Timm's models without a bias on keys keep those of queries and values apart."""
+    for name in [name for name in state if name.endswith("attn.q_bias")]:
+        attention = name.removesuffix("q_bias")
+        query, value = state.pop(name), state.pop(f"{attention}v_bias", None)
+        if value is not None:
+            bias = torch.cat([query, torch.zeros_like(query), value])
+            state[f"{attention}qkv.bias"] = bias
+
+
+def _stated(source: Source, architecture: str, state: State) -> Stated:
+    settings = source.config
+    arguments = settings.get("model_args", {})
+    turned = "pos_embed" not in state and "reg_token" in state
+    if turned and architecture and "dinov3" not in architecture:
+        raise WeightsError(f"{source.path} is timm's {architecture}: its positions aren't known")
+    stated = Stated(rope_theta=100.0 if turned else None)
+    if turned and not architecture:
+        stated.notes.append("no table of positions: queries and keys turned as in DINOv3 assumed")
+    is_clip = "norm_pre.weight" in state
+    stated.norm_eps = 1e-5 if turned or is_clip else 1e-6
+    stated.image_size = size_of(
+        arguments.get("img_size") or settings.get("pretrained_cfg", {}).get("input_size")
+    )
+    heads = arguments.get("num_heads")
+    stated.num_heads = heads if isinstance(heads, int) and heads > 0 else None
+    stated.pool = _POOLS.get(str(settings.get("global_pool", "")))
+    if stated.pool is None and "fc_norm.weight" in state:
+        stated.pool = "mean"
+    stated.activation = _activation(architecture, arguments, state, stated.notes)
+    return stated
+
+
+def _activation(
+    architecture: str, arguments: Mapping[str, Any], state: State, notes: list[str]
+) -> Activation:
+    if "act_layer" in arguments:
+        name = str(arguments["act_layer"])
+        if name not in _ACTIVATIONS:
+            raise WeightsError(f"unknown activation '{name}': known are {', '.join(_ACTIVATIONS)}")
+        return _ACTIVATIONS[name]
+    for pattern, activation in _BY_ARCHITECTURE:
+        if re.search(pattern, architecture):
+            return activation
+    hidden, joined = state.get("blocks.0.mlp.fc2.weight"), state.get("blocks.0.mlp.fc1.weight")
+    packed = hidden is not None and joined is not None and len(joined) == 2 * hidden.shape[-1]
+    if packed or "blocks.0.mlp.gate.weight" in state:
+        return "silu"
+    if "norm_pre.weight" in state and not architecture:
+        notes.append("activation gelu assumed; CLIP as OpenAI trained it has quick_gelu")
+    return "gelu"
+
+
+def _preprocessing(settings: Mapping[str, Any], notes: list[str]) -> Preprocessing | None:
+    if not settings:
+        return None
+    size = size_of(settings.get("input_size"))
+    share = settings.get("crop_pct")
+    resize = None
+    if size and isinstance(share, int | float) and 0 < share <= 1:
+        resize = (math.floor(size[0] / share), math.floor(size[1] / share))
+    if settings.get("crop_mode", "center") != "center":
+        notes.append(
+            f"its pictures were fitted by '{settings['crop_mode']}'; here they're cropped centrally"
+        )
+    interpolation = settings.get("interpolation")
+    return Preprocessing(
+        image_size=size,
+        resize=resize,
+        interpolation=interpolation if interpolation in ("bicubic", "bilinear") else None,
+        mean=three_numbers(settings.get("mean")),
+        std=three_numbers(settings.get("std")),
+    )

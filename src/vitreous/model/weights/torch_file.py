@@ -1,0 +1,294 @@
+"""Tensors out of files that `torch.save` wrote, without running anything that stands in them.
+
+A pickle is a program: it names functions and the machine calls them. Here the names of tensors,
+containers and dtypes mean our own few functions, and every other name means an inert object that
+takes whatever the program does to it and does nothing. Nothing is imported, nothing else called.
+
+Both layouts are read: the zip archive of PyTorch 1.6 and later, and the row of pickles before it.
+"""
+
+import io
+import math
+import pickle
+import pickletools
+import sys
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from vitreous.errors import WeightsError
+
+#: The first pickle of the old layout: PyTorch's magic number, in its protocol 2.
+LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+_DTYPES = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+_NAMED_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (*_DTYPES.values(), torch.complex64, torch.complex128)
+}
+#: What a pickle may take beside the tensors: names and structure, epochs of losses at most.
+_MOST_PICKLE = 256 * 2**20
+_AGAIN = "load it where it came from and save its state_dict() as safetensors"
+
+
+def read_archive(path: Path) -> Any:
+    """Read a zip archive of `torch.save`.
+
+    Raises:
+        WeightsError: where it is damaged, promises more than it holds, or is a program.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _read_archive(path, archive)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+        raise WeightsError(f"{path} is damaged: {error}; fetch or save it again") from None
+
+
+def _read_archive(path: Path, archive: zipfile.ZipFile) -> Any:
+    entries = {entry.filename: entry for entry in archive.infolist()}
+    there = path.stat().st_size
+    promised = sum(entry.file_size for entry in entries.values())
+    if promised > there or len(entries) != len(archive.infolist()):
+        raise WeightsError(
+            f"{path} promises {promised:,} bytes of content but is {there:,} bytes long: PyTorch "
+            "doesn't compress, so this isn't a file of its making"
+        )
+    pickled = [name for name in entries if name.endswith("data.pkl") and name.count("/") <= 1]
+    if len(pickled) != 1:
+        raise WeightsError(f"{path} is a zip archive, but not one of torch.save")
+    root = pickled[0].removesuffix("data.pkl")
+    if f"{root}constants.pkl" in entries:
+        raise WeightsError(f"{path} is TorchScript, a program: {_AGAIN}")
+    order = archive.read(f"{root}byteorder") if f"{root}byteorder" in entries else b"little"
+    if order.decode("ascii", "replace") != sys.byteorder:
+        raise WeightsError(f"{path} was saved with the other byte order: {_AGAIN}")
+
+    def load(dtype: torch.dtype, key: str, count: int) -> Tensor:
+        name = f"{root}data/{key}"
+        size = count * dtype.itemsize
+        if name not in entries or entries[name].file_size != size:
+            raise _Damaged(f"storage {key} of {size:,} bytes isn't in the archive")
+        if not count:
+            return torch.empty(0, dtype=dtype)
+        return torch.frombuffer(bytearray(archive.read(name)), dtype=dtype)
+
+    return _unpickle(path, io.BytesIO(archive.read(pickled[0])), load)
+
+
+def read_legacy(path: Path) -> Any:
+    """Read a file of `torch.save` before PyTorch 1.6: pickles in a row, then the storages.
+
+    Raises:
+        WeightsError: where it is damaged, or promises more than it holds.
+    """
+    there = path.stat().st_size
+    storages: dict[str, Tensor] = {}
+
+    def load(dtype: torch.dtype, key: str, count: int) -> Tensor:
+        # The numbers come behind the pickles: room for them now, as much as the file can fill.
+        held = sum(storage.nbytes for storage in storages.values())
+        if key not in storages:
+            if held + count * dtype.itemsize > there:
+                raise _Damaged(f"storage {key} is larger than the whole file")
+            storages[key] = torch.zeros(count, dtype=dtype)
+        return storages[key]
+
+    with path.open("rb") as file:
+        for _ in range(3):  # the magic number, the protocol's version, the machine's word sizes
+            _unpickle(path, file, load)
+        content = _unpickle(path, file, load)
+        keys = _unpickle(path, file, load)
+        if not isinstance(keys, list) or set(map(str, keys)) != set(storages):
+            raise WeightsError(f"{path} is damaged: its storages aren't those that it names")
+        for key in keys:
+            storage = storages[str(key)]
+            count = int.from_bytes(file.read(8), "little")
+            content_bytes = file.read(storage.nbytes)
+            if count != len(storage) or len(content_bytes) != storage.nbytes:
+                raise WeightsError(f"{path} is damaged: it ends within storage {key}")
+            if count:
+                storage.copy_(torch.frombuffer(bytearray(content_bytes), dtype=storage.dtype))
+    return content
+
+
+def find_tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], list[str]]:
+    """The model's tensors among all that a training script saved, and what stands beside them.
+
+    Args:
+        path: for messages.
+        content: of the whole file.
+
+    Returns:
+        The tensors by name, and the names of the entries left aside.
+
+    Raises:
+        WeightsError: where there is no mapping from names to tensors.
+    """
+    aside: list[str] = []
+    while isinstance(content, dict):
+        tensors = {str(name): value for name, value in content.items() if _is_tensor(value)}
+        if tensors and len(tensors) >= len(content) / 2:
+            return tensors, aside + [str(name) for name in content if str(name) not in tensors]
+        inside = next((name for name in _NESTS if isinstance(content.get(name), dict)), None)
+        if inside is None:
+            break
+        aside += [str(name) for name in content if name != inside]
+        content = content[inside]
+    if isinstance(content, _Inert):
+        raise WeightsError(f"{path} is a pickled object of its own class: {_AGAIN}")
+    raise WeightsError(
+        f"{path} has no mapping from names to tensors, nor one inside of "
+        f"{', '.join(map(repr, _NESTS))}: {_AGAIN}"
+    )
+
+
+_NESTS = ("state_dict", "model", "teacher", "model_state_dict", "module")
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)
+
+
+class _Damaged(Exception):
+    """What is wrong, without the file's name."""
+
+
+class _Inert:
+    """Stands for an object of any other class: takes everything, does nothing."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __new__(cls, *_: object, **__: object) -> "_Inert":
+        return super().__new__(cls)
+
+    def __call__(self, *_: object, **__: object) -> "_Inert":
+        return _Inert()
+
+    def _ignore(self, *_: object) -> None:
+        pass
+
+    __setstate__ = __setitem__ = append = extend = add = _ignore
+
+
+class _Allowed:
+    """A function of ours under a pickled name; it has no attributes that a pickle could set."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        object.__setattr__(self, "_function", function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._function(*arguments)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise _Damaged(f"it sets {name} of a function")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Turns a pickle into plain containers, numbers, text, tensors, and inert objects."""
+
+    def __init__(self, file: BinaryIO, load: Callable[[torch.dtype, str, int], Tensor]) -> None:
+        super().__init__(file, encoding="latin1")
+        self._load = load
+        self._storages: dict[str, Tensor] = {}
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        if module_name == "torch" and global_name in _DTYPES:
+            return _DTYPES[global_name]
+        if module_name == "torch" and global_name in _NAMED_DTYPES:
+            return _NAMED_DTYPES[global_name]
+        function = _FUNCTIONS.get((module_name, global_name))
+        # A fresh class each time: what a pickle does to it is forgotten with the pickle.
+        return _Allowed(function) if function else type("Inert", (_Inert,), {})
+
+    def persistent_load(self, pid: Any) -> Any:
+        match pid:
+            case ("storage", torch.dtype() as dtype, str(key), str(), int(count), *view):
+                if any(part is not None for part in view) or count < 0:
+                    raise _Damaged(f"storage {key} is part of another")
+                if key not in self._storages:
+                    self._storages[key] = self._load(dtype, key, count)
+                return self._storages[key]
+        raise _Damaged(f"a storage of an unknown kind ({str(pid)[:80]})")
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+    """A view of a storage, within it and no larger."""
+    numbers = (offset, *size, *stride)
+    if not isinstance(storage, Tensor) or not all(type(n) is int and n >= 0 for n in numbers):
+        raise _Damaged("a tensor without a storage or with impossible sizes")
+    count = math.prod(size)
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if count and (last >= len(storage) or count > len(storage)):
+        raise _Damaged(f"a tensor of {tuple(size)} reaches beyond its storage of {len(storage)}")
+    return storage.as_strided(size, stride, offset)
+
+
+def _parameter(data: Any, *_: Any) -> Any:
+    return data
+
+
+def _ordered(pairs: Sequence[Any] = ()) -> dict[Any, Any]:
+    return dict(pairs)
+
+
+_FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("torch._utils", "_rebuild_tensor"): _tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+    ("torch", "Size"): tuple,
+    ("collections", "OrderedDict"): _ordered,
+    ("builtins", "set"): set,
+    ("__builtin__", "set"): set,
+    ("builtins", "frozenset"): frozenset,
+    ("__builtin__", "frozenset"): frozenset,
+}
+
+
+def _unpickle(path: Path, file: BinaryIO, load: Callable[[torch.dtype, str, int], Tensor]) -> Any:
+    try:
+        _check_sizes(file)
+        return _Unpickler(file, load).load()
+    except _Damaged as error:
+        raise WeightsError(f"{path} is damaged or hostile: {error}") from None
+    # A pickle may fail in as many ways as a program.
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise WeightsError(f"{path} can't be read as tensors ({reason[:200]}): {_AGAIN}") from None
+
+
+def _number(argument: Any) -> int:
+    return int(argument)
+
+
+def _check_sizes(file: BinaryIO) -> None:
+    """See that a pickle asks for no more memory than it is long; leaves the file where it was.
+
+    The machine makes room for the 4 billionth note, or for a byte array, before it reads either.
+    """
+    start = file.tell()
+    for opcode, argument, place in pickletools.genops(file):
+        if place is not None and place - start > _MOST_PICKLE:
+            raise _Damaged(f"its structure alone is longer than {_MOST_PICKLE:,} bytes")
+        if opcode.name in ("LONG_BINPUT", "PUT") and _number(argument) > (place or 0) - start:
+            raise _Damaged(f"it makes note {argument} in {(place or 0) - start} bytes")
+        if opcode.name.startswith("EXT"):
+            raise _Damaged("it names objects by number")
+    file.seek(start)

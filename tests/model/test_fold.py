@@ -81,5 +81,6 @@ def test_cheaper_is_what_the_counter_counts(head_dim, tokens):
 def test_usual_heads_and_normed_ones_are_left_alone():
     usual = ViT(CONFIG)
     normed = ViT(replace(CONFIG, head_dim=24, qk_norm=True))
-    for model in (usual, normed):
+    turned = ViT(replace(CONFIG, head_dim=24, pos_embed="rope2d"))
+    for model in (usual, normed, turned):
         assert isinstance(fold(model).blocks[0].attn, Attention)

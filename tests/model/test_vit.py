@@ -35,7 +35,10 @@ def randomised(config: ModelConfig, seed: int = 0) -> ViT:
     return model
 
 
-@pytest.mark.parametrize("pool", ["cls", "mean", "map", "seq", "flatten"])
+POOLS = ["cls", "mean", "map", "seq", "flatten", "cls+mean", "prefix"]
+
+
+@pytest.mark.parametrize("pool", POOLS)
 @pytest.mark.parametrize("registers", [0, 3])
 def test_every_pooling_gives_one_row_of_logits_a_picture(pool, registers):
     model = randomised(replace(SMALL, pool=pool, num_register_tokens=registers))
@@ -67,6 +70,31 @@ def test_without_positions_permuting_patches_permutes_tokens():
         tokens = model.forward_tokens(images)[:, 1:]
         moved = model.forward_tokens(shuffled_patches(images, order, 8))[:, 1:]
         assert torch.allclose(tokens[:, order], moved, atol=1e-10) is equal
+
+
+@pytest.mark.parametrize("pos_embed", ["learned", "sincos2d", "rope2d"])
+def test_a_patch_keeps_its_place_among_the_visible(pos_embed):
+    model = randomised(
+        replace(SMALL, pos_embed=pos_embed, num_register_tokens=1, pre_norm=True)
+    ).double()
+    images = torch.randn(2, 3, 32, 48, dtype=torch.float64)
+    order = torch.stack([torch.randperm(12), torch.randperm(12)])
+    tokens = model.forward_tokens(images)
+    moved = model.forward_tokens(images, visible=order)
+    expected = tokens[:, 2:].gather(1, order[..., None].expand(-1, -1, 24))
+    torch.testing.assert_close(moved[:, 2:], expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(moved[:, :2], tokens[:, :2], rtol=1e-9, atol=1e-9)
+    other = model.forward_tokens(images, visible=order.flip(0))
+    assert not torch.allclose(other[:, 2:], expected)
+
+
+def test_without_a_head_the_answer_is_what_a_head_would_see():
+    model = randomised(SMALL)
+    bare = ViT(replace(SMALL, num_classes=0)).eval()
+    state = {n: t for n, t in model.state_dict().items() if not n.startswith("head.")}
+    bare.load_state_dict(state)
+    images = torch.randn(2, 3, 32, 48)
+    assert torch.equal(model.head(bare(images)), model(images))
 
 
 def test_with_identity_a_fresh_block_hands_on_its_tokens():
@@ -112,10 +140,13 @@ def test_patches_are_those_of_unfold(rows, columns, patch, channels):
     width=st.integers(1, 6),
     patch=st.sampled_from([2, 4, 8]),
     heads=st.integers(1, 3),
-    head_dim=st.sampled_from([None, 5]),
-    pool=st.sampled_from(["cls", "mean", "map", "seq", "flatten"]),
-    pos_embed=st.sampled_from(["learned", "sincos2d", "none"]),
+    head_dim=st.sampled_from([None, 8]),
+    pool=st.sampled_from(POOLS),
+    pos_embed=st.sampled_from(["learned", "sincos2d", "rope2d", "none"]),
+    pre_norm=st.booleans(),
     qk_norm=st.booleans(),
+    gated_mlp=st.booleans(),
+    fc_norm=st.booleans(),
     layer_scale_init=st.sampled_from([None, 0.1]),
 )
 @settings(max_examples=40, deadline=None)
@@ -176,6 +207,11 @@ def test_dropout_of_patches_and_paths_acts_in_training_only():
         ({"image_size": (4, 48)}, "nearest that fit are 8"),
         ({"embed_dim": 25}, "not a multiple of num_heads"),
         ({"class_token": False}, "class_token"),
+        ({"class_token": False, "pool": "cls+mean"}, "class_token"),
+        ({"class_token": False, "pool": "prefix"}, "class_token"),
+        ({"pos_embed": "rope2d", "num_heads": 4}, "multiple of 4 channels, not 6"),
+        ({"pos_embed": "rope2d", "rope_theta": 0.0}, "rope_theta"),
+        ({"num_classes": -1}, "num_classes"),
         ({"pool": "flatten", "patch_dropout": 0.5}, "flatten"),
         ({"pos_embed": "sincos2d", "embed_dim": 30}, "multiple of 4"),
         ({"depth": 0}, "model.depth"),

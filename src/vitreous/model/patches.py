@@ -139,8 +139,9 @@ def resize_projection(weight: Tensor, patch_size: tuple[int, int]) -> Tensor:
 def fold_channels(weight: Tensor, in_channels: int) -> Tensor:
     """The projection for pictures of another number of colour channels.
 
-    One channel gets the sum: a grey picture is answered as the same picture in equal colours. More
-    channels get the old ones in turn, scaled so that equal channels are answered as before.
+    One channel gets the sum: a grey picture is answered as the same picture in equal colours. Other
+    numbers get the old channels in turn, scaled by old / new; where the new number is a multiple of
+    the old, equal channels are answered as before.
 
     Shape:
         (embed, channels, height, width) -> (embed, in_channels, height, width)

@@ -101,6 +101,10 @@ def read_checkpoint(
         model = adapt.load(path, found.config, found.state)
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
+    except (RuntimeError, IndexError) as error:
+        # Tensors of odd shapes, which PyTorch refuses to join or turn.
+        reason = str(error).splitlines()[0]
+        raise WeightsError(f"{path} has tensors that don't fit one another: {reason}") from None
     notes = (*source.notes, *found.notes)
     return Checkpoint(model, classes, found.preprocessing, found.format, notes)
 

@@ -22,6 +22,7 @@ Container = Literal["safetensors", "torch", "npz", "keras"]
 #: safetensors' own bound; real headers take some 100 bytes a tensor.
 _MOST_HEADER = 100 * 2**20
 _MOST_JSON = 16 * 2**20
+_NAMED = 8
 _FOLDER_FILES = (
     "best.safetensors",
     "model.safetensors",
@@ -151,7 +152,8 @@ def _read_zip(path: Path) -> Source:
 
 def _from_torch(path: Path, content: Any) -> Source:
     tensors, aside = torch_file.find_tensors(path, content)
-    notes = (f"left aside in the file: {', '.join(aside)}",) if aside else ()
+    more = f" and {len(aside) - _NAMED} more" if len(aside) > _NAMED else ""
+    notes = (f"left aside in the file: {', '.join(aside[:_NAMED])}{more}",) if aside else ()
     return Source(path, "torch", tensors, notes=notes)
 
 

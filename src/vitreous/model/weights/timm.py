@@ -21,6 +21,7 @@ from vitreous.model.weights.translation import (
     Stated,
     Translation,
     Wanted,
+    is_gated,
     rename,
     settle,
     strip_prefixes,
@@ -43,6 +44,9 @@ _UNUSED = {
     r"rope_embed\.periods|rope\.periods": "the rates of turning, which are computed",
     r"pre_logits\..*": "a layer before the head, which timm leaves out as well",
 }
+#: timm's architectures that are this model; of those that only look like it, the second tells.
+_PLAIN = re.compile(r"(vit|deit3?|flexivit|eva_giant|eva_large)_")
+_OTHER = re.compile(r"_(rpn|rope|pe|relpos|srelpos)_")
 _POOLS: dict[str, Pool] = {"token": "cls", "avg": "mean", "map": "map"}
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
@@ -76,14 +80,16 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     tensors = _unwrapped(source.tensors)
     settings = source.config
     architecture = str(settings.get("architecture", ""))
-    if "_rpn_" in architecture:
-        raise WeightsError(f"{source.path} is timm's {architecture}: its norms come after layers")
+    if architecture and (not _PLAIN.match(architecture) or _OTHER.search(architecture)):
+        raise WeightsError(f"{source.path} is timm's {architecture}, which isn't a plain ViT")
     state, notes = rename(tensors, _RULES, _UNUSED, source.path)
+    if not architecture:
+        notes += _check_table(source, tensors)
     _drop_key_bias(state)
     _join_partial_bias(state)
     stated = _stated(source, architecture, state)
     stated.notes = [*notes, *stated.notes]
-    pretrained = settings.get("pretrained_cfg", {})
+    pretrained = _mapping(settings, "pretrained_cfg")
     return settle(
         source.path,
         _format(tensors),
@@ -114,6 +120,18 @@ def _format(names: Mapping[str, Tensor]) -> str:
     return next((name for marker, name in markers.items() if marker in names), "timm")
 
 
+def _check_table(source: Source, tensors: Mapping[str, Tensor]) -> list[str]:
+    """Some models turn queries and keys beside their table, and don't save by how much."""
+    if "pos_embed" in tensors and "blocks.0.attn.q_bias" in tensors:
+        raise WeightsError(
+            f"{source.path} may be an EVA-02, which isn't a plain ViT, or an EVA, which is: only "
+            "timm's config.json in the same folder tells them apart"
+        )
+    if "pos_embed" in tensors and "blocks.0.gamma_1" in tensors:
+        return ["factors of residual branches called gamma: DeiT III assumed"]
+    return []
+
+
 def _drop_key_bias(state: State) -> None:
     """DINOv3's own files mask the bias of keys, whatever numbers stand there."""
     for mask in [name for name in state if name.endswith("attn.qkv.bias_mask")]:
@@ -133,8 +151,8 @@ def _join_partial_bias(state: State) -> None:
 
 def _stated(source: Source, architecture: str, state: State) -> Stated:
     settings = source.config
-    arguments = settings.get("model_args", {})
-    turned = "pos_embed" not in state and "reg_token" in state
+    arguments = _mapping(settings, "model_args")
+    turned = "pos_embed" not in state and {"cls_token", "reg_token"} <= state.keys()
     if turned and architecture and "dinov3" not in architecture:
         raise WeightsError(f"{source.path} is timm's {architecture}: its positions aren't known")
     stated = Stated(rope_theta=100.0 if turned else None)
@@ -143,7 +161,7 @@ def _stated(source: Source, architecture: str, state: State) -> Stated:
     is_clip = "norm_pre.weight" in state
     stated.norm_eps = 1e-5 if turned or is_clip else 1e-6
     stated.image_size = size_of(
-        arguments.get("img_size") or settings.get("pretrained_cfg", {}).get("input_size")
+        arguments.get("img_size") or _mapping(settings, "pretrained_cfg").get("input_size")
     )
     heads = arguments.get("num_heads")
     stated.num_heads = heads if isinstance(heads, int) and heads > 0 else None
@@ -152,6 +170,11 @@ def _stated(source: Source, architecture: str, state: State) -> Stated:
         stated.pool = "mean"
     stated.activation = _activation(architecture, arguments, state, stated.notes)
     return stated
+
+
+def _mapping(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = settings.get(name)
+    return value if isinstance(value, Mapping) else {}
 
 
 def _activation(
@@ -165,12 +188,12 @@ def _activation(
     for pattern, activation in _BY_ARCHITECTURE:
         if re.search(pattern, architecture):
             return activation
-    hidden, joined = state.get("blocks.0.mlp.fc2.weight"), state.get("blocks.0.mlp.fc1.weight")
-    packed = hidden is not None and joined is not None and len(joined) == 2 * hidden.shape[-1]
-    if packed or "blocks.0.mlp.gate.weight" in state:
+    if is_gated(state):
         return "silu"
     if "norm_pre.weight" in state and not architecture:
-        notes.append("activation gelu assumed; CLIP as OpenAI trained it has quick_gelu")
+        notes.append("CLIP with GELU assumed; as OpenAI trained it, it has quick_gelu")
+    if "attn_pool.latent" in state and not architecture:
+        notes.append("exact GELU assumed; some of SigLIP's models have its tanh form")
     return "gelu"
 
 

@@ -54,25 +54,26 @@ def read_archive(path: Path) -> Any:
     try:
         with zipfile.ZipFile(path) as archive:
             return _read_archive(path, archive)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
         raise WeightsError(f"{path} is damaged: {error}; fetch or save it again") from None
 
 
 def _read_archive(path: Path, archive: zipfile.ZipFile) -> Any:
     entries = {entry.filename: entry for entry in archive.infolist()}
-    there = path.stat().st_size
-    promised = sum(entry.file_size for entry in entries.values())
-    if promised > there or len(entries) != len(archive.infolist()):
-        raise WeightsError(
-            f"{path} promises {promised:,} bytes of content but is {there:,} bytes long: PyTorch "
-            "doesn't compress, so this isn't a file of its making"
-        )
     pickled = [name for name in entries if name.endswith("data.pkl") and name.count("/") <= 1]
     if len(pickled) != 1:
         raise WeightsError(f"{path} is a zip archive, but not one of torch.save")
     root = pickled[0].removesuffix("data.pkl")
     if f"{root}constants.pkl" in entries:
         raise WeightsError(f"{path} is TorchScript, a program: {_AGAIN}")
+    there = path.stat().st_size
+    promised = sum(entry.file_size for entry in entries.values())
+    packed = any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values())
+    if promised > there or packed or len(entries) != len(archive.infolist()):
+        raise WeightsError(
+            f"{path} promises {promised:,} bytes of content in {there:,}, compressed or one over "
+            "another: PyTorch does neither, so this isn't a file of its making"
+        )
     order = archive.read(f"{root}byteorder") if f"{root}byteorder" in entries else b"little"
     if order.decode("ascii", "replace") != sys.byteorder:
         raise WeightsError(f"{path} was saved with the other byte order: {_AGAIN}")
@@ -139,14 +140,17 @@ def find_tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], list[str]
         WeightsError: where there is no mapping from names to tensors.
     """
     aside: list[str] = []
-    while isinstance(content, dict):
-        tensors = {str(name): value for name, value in content.items() if _is_tensor(value)}
+    for _ in range(_DEEPEST):
+        if not isinstance(content, dict):
+            break
+        named = {name: value for name, value in content.items() if isinstance(name, str)}
+        tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
         if tensors and len(tensors) >= len(content) / 2:
-            return tensors, aside + [str(name) for name in content if str(name) not in tensors]
+            return tensors, aside + [name for name in named if name not in tensors]
         inside = next((name for name in _NESTS if isinstance(content.get(name), dict)), None)
         if inside is None:
             break
-        aside += [str(name) for name in content if name != inside]
+        aside += [name for name in named if name != inside]
         content = content[inside]
     if isinstance(content, _Inert):
         raise WeightsError(f"{path} is a pickled object of its own class: {_AGAIN}")
@@ -157,10 +161,7 @@ def find_tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], list[str]
 
 
 _NESTS = ("state_dict", "model", "teacher", "model_state_dict", "module")
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)
+_DEEPEST = 4
 
 
 class _Damaged(Exception):
@@ -225,7 +226,7 @@ class _Unpickler(pickle.Unpickler):
                 if key not in self._storages:
                     self._storages[key] = self._load(dtype, key, count)
                 return self._storages[key]
-        raise _Damaged(f"a storage of an unknown kind ({str(pid)[:80]})")
+        raise _Damaged("a storage of an unknown kind")
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
@@ -244,8 +245,15 @@ def _parameter(data: Any, *_: Any) -> Any:
     return data
 
 
+class _Mapping(dict[Any, Any]):
+    """A state dict: its attributes, versions of modules, are let go."""
+
+    def __setstate__(self, _: object) -> None:
+        pass
+
+
 def _ordered(pairs: Sequence[Any] = ()) -> dict[Any, Any]:
-    return dict(pairs)
+    return _Mapping(pairs)
 
 
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {

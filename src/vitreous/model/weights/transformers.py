@@ -21,6 +21,7 @@ from vitreous.model.weights.translation import (
     Stated,
     Translation,
     Wanted,
+    is_gated,
     rename,
     settle,
     strip_prefixes,
@@ -186,7 +187,7 @@ def _shape_tokens(state: State) -> None:
 def _split_pool_attention(state: State) -> None:
     for kind in ("weight", "bias"):
         if (joined := state.pop(f"attn_pool.qkv.{kind}", None)) is not None:
-            width = len(joined) // 3
+            width = joined.shape[0] // 3
             state[f"attn_pool.q.{kind}"] = joined[:width].clone()
             state[f"attn_pool.kv.{kind}"] = joined[width:].clone()
 
@@ -204,11 +205,7 @@ def _drop_unused(state: State, family: _Family) -> list[str]:
 def _activation(
     source: Source, settings: Mapping[str, Any], family: _Family, state: State
 ) -> Activation:
-    gated = "blocks.0.mlp.gate.weight" in state
-    packed = "blocks.0.mlp.fc1.weight" in state and "blocks.0.mlp.fc2.weight" in state
-    if packed:
-        first, second = state["blocks.0.mlp.fc1.weight"], state["blocks.0.mlp.fc2.weight"]
-        gated = gated or len(first) == 2 * second.shape[-1]
+    gated = is_gated(state)
     if gated and family is _DINOV2:
         return "silu"  # whatever its hidden_act says
     name = settings.get("hidden_act")

@@ -116,7 +116,9 @@ def rename(
         if ours in state:
             raise WeightsError(f"{where} has two tensors for {ours}, the second of them {name}")
         state[ours] = as_numbers(where, name, tensor)
-    return state, [f"left out: {what} ({count} tensors)" for what, count in left_out.items()]
+    return state, [
+        f"left out: {what} ({count} tensor{'s' * (count > 1)})" for what, count in left_out.items()
+    ]
 
 
 def as_numbers(where: Path, name: str, tensor: Tensor) -> Tensor:
@@ -169,6 +171,8 @@ def settle(
     """
     if wanted.num_heads and stated.num_heads and wanted.num_heads != stated.num_heads:
         raise WeightsError(f"{where} has {stated.num_heads} heads, not {wanted.num_heads}")
+    if "reg_token" in state and not state["reg_token"].numel():
+        del state["reg_token"]  # DINOv3 without registers saves none of them as a tensor
     _join_layers(where, state)
     _check_dimensions(where, state)
     grid = None
@@ -209,7 +213,7 @@ def _join(where: Path, state: State, layer: str, parts: tuple[str, ...], joined:
         # DINOv3 has no bias on keys; zeros are the same.
         state[f"{layer}.{joined}.bias"] = torch.cat(
             [
-                weight.new_zeros(len(weight)) if bias is None else bias
+                weight.new_zeros(weight.shape[0]) if bias is None else bias
                 for weight, bias in zip(whole, biases, strict=True)
             ]
         )
@@ -220,7 +224,7 @@ def _fill_biases(state: State, weights: list[str]) -> None:
     biases = [name.removesuffix("weight") + "bias" for name in weights]
     if not any(bias in state for bias in biases):
         for weight, bias in zip(weights, biases, strict=True):
-            state[bias] = state[weight].new_zeros(len(state[weight]))
+            state[bias] = state[weight].new_zeros(state[weight].shape[0])
 
 
 def _check_dimensions(where: Path, state: State) -> None:
@@ -261,8 +265,6 @@ def _settle_prefix(
     has_class = "cls_token" in state
     registers = [state.pop(name) for name in ("dist_token", "reg_token") if name in state]
     extra = torch.cat(registers, dim=1) if registers else None
-    if extra is not None and extra.shape[1] == 0:
-        extra = None
     if extra is not None:
         state["reg_token"] = extra
     if "pos_embed" not in state:
@@ -271,7 +273,7 @@ def _settle_prefix(
     count, after_class = table.shape[1], int(has_class)
     prefix = after_class + (0 if extra is None else extra.shape[1])
     places = sorted({prefix, after_class, 0}, reverse=True)
-    for grid in (trained, None, hint):
+    for grid in (trained, hint, None):
         for held in places:
             found = grid or _square(count - held)
             if found and found[0] * found[1] == count - held:
@@ -312,6 +314,10 @@ def _config(
     wanted: Wanted,
     grid: tuple[int, int] | None,
 ) -> ModelConfig:
+    def has(pattern: str) -> bool:
+        # Any one is enough, so that a tensor that the others lack is missing.
+        return any(re.fullmatch(pattern, name) for name in state)
+
     projection, first = state["patch_embed.proj.weight"], "blocks.0"
     width, channels = projection.shape[:2]
     patch_size = _pair(projection.shape[2:])
@@ -320,7 +326,6 @@ def _config(
     if inner % heads:
         raise WeightsError(f"{where} has attention of {inner} channels, not divisible by {heads}")
     hidden = state[f"{first}.mlp.fc2.weight"].shape[1]
-    gated = state[f"{first}.mlp.fc1.weight"].shape[0] == 2 * hidden
     has_class, registers = "cls_token" in state, state.get("reg_token")
     if grid is None and stated.rope_theta is None:
         raise WeightsError(f"{where} has no positions of a kind that is known")
@@ -329,7 +334,9 @@ def _config(
         if grid
         else _pair(_IMAGE_SIDE // pixels * pixels or pixels for pixels in patch_size)
     )
-    pool = stated.pool or ("map" if "attn_pool.latent" in state else None)
+    pool = stated.pool or ("map" if has(r"attn_pool\..*") else None)
+    if not has(r"(fc_)?norm\..*"):
+        stated.notes.append("no norm behind the last block")
     return ModelConfig(
         image_size=image_size,
         patch_size=patch_size,
@@ -345,16 +352,24 @@ def _config(
         class_token=has_class,
         num_register_tokens=0 if registers is None else registers.shape[1],
         pool=pool or ("cls" if has_class else "mean"),
-        fc_norm="fc_norm.weight" in state,
-        pre_norm="norm_pre.weight" in state,
-        qkv_bias=f"{first}.attn.qkv.bias" in state,
-        qk_norm=f"{first}.attn.q_norm.weight" in state,
-        layer_scale_init=_LAYER_SCALE if f"{first}.ls1.gamma" in state else None,
-        gated_mlp=gated,
-        final_norm="norm.weight" in state,
+        fc_norm=has(r"fc_norm\..*"),
+        pre_norm=has(r"norm_pre\..*"),
+        qkv_bias=has(r"blocks\.\d+\.attn\.qkv\.bias"),
+        qk_norm=has(r"blocks\.\d+\.attn\.[qk]_norm\..*"),
+        layer_scale_init=_LAYER_SCALE if has(r"blocks\.\d+\.ls[12]\.gamma") else None,
+        gated_mlp=is_gated(state),
+        final_norm=has(r"norm\..*"),
         norm_eps=stated.norm_eps,
         activation=stated.activation,
     )
+
+
+def is_gated(state: State) -> bool:
+    """Whether the first layer of the MLPs is twice as wide as the second takes."""
+    first, second = (state.get(f"blocks.0.mlp.fc{n}.weight") for n in (1, 2))
+    if first is None or second is None or first.ndim != 2 or second.ndim != 2:
+        return "blocks.0.mlp.gate.weight" in state
+    return first.shape[0] == 2 * second.shape[1]
 
 
 def _assume_heads(where: Path, width: int, stated: Stated) -> int:

@@ -1,0 +1,101 @@
+"""What vitreous writes itself, and the lecture's Keras files, through the same door."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from tests.model.weights.compare import answers, difference, pictures, shake
+from vitreous.core.files import read_tensors, write_tensors
+from vitreous.data.preprocess import Preprocess
+from vitreous.errors import WeightsError
+from vitreous.model.config import ModelConfig
+from vitreous.model.presets import preset
+from vitreous.model.vit import ViT
+from vitreous.model.weights import keras
+from vitreous.model.weights.checkpoint import read_checkpoint
+from vitreous.training.classifier import Classifier, save_classifier
+from vitreous.training.encoder import Encoder, save_encoder, without_head
+
+PLAIN = ModelConfig(
+    image_size=(32, 32), patch_size=(8, 8), num_classes=3, embed_dim=24, depth=2, num_heads=3
+)
+CLASSES = ("angry", "happy", "sad")
+
+
+def saved(folder, config):
+    model = shake(ViT(config))
+    preprocess = Preprocess(image_size=config.image_size, mirror=True)
+    save_classifier(folder / "best.safetensors", Classifier(model, preprocess, CLASSES, 1))
+    return model
+
+
+@pytest.mark.parametrize(
+    "config",
+    [PLAIN, preset("compact-32", embed_dim=24, stem=(8, 12, 16)), replace(PLAIN, pool="seq"),
+     replace(PLAIN, pool="cls+mean", fc_norm=True, gated_mlp=True, pre_norm=True),
+     replace(PLAIN, pos_embed="rope2d", pool="prefix", num_register_tokens=2)],
+)  # fmt: skip
+def test_a_run_comes_back_to_the_bit(tmp_path, config):
+    model = saved(tmp_path, config)
+    found = read_checkpoint(tmp_path)
+    assert found.config == config
+    assert found.format == "vitreous"
+    assert found.classes == CLASSES
+    assert found.preprocessing is not None
+    assert (found.preprocessing.mirror, found.preprocessing.image_size) == (True, (32, 32))
+    assert torch.equal(answers(found.model, pictures()), answers(model, pictures()))
+
+
+def test_a_run_is_brought_to_another_size_and_channels(tmp_path):
+    model = saved(tmp_path, PLAIN)
+    found = read_checkpoint(tmp_path, image_size=(48, 40))
+    ours = answers(found.model, pictures(48, 40))
+    assert difference(ours, answers(model, pictures(48, 40))) < 1e-5
+    saved(tmp_path, preset("compact-32", embed_dim=24, stem=(8, 12, 16)))
+    grey = read_checkpoint(tmp_path, in_channels=1).model
+    colour = read_checkpoint(tmp_path).model
+    images = pictures(32, 32, 1)
+    same = answers(colour, images.expand(-1, 3, -1, -1))
+    assert difference(answers(grey, images), same) < 1e-5
+    with pytest.raises(WeightsError, match="flatten"):
+        read_checkpoint(tmp_path, image_size=(48, 48))
+    with pytest.raises(WeightsError, match="stem"):
+        read_checkpoint(tmp_path, patch_size=(8, 8), image_size=(64, 64))
+    with pytest.raises(WeightsError, match="multiple of the patch size"):
+        read_checkpoint(tmp_path, image_size=(33, 32))
+
+
+def test_an_encoder_has_no_head(tmp_path):
+    model = shake(ViT(replace(PLAIN, pool="map", head_hidden=(7,))))
+    encoder = Encoder(model.config, Preprocess(), without_head(model.state_dict()))
+    save_encoder(tmp_path / "encoder.safetensors", encoder)
+    found = read_checkpoint(tmp_path / "encoder.safetensors")
+    with torch.no_grad():
+        features = model.forward_tokens(pictures())[:, 1:].mean(1)
+    assert difference(answers(found.model, pictures()), features) < 1e-5
+    assert found.notes == ("a pretrained encoder: it has no head",)
+
+
+def test_metadata_of_another_version_or_making_is_refused(tmp_path):
+    saved(tmp_path, PLAIN)
+    path = tmp_path / "best.safetensors"
+    tensors, metadata = read_tensors(path)
+    for model in ({"dpeth": 2}, {"depth": 10**9}, {"embed_dim": 10**12}, 3):
+        write_tensors(path, tensors, {**metadata, "model": model})
+        with pytest.raises(WeightsError):
+            read_checkpoint(path)
+    write_tensors(path, tensors, metadata)
+    with pytest.raises(WeightsError, match="3 heads, not 4"):
+        read_checkpoint(path, num_heads=4)
+
+
+def test_the_lectures_keras_files_are_read_too(tmp_path):
+    config = preset("lecture-small", image_size=(32, 32), patch_size=(8, 8), embed_dim=12,
+                    head_dim=12, mlp_dim=12, head_hidden=(16, 16))  # fmt: skip
+    model = shake(ViT(config))
+    for name in ("lecture.weights.h5", "lecture.keras"):
+        keras.save(tmp_path / name, config, model.state_dict())
+        found = read_checkpoint(tmp_path / name)
+        assert torch.equal(answers(found.model, pictures()), answers(model, pictures()))
+        assert "Keras" in found.format

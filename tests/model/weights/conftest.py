@@ -1,10 +1,16 @@
-"""Real weights beside the repository, for those who have them."""
+"""The same models in every run, and real weights for those who have them."""
 
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def same_models() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture

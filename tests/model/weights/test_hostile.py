@@ -73,6 +73,7 @@ def test_programs_in_the_place_of_tensors_are_no_tensors(state, tmp_path):
     assert not marker.exists()
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_a_whole_module_is_not_built(tmp_path):
     torch.save(ViT(CONFIG), tmp_path / "model.pth")
     with pytest.raises(WeightsError, match="object of its own class"):
@@ -97,6 +98,9 @@ REBUILD = b"ctorch._utils\n_rebuild_tensor_v2\n"
 
 def storage(count: int) -> bytes:
     return b"(U\x07storage" + FLOAT + b"U\x010U\x03cpuI%d\ntQ" % count
+
+
+OLD_STORAGE = b"(U\x07storage" + FLOAT + b"U\x010U\x03cpuI%d\nNtQ"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +134,18 @@ def test_pickles_that_ask_for_too_much_are_refused(tmp_path, program, words):
     path = pickled(tmp_path / "model.pth", program, _0=b"\0" * 8)
     with pytest.raises(WeightsError, match=words):
         read_checkpoint(path)
+
+
+def test_an_old_file_that_claims_more_than_it_has_is_refused(tmp_path):
+    path = tmp_path / "model.pth"
+    start = torch_file.LEGACY_START + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
+    one = REBUILD + b"(" + OLD_STORAGE + b"K\x00(I%d\nt(K\x01tI00\n}tR"
+    for count in (2**40, 2):
+        program = b"\x80\x02}U\x06weight" + one % (count, count) + b"s."
+        path.write_bytes(start + program + pickle.dumps(["0"], 2) + struct.pack("<q", count))
+        words = "larger than the whole file" if count > 2 else "ends within storage 0"
+        with pytest.raises(WeightsError, match=words):
+            read_checkpoint(path)
 
 
 def test_what_a_pickle_does_to_inert_objects_stays_with_it():

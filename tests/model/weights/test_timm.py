@@ -50,6 +50,9 @@ def test_a_folder_for_the_hub_answers_as_timm(timm, tmp_path, name, record_prope
     apart = difference(answers(found.model, images), ask(oracle, images))
     record_property("difference", apart)
     assert apart < 1e-4
+    with torch.no_grad():
+        tokens, theirs = found.model.forward_tokens(images), oracle.forward_features(images)
+    assert difference(tokens, theirs) < 1e-4
     assert found.notes == ()
 
 

@@ -52,7 +52,7 @@ class Checkpoint:
 
 
 def read_checkpoint(
-    path: Path,
+    path: str | Path,
     *,
     image_size: tuple[int, int] | None = None,
     patch_size: tuple[int, int] | None = None,
@@ -82,6 +82,7 @@ def read_checkpoint(
         Positions: Dosovitskiy et al. 2021, section 3.2. Patches: Beyer et al. 2023, "FlexiViT",
         section 3.4.
     """
+    path = Path(path)
     try:
         source = read_source(path)
         found = _translate(source, Wanted(num_heads, image_size))

@@ -105,7 +105,8 @@ def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     named = strip_prefixes(tensors, _WRAPPERS)
     # A backbone stands beside a projection head, whose names are kept apart by theirs.
     if "backbone.patch_embed.proj.weight" in named:
-        named = {name.removeprefix("backbone."): tensor for name, tensor in named.items()}
+        inside = {name.removeprefix("backbone."): tensor for name, tensor in named.items()}
+        named = inside if len(inside) == len(named) else named
     return named
 
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import random
 import struct
 import zipfile
 from collections import OrderedDict
@@ -100,6 +101,7 @@ def storage(count: int) -> bytes:
     return b"(U\x07storage" + FLOAT + b"U\x010U\x03cpuI%d\ntQ" % count
 
 
+WHOLE = b"(" + storage(2) + b"K\x00(K\x02t(K\x01tI00\n}tR"
 OLD_STORAGE = b"(U\x07storage" + FLOAT + b"U\x010U\x03cpuI%d\nNtQ"
 
 
@@ -121,9 +123,13 @@ OLD_STORAGE = b"(U\x07storage" + FLOAT + b"U\x010U\x03cpuI%d\nNtQ"
         ),
         (b"\x80\x02" + REBUILD + b"(" + storage(2) + b"K\x01(K\x02t(K\x01tI00\n}tR.", "beyond"),
         (b"\x80\x02" + REBUILD + b"(" + storage(2) + b"I-1\n(K\x02t(K\x01tI00\n}tR.", "impossible"),
+        # A state for a tensor or a storage, whose own method would be called with it.
+        (b"\x80\x02" + REBUILD + WHOLE + b"(I01\nN}tb.", "can't be read|damaged"),
+        (b"\x80\x02" + storage(2) + b"(I01\nN}tb.", "can't be read|damaged"),
+        (b"\x80\x02" + storage(2) + b"(N}U\x07contentK\x01stb.", "it sets content"),
         # Attributes of a function that is allowed.
         (b"\x80\x02" + REBUILD + b"}U\x05otherK\x01sb.", "can't be read|damaged"),
-        (b"\x80\x02" + REBUILD + b"(N}U\x09_functionK\x01stb.", "can't be read|damaged"),
+        (b"\x80\x02" + REBUILD + b"(N}U\x07contentK\x01stb.", "it sets content"),
         (b"\x80\x02}", "can't be read"),
         (b"garbage", "can't be read"),
         # A dictionary that is its own model.
@@ -206,16 +212,20 @@ def test_numbers_that_are_not_finite_are_named(tmp_path, state, number, containe
         read_checkpoint(path)
 
 
-@pytest.mark.parametrize("container", ["safetensors", "torch", "legacy", "npz"])
-def test_a_file_cut_off_anywhere_is_refused(tmp_path, state, container):
-    path = tmp_path / "model"
+def saved(path, state, container):
     if container == "safetensors":
         save_file(state, path)
     elif container == "npz":
         with path.open("wb") as file:
             np.savez(file, **{name: tensor.numpy() for name, tensor in state.items()})
     else:
-        torch.save(state, path, _use_new_zipfile_serialization=container == "torch")
+        torch.save({"model": state}, path, _use_new_zipfile_serialization=container == "torch")
+    return path
+
+
+@pytest.mark.parametrize("container", ["safetensors", "torch", "legacy", "npz"])
+def test_a_file_cut_off_anywhere_is_refused(tmp_path, state, container):
+    path = saved(tmp_path / "model", state, container)
     whole = path.read_bytes()
     for share in (0.0, 0.001, 0.02, 0.3, 0.9, 0.9999):
         path.write_bytes(whole[: int(len(whole) * share)])
@@ -238,6 +248,32 @@ def test_every_missing_tensor_is_missed(tmp_path, state):
         save_file({n: t for n, t in state.items() if n != name}, path)
         with pytest.raises(WeightsError):
             read_checkpoint(path)
+
+
+def test_weights_of_whole_numbers_are_told(tmp_path, state):
+    path = tmp_path / "model.safetensors"
+    save_file({**state, "head.weight": state["head.weight"].to(torch.int8)}, path)
+    with pytest.raises(WeightsError, match=r"not made of fractions: 1 \(head\.weight int8\)"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("container", ["safetensors", "torch", "legacy", "npz"])
+def test_a_file_with_a_few_wrong_bytes_is_read_or_refused(tmp_path, state, container):
+    path = saved(tmp_path / "model", state, container)
+    whole, draw = path.read_bytes(), random.Random(0)
+    refused = 0
+    for _ in range(300):
+        changed = bytearray(whole)
+        for _ in range(draw.choice([1, 3, 10])):
+            # Structure stands at both ends of a file, numbers between.
+            place = draw.choice([draw.randrange(3000), -1 - draw.randrange(5000)])
+            changed[place] = draw.choice([0, 255, draw.randrange(256), ord("R"), ord("b")])
+        path.write_bytes(changed)
+        try:
+            read_checkpoint(path)
+        except WeightsError:
+            refused += 1
+    assert refused > 100
 
 
 def test_files_of_other_kinds_are_told(tmp_path):

@@ -46,6 +46,25 @@ def test_torchvision_at_another_size_has_positions_of_timm(timm, tmp_path):
         assert difference(answers(model, pictures(56, 56)), bigger(pictures(56, 56))) < 1e-4
 
 
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_a_head_behind_a_tanh_layer_is_left_out_there_too(timm, tmp_path, library):
+    from torchvision.models import VisionTransformer
+
+    if library == "torchvision":
+        oracle = shake(VisionTransformer(32, 8, 2, 2, 128, 40, representation_size=9))
+        state = oracle.state_dict()
+        oracle.heads = nn.Identity()
+    else:
+        oracle = shake(timm.models.VisionTransformer(32, 8, embed_dim=128, depth=1, num_heads=2))
+        state = {**oracle.state_dict(), "pre_logits.fc.weight": torch.zeros(128, 128)}
+        oracle.reset_classifier(0)
+    torch.save(state, tmp_path / "vit.pth")
+    found = read_checkpoint(tmp_path / "vit.pth")
+    with torch.no_grad():
+        assert difference(answers(found.model, pictures()), oracle(pictures())) < 1e-4
+    assert "a head behind a tanh layer" in " ".join(found.notes)
+
+
 def test_torchvision_with_a_stem_of_its_own_is_refused(timm, tmp_path):
     from torchvision.models.vision_transformer import ConvStemConfig, VisionTransformer
 

@@ -216,6 +216,11 @@ def test_class_names_and_preprocessing_come_along(transformers, tmp_path):
         mean=tuple(processor.image_mean),
         std=tuple(processor.image_std),
     )
+    # A model with two towers keeps the same settings beside its tokenizer's.
+    (tmp_path / "preprocessor_config.json").unlink()
+    both = {"image_processor": processor.to_dict(), "processor_class": "CLIPProcessor"}
+    (tmp_path / "processor_config.json").write_text(json.dumps(both))
+    assert read_checkpoint(tmp_path).preprocessing == found.preprocessing
     renewed = read_checkpoint(tmp_path, num_classes=7)
     assert renewed.classes is None
     assert renewed.config.num_classes == 7

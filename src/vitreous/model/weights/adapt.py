@@ -15,9 +15,8 @@ from vitreous.model.config import ModelConfig
 from vitreous.model.patches import fold_channels, resize_projection
 from vitreous.model.positions import resize_positions
 from vitreous.model.vit import ViT
+from vitreous.model.weights.naming import listed
 from vitreous.model.weights.translation import Translation
-
-_LISTED = 8
 
 
 def to_channels(found: Translation, in_channels: int) -> Translation:
@@ -108,18 +107,20 @@ def load(where: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> ViT:
             if name in state and state[name].shape != expected[name].shape
         ],
     }
+    problems["not made of fractions"] = [
+        f"{name} {str(state[name].dtype).removeprefix('torch.')}"
+        for name in expected
+        if name in state and expected[name].is_floating_point() != state[name].is_floating_point()
+    ]
     if any(problems.values()):
-        words = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+        words = "; ".join(
+            f"{what}: {len(names)} ({listed(names)})" for what, names in problems.items() if names
+        )
         raise WeightsError(f"{where} isn't a model that can be built here; {words}")
     model.load_state_dict(
         {name: tensor.contiguous() for name, tensor in state.items()}, assign=True
     )
     return model.requires_grad_().eval()
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return f"{len(names)} ({', '.join(names[:_LISTED])}{more})"
 
 
 def _shape(tensor: Tensor) -> str:

@@ -20,11 +20,11 @@ from vitreous.model.weights import (
     transformers,
 )
 from vitreous.model.weights.files import Source, read_source
+from vitreous.model.weights.naming import listed
 from vitreous.model.weights.settings import Preprocessing
 from vitreous.model.weights.translation import Translation, Wanted
 
 _FORMATS = (own, timm, transformers, torchvision, google)
-_LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,6 @@ def _translate(source: Source, wanted: Wanted) -> Translation:
     for module in _FORMATS:
         if module.matches(source):
             return module.translate(source, wanted)
-    names = list(source.tensors)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     raise WeightsError(
-        f"{source.path} holds no Vision Transformer of a known layout: {', '.join(names[:_LISTED])}"
-        f"{more}"
+        f"{source.path} holds no Vision Transformer of a known layout: {listed([*source.tensors])}"
     )

@@ -11,18 +11,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from vitreous.errors import WeightsError
 from vitreous.model.weights import numpy_file, torch_file
+from vitreous.model.weights.damage import telling_damage
+from vitreous.model.weights.naming import listed
 
 Container = Literal["safetensors", "torch", "npz", "keras"]
 
 #: safetensors' own bound; real headers take some 100 bytes a tensor.
 _MOST_HEADER = 100 * 2**20
 _MOST_JSON = 16 * 2**20
-_NAMED = 8
 _FOLDER_FILES = (
     "best.safetensors",
     "model.safetensors",
@@ -42,7 +43,7 @@ class Source:
         tensors: by their names in the file; none for Keras, whose files `keras` reads itself.
         metadata: of a safetensors file.
         config: ``config.json`` beside the weights, where it belongs to them.
-        preprocessor: ``preprocessor_config.json`` beside them.
+        preprocessor: how pictures are prepared, of ``preprocessor_config.json`` beside them.
         notes: what was left aside, for people.
     """
 
@@ -70,7 +71,7 @@ def read_source(path: Path) -> Source:
     # Another file's folder may hold a config.json of something else.
     named = weights.name in _FOLDER_FILES
     config = _settings(weights.parent / "config.json") if named else {}
-    preprocessor = _settings(weights.parent / "preprocessor_config.json") if named else {}
+    preprocessor = _preprocessor(weights.parent) if named else {}
     files = _shards(weights) if weights.name.endswith(".index.json") else [weights]
     parts = [_read_file(file) for file in files]
     tensors: dict[str, Tensor] = {}
@@ -90,6 +91,13 @@ def _weights_in(folder: Path) -> Path:
     raise WeightsError(
         f"{folder} has none of {', '.join(_FOLDER_FILES)}: name the file of weights itself"
     )
+
+
+def _preprocessor(folder: Path) -> Mapping[str, Any]:
+    """Settings of the pictures, which a model with two towers may keep beside those of the text."""
+    both = _settings(folder / "processor_config.json").get("image_processor")
+    alone = _settings(folder / "preprocessor_config.json")
+    return alone or (both if isinstance(both, dict) else {})
 
 
 def _settings(path: Path) -> dict[str, Any]:
@@ -138,11 +146,8 @@ def _read_file(path: Path) -> Source:
 
 
 def _read_zip(path: Path) -> Source:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError) as error:
-        raise WeightsError(f"{path} is damaged: {error}; fetch or save it again") from None
+    with telling_damage(path), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
     if "model.weights.h5" in names:
         return Source(path, "keras", {})
     if names and all(name.endswith(".npy") for name in names):
@@ -152,8 +157,7 @@ def _read_zip(path: Path) -> Source:
 
 def _from_torch(path: Path, content: Any) -> Source:
     tensors, aside = torch_file.find_tensors(path, content)
-    more = f" and {len(aside) - _NAMED} more" if len(aside) > _NAMED else ""
-    notes = (f"left aside in the file: {', '.join(aside[:_NAMED])}{more}",) if aside else ()
+    notes = (f"left aside in the file: {listed(aside)}",) if aside else ()
     return Source(path, "torch", tensors, notes=notes)
 
 
@@ -164,9 +168,6 @@ def _read_safetensors(path: Path, header: int) -> Source:
             f"{path} claims a header of {header:,} bytes in a file of {size:,}: it is cut off, or "
             "not a file of weights"
         )
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return Source(path, "safetensors", tensors, file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged: {error}; fetch or save it again") from None
+    with telling_damage(path), safe_open(path, framework="pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Source(path, "safetensors", tensors, file.metadata() or {})

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from vitreous.model.weights.files import Source
-from vitreous.model.weights.translation import Stated, Translation, Wanted, rename, settle
+from vitreous.model.weights.naming import head_behind_tanh, rename
+from vitreous.model.weights.translation import Stated, Translation, Wanted, settle
 
 _PREFIXES = ("opt/target/", "params/img/", "params/", "")
 _ATTENTION = r"MultiHeadDotProductAttention_[01]/"
@@ -57,9 +58,7 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     tensors = _unstacked(
         {name.removeprefix(prefix): tensor for name, tensor in source.tensors.items()}
     )
-    unused = dict(_UNUSED)
-    if "pre_logits/kernel" in tensors:
-        unused["pre_logits/.*|head/.*"] = "a head behind a tanh layer"
+    unused = _UNUSED | head_behind_tanh(tensors, "pre_logits/.*", "head/.*")
     renamed, notes = rename(tensors, _RULES, unused, source.path)
     state = {_ours(name): _turned(name, tensor) for name, tensor in renamed.items()}
     for kind in ("weight", "bias"):

@@ -2,7 +2,6 @@
 
 import math
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from vitreous.errors import WeightsError
+from vitreous.model.weights.damage import telling_damage
 
 #: Trained weights hardly compress; what promises to grow more than this is an attack.
 _MOST_EXPANSION = 64
@@ -21,13 +21,11 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
     Raises:
         WeightsError: where it is damaged, holds objects, or promises more than it holds.
     """
-    try:
+    with telling_damage(path):
         with zipfile.ZipFile(path) as archive:
             _check(path, archive)
         with np.load(path, allow_pickle=False) as arrays:
             return {name: _tensor(arrays[name]) for name in arrays.files}
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise WeightsError(f"{path} is damaged: {error}; fetch or save it again") from None
 
 
 def _check(path: Path, archive: zipfile.ZipFile) -> None:

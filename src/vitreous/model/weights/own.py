@@ -8,8 +8,9 @@ from vitreous.core.files import METADATA_KEY
 from vitreous.errors import ConfigError, WeightsError
 from vitreous.model.config import ModelConfig
 from vitreous.model.weights.files import Source
+from vitreous.model.weights.naming import as_numbers
 from vitreous.model.weights.settings import Preprocessing, names_in_order
-from vitreous.model.weights.translation import Translation, Wanted, as_numbers
+from vitreous.model.weights.translation import Translation, Wanted
 
 
 def matches(source: Source) -> bool:

@@ -15,17 +15,9 @@ from torch import Tensor
 from vitreous.errors import WeightsError
 from vitreous.model.config import Activation, Pool
 from vitreous.model.weights.files import Source
+from vitreous.model.weights.naming import State, head_behind_tanh, rename, strip_prefixes
 from vitreous.model.weights.settings import Preprocessing, names_in_order, size_of, three_numbers
-from vitreous.model.weights.translation import (
-    State,
-    Stated,
-    Translation,
-    Wanted,
-    is_gated,
-    rename,
-    settle,
-    strip_prefixes,
-)
+from vitreous.model.weights.translation import Stated, Translation, Wanted, is_gated, settle
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "teacher.")
 _RULES = (
@@ -42,7 +34,6 @@ _UNUSED = {
     r"(head|dino_head|ibot_head)\.(mlp|last_layer)\..*": "the projection head of pretraining",
     r"local_cls_norm\.\w+": "a norm that only pretraining uses",
     r"rope_embed\.periods|rope\.periods": "the rates of turning, which are computed",
-    r"pre_logits\..*": "a layer before the head, which timm leaves out as well",
 }
 #: timm's architectures that are this model; of those that only look like it, the second tells.
 _PLAIN = re.compile(r"(vit|deit3?|flexivit|eva_giant|eva_large)_")
@@ -82,7 +73,8 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     architecture = str(settings.get("architecture", ""))
     if architecture and (not _PLAIN.match(architecture) or _OTHER.search(architecture)):
         raise WeightsError(f"{source.path} is timm's {architecture}, which isn't a plain ViT")
-    state, notes = rename(tensors, _RULES, _UNUSED, source.path)
+    unused = _UNUSED | head_behind_tanh(tensors, r"pre_logits\..*", r"head\..*")
+    state, notes = rename(tensors, _RULES, unused, source.path)
     if not architecture:
         notes += _check_table(source, tensors)
     _drop_key_bias(state)
@@ -141,7 +133,7 @@ def _drop_key_bias(state: State) -> None:
 
 
 def _join_partial_bias(state: State) -> None:
-    """Timm's models without a bias on keys keep those of queries and values apart."""
+    """Models of timm without a bias on keys keep those of queries and values apart."""
     for name in [name for name in state if name.endswith("attn.q_bias")]:
         attention = name.removesuffix("q_bias")
         query, value = state.pop(name), state.pop(f"{attention}v_bias", None)

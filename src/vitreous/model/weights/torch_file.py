@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from vitreous.errors import WeightsError
+from vitreous.model.weights.damage import telling_damage
 
 #: The first pickle of the old layout: PyTorch's magic number, in its protocol 2.
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -51,11 +52,8 @@ def read_archive(path: Path) -> Any:
     Raises:
         WeightsError: where it is damaged, promises more than it holds, or is a program.
     """
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _read_archive(path, archive)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
-        raise WeightsError(f"{path} is damaged: {error}; fetch or save it again") from None
+    with telling_damage(path), zipfile.ZipFile(path) as archive:
+        return _read_archive(path, archive)
 
 
 def _read_archive(path: Path, archive: zipfile.ZipFile) -> Any:
@@ -108,7 +106,7 @@ def read_legacy(path: Path) -> Any:
             storages[key] = torch.zeros(count, dtype=dtype)
         return storages[key]
 
-    with path.open("rb") as file:
+    with telling_damage(path), path.open("rb") as file:
         for _ in range(3):  # the magic number, the protocol's version, the machine's word sizes
             _unpickle(path, file, load)
         content = _unpickle(path, file, load)
@@ -144,7 +142,7 @@ def find_tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], list[str]
         if not isinstance(content, dict):
             break
         named = {name: value for name, value in content.items() if isinstance(name, str)}
-        tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
+        tensors = {n: value.content for n, value in named.items() if type(value) is _Sealed}
         if tensors and len(tensors) >= len(content) / 2:
             return tensors, aside + [name for name in named if name not in tensors]
         inside = next((name for name in _NESTS if isinstance(content.get(name), dict)), None)
@@ -186,19 +184,29 @@ class _Inert:
     __setstate__ = __setitem__ = append = extend = add = _ignore
 
 
-class _Allowed:
-    """A function of ours under a pickled name; it has no attributes that a pickle could set."""
+class _Sealed:
+    """A tensor or storage that a pickle carries about: it has no method and no attribute for it.
 
-    __slots__ = ("_function",)
+    A tensor itself would have ``__setstate__``, which a pickle may call.
+    """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        object.__setattr__(self, "_function", function)
+    __slots__ = ("content",)
+    content: Any
 
-    def __call__(self, *arguments: Any) -> Any:
-        return self._function(*arguments)
+    def __init__(self, content: Any) -> None:
+        object.__setattr__(self, "content", content)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise _Damaged(f"it sets {name} of a function")
+        raise _Damaged(f"it sets {name[:40]}")
+
+
+class _Function(_Sealed):
+    """One of ours under a pickled name."""
+
+    __slots__ = ()
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self.content(*arguments)
 
 
 class _Unpickler(pickle.Unpickler):
@@ -207,7 +215,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(self, file: BinaryIO, load: Callable[[torch.dtype, str, int], Tensor]) -> None:
         super().__init__(file, encoding="latin1")
         self._load = load
-        self._storages: dict[str, Tensor] = {}
+        self._storages: dict[str, _Sealed] = {}
 
     def find_class(self, module_name: str, global_name: str) -> Any:
         if module_name == "torch" and global_name in _DTYPES:
@@ -216,7 +224,7 @@ class _Unpickler(pickle.Unpickler):
             return _NAMED_DTYPES[global_name]
         function = _FUNCTIONS.get((module_name, global_name))
         # A fresh class each time: what a pickle does to it is forgotten with the pickle.
-        return _Allowed(function) if function else type("Inert", (_Inert,), {})
+        return _Function(function) if function else type("Inert", (_Inert,), {})
 
     def persistent_load(self, pid: Any) -> Any:
         match pid:
@@ -224,21 +232,22 @@ class _Unpickler(pickle.Unpickler):
                 if any(part is not None for part in view) or count < 0:
                     raise _Damaged(f"storage {key} is part of another")
                 if key not in self._storages:
-                    self._storages[key] = self._load(dtype, key, count)
+                    self._storages[key] = _Sealed(self._load(dtype, key, count))
                 return self._storages[key]
         raise _Damaged("a storage of an unknown kind")
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
+def _tensor(sealed: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Sealed:
     """A view of a storage, within it and no larger."""
     numbers = (offset, *size, *stride)
-    if not isinstance(storage, Tensor) or not all(type(n) is int and n >= 0 for n in numbers):
+    if type(sealed) is not _Sealed or not all(type(n) is int and n >= 0 for n in numbers):
         raise _Damaged("a tensor without a storage or with impossible sizes")
+    storage = sealed.content
     count = math.prod(size)
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if count and (last >= len(storage) or count > len(storage)):
         raise _Damaged(f"a tensor of {tuple(size)} reaches beyond its storage of {len(storage)}")
-    return storage.as_strided(size, stride, offset)
+    return _Sealed(storage.as_strided(size, stride, offset))
 
 
 def _parameter(data: Any, *_: Any) -> Any:
@@ -282,10 +291,6 @@ def _unpickle(path: Path, file: BinaryIO, load: Callable[[torch.dtype, str, int]
         raise WeightsError(f"{path} can't be read as tensors ({reason[:200]}): {_AGAIN}") from None
 
 
-def _number(argument: Any) -> int:
-    return int(argument)
-
-
 def _check_sizes(file: BinaryIO) -> None:
     """See that a pickle asks for no more memory than it is long; leaves the file where it was.
 
@@ -293,10 +298,11 @@ def _check_sizes(file: BinaryIO) -> None:
     """
     start = file.tell()
     for opcode, argument, place in pickletools.genops(file):
-        if place is not None and place - start > _MOST_PICKLE:
-            raise _Damaged(f"its structure alone is longer than {_MOST_PICKLE:,} bytes")
-        if opcode.name in ("LONG_BINPUT", "PUT") and _number(argument) > (place or 0) - start:
-            raise _Damaged(f"it makes note {argument} in {(place or 0) - start} bytes")
+        read = (place or 0) - start
+        if opcode.name in ("LONG_BINPUT", "PUT") and int(argument or 0) > read:
+            raise _Damaged(f"it makes note {argument} in {read} bytes")
         if opcode.name.startswith("EXT"):
             raise _Damaged("it names objects by number")
+        if read > _MOST_PICKLE:
+            raise _Damaged(f"its structure alone is longer than {_MOST_PICKLE:,} bytes")
     file.seek(start)

@@ -4,14 +4,8 @@ Its files say nothing of preprocessing; its documentation gives ImageNet's mean 
 """
 
 from vitreous.model.weights.files import Source
-from vitreous.model.weights.translation import (
-    Stated,
-    Translation,
-    Wanted,
-    rename,
-    settle,
-    strip_prefixes,
-)
+from vitreous.model.weights.naming import head_behind_tanh, rename, strip_prefixes
+from vitreous.model.weights.translation import Stated, Translation, Wanted, settle
 
 _BLOCK = r"encoder\.layers\.encoder_layer_(\d+)\."
 _RULES = (
@@ -43,5 +37,6 @@ def translate(source: Source, wanted: Wanted) -> Translation:
         WeightsError: where it isn't a plain ViT.
     """
     tensors = strip_prefixes(source.tensors, ("module.",))
-    state, notes = rename(tensors, _RULES, {}, source.path)
+    unused = head_behind_tanh(tensors, r"heads\.pre_logits\..*", r"heads\..*")
+    state, notes = rename(tensors, _RULES, unused, source.path)
     return settle(source.path, "torchvision", state, Stated(norm_eps=1e-6, notes=notes), wanted)

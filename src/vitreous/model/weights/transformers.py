@@ -15,17 +15,9 @@ from torch import Tensor
 from vitreous.errors import WeightsError
 from vitreous.model.config import Activation, Pool
 from vitreous.model.weights.files import Source
+from vitreous.model.weights.naming import State, rename, strip_prefixes
 from vitreous.model.weights.settings import Preprocessing, names_in_order, size_of, three_numbers
-from vitreous.model.weights.translation import (
-    State,
-    Stated,
-    Translation,
-    Wanted,
-    is_gated,
-    rename,
-    settle,
-    strip_prefixes,
-)
+from vitreous.model.weights.translation import Stated, Translation, Wanted, is_gated, settle
 
 #: What a model with a head puts before its encoder's names.
 _BASE = r"(?:(?:vit|deit|dinov2|dinov2_with_registers|model|vision_model)\.)?"

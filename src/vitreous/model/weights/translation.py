@@ -1,27 +1,23 @@
 """What every foreign format is turned into: our names, our shapes, one `ModelConfig`.
 
-A format's own module renames tensors and says what its library implies; the rest, which is the
-same for all of them, is here: joining queries, keys and values, giving prefix tokens their
+A format's own module renames tensors (`naming`) and says what its library implies; the rest, which
+is the same for all of them, is here: joining queries, keys and values, giving prefix tokens their
 positions, and reading the configuration off the shapes.
 """
 
 import math
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from vitreous.errors import WeightsError
-from vitreous.model.config import Activation, ModelConfig, Pool
+from vitreous.model.config import Activation, ModelConfig, Pool, grid_of
+from vitreous.model.weights.naming import State
 from vitreous.model.weights.settings import Preprocessing
-
-T = TypeVar("T")
-State = dict[str, Tensor]
 
 _HEAD_DIM = 64
 #: Published widths whose heads are not 64 wide: SigLIP So400m, and H, g and G of Zhai et al. 2022.
@@ -83,73 +79,6 @@ class Stated:
     notes: list[str] = field(default_factory=list)
 
 
-def rename(
-    tensors: Mapping[str, Tensor],
-    rules: Iterable[tuple[str, str]],
-    unused: Mapping[str, str],
-    where: Path,
-) -> tuple[State, list[str]]:
-    """Give tensors our names.
-
-    Args:
-        tensors: by their names in the file.
-        rules: patterns of whole names and what to put for them; the first that fits is taken.
-        unused: patterns of whole names that a classifier of pictures has no use for, and what
-            those are.
-        where: the file, for messages.
-
-    Returns:
-        The tensors in float32, and notes of what was left out.
-
-    Raises:
-        WeightsError: where a number isn't finite, or two tensors get one name.
-    """
-    compiled = [(re.compile(pattern), name) for pattern, name in rules]
-    state: State = {}
-    left_out: Counter[str] = Counter()
-    for name, tensor in tensors.items():
-        if what := next((w for p, w in unused.items() if re.fullmatch(p, name)), None):
-            left_out[what] += 1
-            continue
-        matches = ((pattern.fullmatch(name), ours) for pattern, ours in compiled)
-        ours = next((match.expand(ours) for match, ours in matches if match), name)
-        if ours in state:
-            raise WeightsError(f"{where} has two tensors for {ours}, the second of them {name}")
-        state[ours] = as_numbers(where, name, tensor)
-    return state, [
-        f"left out: {what} ({count} tensor{'s' * (count > 1)})" for what, count in left_out.items()
-    ]
-
-
-def as_numbers(where: Path, name: str, tensor: Tensor) -> Tensor:
-    """A copy in float32, integers as they are.
-
-    Raises:
-        WeightsError: for NaN and infinity, naming the tensor.
-    """
-    if tensor.is_complex():
-        raise WeightsError(f"{where} has complex numbers in {name}")
-    if not tensor.is_floating_point():
-        return tensor.clone()
-    tensor = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    if not tensor.isfinite().all():
-        bad = int((~tensor.isfinite()).sum())
-        raise WeightsError(
-            f"{where} has {bad:,} numbers in {name} that are NaN or infinite: it was saved from a "
-            "run that failed, or is damaged"
-        )
-    return tensor
-
-
-def strip_prefixes(tensors: Mapping[str, T], prefixes: Sequence[str]) -> dict[str, T]:
-    """Names without what wrappers put before all of them."""
-    named = dict(tensors)
-    for prefix in prefixes:
-        if named and all(name.startswith(prefix) for name in named):
-            named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
-    return named
-
-
 def settle(
     where: Path,
     format_name: str,
@@ -175,14 +104,12 @@ def settle(
         del state["reg_token"]  # DINOv3 without registers saves none of them as a tensor
     _join_layers(where, state)
     _check_dimensions(where, state)
-    grid = None
     patch_size = _pair(state["patch_embed.proj.weight"].shape[2:])
-    for size in (stated.image_size, wanted.image_size):
-        if size and size[0] % patch_size[0] == 0 and size[1] % patch_size[1] == 0:
-            grid = grid or (size[0] // patch_size[0], size[1] // patch_size[1])
-    pos_grid = _settle_prefix(where, state, grid if stated.image_size else None, grid)
+    sizes = (stated.image_size, wanted.image_size)
+    trained, hint = (size and grid_of(size, patch_size) for size in sizes)
+    grid = _settle_prefix(where, state, trained, hint)
     _settle_heads(state, stated)
-    config = _config(where, state, stated, wanted, pos_grid)
+    config = _config(where, state, stated, wanted, grid)
     return Translation(format_name, config, state, classes, preprocessing, tuple(stated.notes))
 
 

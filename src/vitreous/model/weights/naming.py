@@ -1,0 +1,100 @@
+"""Tensors of a file under our names, checked number by number; lists of names for messages."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from vitreous.errors import WeightsError
+
+State = dict[str, Tensor]
+
+_LISTED = 8
+
+
+def rename(
+    tensors: Mapping[str, Tensor],
+    rules: Iterable[tuple[str, str]],
+    unused: Mapping[str, str],
+    where: Path,
+) -> tuple[State, list[str]]:
+    """Give tensors our names.
+
+    Args:
+        tensors: by their names in the file.
+        rules: patterns of whole names and what to put for them; the first that fits is taken.
+        unused: patterns of whole names that a classifier of pictures has no use for, and what
+            those are.
+        where: the file, for messages.
+
+    Returns:
+        The tensors in float32, and notes of what was left out.
+
+    Raises:
+        WeightsError: where a number isn't finite, or two tensors get one name.
+    """
+    compiled = [(re.compile(pattern), name) for pattern, name in rules]
+    state: State = {}
+    left_out: Counter[str] = Counter()
+    for name, tensor in tensors.items():
+        if what := next((w for p, w in unused.items() if re.fullmatch(p, name)), None):
+            left_out[what] += 1
+            continue
+        matches = ((pattern.fullmatch(name), ours) for pattern, ours in compiled)
+        ours = next((match.expand(ours) for match, ours in matches if match), name)
+        if ours in state:
+            raise WeightsError(f"{where} has two tensors for {ours}, the second of them {name}")
+        state[ours] = as_numbers(where, name, tensor)
+    return state, [
+        f"left out: {what} ({count} tensor{'s' * (count > 1)})" for what, count in left_out.items()
+    ]
+
+
+def as_numbers(where: Path, name: str, tensor: Tensor) -> Tensor:
+    """A copy in float32, integers as they are.
+
+    Raises:
+        WeightsError: for NaN and infinity, naming the tensor.
+    """
+    if tensor.is_complex():
+        raise WeightsError(f"{where} has complex numbers in {name}")
+    if not tensor.is_floating_point():
+        return tensor.clone()
+    tensor = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    if not tensor.isfinite().all():
+        bad = int((~tensor.isfinite()).sum())
+        raise WeightsError(
+            f"{where} has {bad:,} numbers in {name} that are NaN or infinite: it was saved from a "
+            "run that failed, or is damaged"
+        )
+    return tensor
+
+
+def strip_prefixes(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> State:
+    """Names without what wrappers put before all of them."""
+    named = dict(tensors)
+    for prefix in prefixes:
+        if named and all(name.startswith(prefix) for name in named):
+            named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
+    return named
+
+
+def head_behind_tanh(names: Iterable[str], layer: str, head: str) -> dict[str, str]:
+    """An addition to `unused` where a tanh layer, which this model hasn't, stands before the head.
+
+    Args:
+        names: of all tensors.
+        layer: pattern of that layer's names.
+        head: pattern of the head's.
+    """
+    has_layer = any(re.fullmatch(layer, name) for name in names)
+    return {f"{layer}|{head}": "a head behind a tanh layer"} if has_layer else {}
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and how many there are beside them."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED])}{more}"

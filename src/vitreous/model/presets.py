@@ -34,7 +34,6 @@ _COMPACT = ModelConfig(
     pool="flatten",
     stem=(24, 48, 96),
     stem_blocks=(1, 1, 0),
-    drop_path_rate=0.1,
     init="identity",
 )
 

@@ -44,7 +44,7 @@ from vitreous.data.dataset import Dataset, open_dataset
 from vitreous.data.folder import list_labelled
 from vitreous.data.loader import PictureSet
 from vitreous.errors import Interrupted
-from vitreous.evaluation.inference import predict_set
+from vitreous.evaluation.inference import TorchNetwork, predict_set
 from vitreous.evaluation.metrics import evaluate_probabilities
 from vitreous.recipes.configure import configure
 from vitreous.training.device import choose_device, describe_device
@@ -80,7 +80,7 @@ def predict(model: nn.Module, trained: Trained, pictures: PictureSet) -> np.ndar
     model.to(choose_device("auto"))
     both = (pictures, mirrored)
     once = replace(trained.preprocess, mirror=False)
-    return np.stack([predict_set(model, one, once) for one in both])  # pyright: ignore[reportArgumentType]
+    return np.stack([predict_set(TorchNetwork(model), one, once) for one in both])
 
 
 def score(probabilities: np.ndarray, labels: np.ndarray, dataset: Dataset) -> dict[str, float]:

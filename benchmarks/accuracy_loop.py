@@ -23,6 +23,7 @@ from vitreous.data.dataset import Dataset
 from vitreous.data.mixing import mix, smooth
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import TrainingError
+from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.score import evaluate_set
 from vitreous.training.checkpoint import Best
 from vitreous.training.config import TrainConfig
@@ -152,7 +153,7 @@ class _Diary:
         began = time.monotonic()
         sets = self.dataset.sets
         score, _ = evaluate_set(
-            model,  # pyright: ignore[reportArgumentType]
+            TorchNetwork(model),
             sets["valid"],
             PREPROCESS,
             self.dataset.classes,

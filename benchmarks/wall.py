@@ -29,6 +29,7 @@ from vitreous.data.dataset import Dataset, open_dataset
 from vitreous.data.folder import Listing, list_labelled
 from vitreous.data.loader import PictureSet, TrainingOrder
 from vitreous.data.preprocess import normalise
+from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.score import evaluate_set
 from vitreous.recipes.configure import configure
 from vitreous.training.config import RunConfig
@@ -224,7 +225,7 @@ def run(condition: Condition, config: RunConfig, dataset: Dataset, epochs: float
             probes.append({"step": step, **probe(learner, valid_set, config)})
         if step % epoch == 0 or step == plan.total_steps:
             score, _ = evaluate_set(
-                learner.state.model.eval(),
+                TorchNetwork(learner.state.model),
                 valid_set,
                 config.preprocess,
                 dataset.classes,

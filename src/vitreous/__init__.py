@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         resume,
         summary,
         train,
+        tune,
     )
     from vitreous.errors import VitreousError
 
@@ -39,6 +40,7 @@ __all__ = [
     "resume",
     "summary",
     "train",
+    "tune",
 ]
 
 

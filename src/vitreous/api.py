@@ -7,40 +7,40 @@ may be text or `Path`.
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder, check_free
-from vitreous.data.config import DataConfig
-from vitreous.data.dataset import open_labelled
 from vitreous.data.faces import write_faces
-from vitreous.data.folder import list_labelled, list_pictures, list_unlabelled
+from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.errors import ConfigError, DataError, RunError
-from vitreous.evaluation.metrics import Evaluation
-from vitreous.job import (
-    Run,
-    begin,
-    choose_split,
-    is_finished,
-    open_own_pictures,
-    score_on,
-    warn_unreadable,
-    work,
-)
+from vitreous.job import Run, begin, is_finished, open_own_pictures, work
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_settings
 from vitreous.recipes.facts import Choice
-from vitreous.serving.predictor import find_weights, load_run, predict_files
+from vitreous.serving.predictor import find_weights
+from vitreous.trained import Source, evaluate, predict, tune
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.encoder import load_encoder
 from vitreous.training.trainer import Clock
 
-Source = str | PathLike[str]
+__all__ = [
+    "Run",
+    "demo",
+    "evaluate",
+    "export",
+    "patches",
+    "predict",
+    "pretrain",
+    "resume",
+    "summary",
+    "train",
+    "tune",
+]
 
 #: Enough to learn the drawn faces; the budget only matters on a slow or busy machine.
 DEMO_LENGTH = {"epochs": 12.0, "budget_s": 8 * 60.0}
@@ -197,75 +197,6 @@ def resume(run: Source, *, tensorboard: bool = False, console: Console | None = 
         dataset = open_own_pictures(folder, run_config, console)
         work(folder, run_config, dataset, console, clock, tensorboard)
     return Run(folder.path)
-
-
-def evaluate(
-    run: Source,
-    data: Source | None = None,
-    *,
-    split: str | None = None,
-    cache: Source | None = None,
-    console: Console | None = None,
-) -> Evaluation:
-    """Score a trained model on labelled pictures.
-
-    Args:
-        run: a run's folder or a weights file of one.
-        data: a folder or table; by default the pictures that the run held back.
-        split: "train", "valid" or "test"; by default the test pictures where there are any, or
-            else those for validation, or else those without a split.
-        cache: folder of decoded pictures.
-        console: where messages go.
-
-    Raises:
-        DataError: for a class that the model doesn't know, or no such pictures.
-        RunError: where there is no trained model.
-    """
-    console = console or Console()
-    classifier = load_run(Path(run))
-    if data is None:
-        folder = RunFolder.open(Path(run))
-        own = open_own_pictures(folder, from_mapping(RunConfig, load_toml(folder.config)), console)
-        name = choose_split(set(own.sets), split, folder.path)
-        pictures = own.sets[name]
-    else:
-        listing = list_labelled(Path(data))
-        name = choose_split({sample.split or "" for sample in listing.samples}, split, Path(data))
-        chosen = tuple(sample for sample in listing.samples if (sample.split or "") == name)
-        with console.stages() as on_progress:
-            pictures = open_labelled(
-                replace(listing, samples=chosen),
-                classifier.classes,
-                DataConfig(str(data), cache_dir=str(cache) if cache else None),
-                classifier.preprocess,
-                on_progress,
-            )
-    console.info(f"evaluating {len(pictures)} {name} pictures".replace("  ", " "))
-    warn_unreadable(pictures, console)
-    return score_on(classifier, pictures)[0]
-
-
-def predict(run: Source, *sources: Source, console: Console | None = None) -> list[dict[str, Any]]:
-    """Classify pictures.
-
-    Args:
-        run: a run's folder or a weights file of one.
-        sources: files, and folders that are searched for pictures.
-        console: where progress goes.
-
-    Returns:
-        For each picture in the order given ``{"file", "label", "probability", "probabilities"}``,
-        or ``{"file", "error"}`` for one that can't be read.
-
-    Raises:
-        DataError: for a source that doesn't exist.
-        RunError: where there is no trained model.
-    """
-    classifier = load_run(Path(run))
-    files = list_pictures(Path(source) for source in sources)
-    with (console or Console()).stages() as on_progress:
-        answers = predict_files(classifier, files, on_progress)
-    return [answer.to_json() for answer in answers]
 
 
 def summary(model: str, *, image_size: int | None = None, classes: int | None = None) -> Summary:

@@ -13,43 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from vitreous import __version__, printing
+from vitreous import __version__, options, printing
 from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
     from vitreous.core.console import Console
+    from vitreous.serving.runtimes import Precision, Runtime
 
 #: A budget counts from here: as early as this process can tell.
 _STARTED = time.monotonic()
-
-_PATH = click.Path(path_type=Path)
-_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, nothing else.")
-_quiet = click.option("--quiet", is_flag=True, help="Say only warnings.")
-_cache = click.option("--cache", type=_PATH, help="Folder of decoded pictures.")
-_source = click.argument("source", type=_PATH, required=False)
-_resume = click.option(
-    "--resume", "resumed", type=_PATH, metavar="RUN", help="Go on with a stopped run."
-)
-_budget = click.option(
-    "--budget", help="Time from start to end, everything included: 90s, 20m, 1.5h."
-)
-_epochs = click.option(
-    "--epochs", type=float, help="Passes over the pictures, instead of a budget."
-)
-_model = click.option(
-    "--model", help="A preset, such as compact-64 or S/16. [chosen by the recipe]"
-)
-_image_size = click.option("--image-size", type=int, help="Side in pixels that the model sees.")
-_seed = click.option("--seed", type=int, help="Of every random draw. [0]")
-_config = click.option("--config", type=_PATH, help="TOML file with all or some settings.")
-_set = click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="One setting, such as train.learning_rate=5e-4.",
-)
-_tensorboard = click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files too.")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -65,28 +37,28 @@ def cli() -> None:
 
 
 @cli.command()
-@_source
-@click.option("--out", type=_PATH, help="Folder of the run; must not exist. [runs/<SOURCE>]")
-@_resume
-@_budget
-@_epochs
+@options.source
+@click.option("--out", type=options.PATH, help="Folder of the run; must not exist. [runs/<SOURCE>]")
+@options.resume
+@options.budget
+@options.epochs
 @click.option("--recipe", type=click.Choice(["scratch", "lecture"]),
               help="What chooses the settings. [scratch]")  # fmt: skip
-@_model
-@_image_size
-@click.option("--init", type=_PATH, metavar="RUN",
+@options.model
+@options.image_size
+@click.option("--init", type=options.PATH, metavar="RUN",
               help="Begin with the model of this run, pretrained or trained.")  # fmt: skip
 @click.option("--weights", type=click.Choice(["none"]),
               help="Weights from elsewhere: none is from scratch. [none]")  # fmt: skip
 @click.option("--explain-choice", is_flag=True,
               help="Print the settings that were chosen for these pictures, this machine and this "
               "budget, and why.")  # fmt: skip
-@_seed
-@_config
-@_set
-@_tensorboard
-@_cache
-@_quiet
+@options.seed
+@options.config
+@options.assignments
+@options.tensorboard
+@options.cache
+@options.quiet
 def train(
     source: Path | None,
     resumed: Path | None,
@@ -141,20 +113,20 @@ def train(
 
 
 @cli.command()
-@_source
-@click.option("--out", type=_PATH,
+@options.source
+@click.option("--out", type=options.PATH,
               help="Folder of the run; must not exist. [runs/<SOURCE>-pretrained]")  # fmt: skip
-@_resume
-@_budget
-@_epochs
-@_model
-@_image_size
-@_seed
-@_config
-@_set
-@_tensorboard
-@_cache
-@_quiet
+@options.resume
+@options.budget
+@options.epochs
+@options.model
+@options.image_size
+@options.seed
+@options.config
+@options.assignments
+@options.tensorboard
+@options.cache
+@options.quiet
 def pretrain(
     source: Path | None,
     out: Path | None,
@@ -199,20 +171,37 @@ def pretrain(
 
 
 @cli.command()
-@click.argument("run", type=_PATH)
-@click.argument("data", type=_PATH, required=False)
+@click.argument("run", type=options.PATH)
+@click.argument("data", type=options.PATH, required=False)
 @click.option("--split", type=click.Choice(["train", "valid", "test"]),
               help="Which pictures of DATA. [test, else valid]")  # fmt: skip
-@_cache
-@_json
-@_quiet
+@options.runtime
+@options.precision
+@options.cache
+@options.json
+@options.quiet
 def evaluate(
-    run: Path, data: Path | None, split: str | None, cache: Path | None, as_json: bool, quiet: bool
+    run: Path,
+    data: Path | None,
+    split: str | None,
+    runtime: "Runtime | None",
+    precision: "Precision",
+    cache: Path | None,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Score RUN on DATA: a folder of classes or a table; without DATA on what it held back."""
     from vitreous import api
 
-    score = api.evaluate(run, data, split=split, cache=cache, console=_console(quiet))
+    score = api.evaluate(
+        run,
+        data,
+        split=split,
+        runtime=runtime,
+        precision=precision,
+        cache=cache,
+        console=_console(quiet),
+    )
     if as_json:
         printing.print_json(score.to_json())
     else:
@@ -220,18 +209,28 @@ def evaluate(
 
 
 @cli.command()
-@click.argument("run", type=_PATH)
-@click.argument("pictures", type=_PATH, nargs=-1, required=True)
-@_json
-@_quiet
+@click.argument("run", type=options.PATH)
+@click.argument("pictures", type=options.PATH, nargs=-1, required=True)
+@options.runtime
+@options.precision
+@options.json
+@options.quiet
 @click.pass_context
 def predict(
-    context: click.Context, run: Path, pictures: tuple[Path, ...], as_json: bool, quiet: bool
+    context: click.Context,
+    run: Path,
+    pictures: tuple[Path, ...],
+    runtime: "Runtime | None",
+    precision: "Precision",
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Classify PICTURES: files, and folders that are searched."""
     from vitreous import api
 
-    answers = api.predict(run, *pictures, console=_console(quiet))
+    answers = api.predict(
+        run, *pictures, runtime=runtime, precision=precision, console=_console(quiet)
+    )
     if as_json:
         printing.print_json(answers)
     for answer in answers:
@@ -244,10 +243,25 @@ def predict(
 
 
 @cli.command()
+@click.argument("run", type=options.PATH)
+@options.json
+@options.quiet
+def tune(run: Path, as_json: bool, quiet: bool) -> None:
+    """Measure what runs RUN fastest on this machine; predict and evaluate then use it."""
+    from vitreous import api
+
+    tuning = api.tune(run, console=_console(quiet))
+    if as_json:
+        printing.print_json(tuning.to_json())
+    else:
+        printing.print_tuning(tuning)
+
+
+@cli.command()
 @click.argument("model")
 @click.option("--image-size", type=int, help="Side in pixels, instead of the preset's.")
 @click.option("--classes", type=int, help="Number of classes, instead of the preset's.")
-@_json
+@options.json
 def summary(model: str, image_size: int | None, classes: int | None, as_json: bool) -> None:
     """Parameters, tokens and operations of MODEL: a preset (S/16, lecture, ...) or a run."""
     from vitreous import api
@@ -264,10 +278,10 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 
 
 @cli.command()
-@click.argument("run", type=_PATH)
+@click.argument("run", type=options.PATH)
 @click.option("--to", type=click.Choice(["keras"]), required=True, help="Format.")
-@click.option("--out", type=_PATH, help="The new file. [in RUN, under its name]")
-@_quiet
+@click.option("--out", type=options.PATH, help="The new file. [in RUN, under its name]")
+@options.quiet
 def export(run: Path, to: str, out: Path | None, quiet: bool) -> None:
     """Write the model of RUN in another library's format, such as the lecture's for Keras."""
     from vitreous import api
@@ -276,8 +290,8 @@ def export(run: Path, to: str, out: Path | None, quiet: bool) -> None:
 
 
 @cli.command()
-@click.argument("picture", type=_PATH)
-@click.option("--out", type=_PATH, help="The drawing. [PICTURE-patches.png in this folder]")
+@click.argument("picture", type=options.PATH)
+@click.option("--out", type=options.PATH, help="The drawing. [PICTURE-patches.png in this folder]")
 @click.option("--size", type=int, default=16, show_default=True, help="Side of a patch in pixels.")
 @click.option("--stride", type=int, help="Pixels from a patch to the next. [--size]")
 @click.option("--rate", type=int, default=1, show_default=True,
@@ -313,8 +327,8 @@ def patches(
 
 
 @cli.command()
-@click.argument("folder", type=_PATH, required=False)
-@_quiet
+@click.argument("folder", type=options.PATH, required=False)
+@options.quiet
 def demo(folder: Path | None, quiet: bool) -> None:
     """Draw faces, learn them, test on unseen ones: everything once, in about three minutes."""
     from vitreous import api

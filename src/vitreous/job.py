@@ -13,7 +13,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from vitreous.core.config import dump_toml
@@ -26,13 +25,13 @@ from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import denormalise
 from vitreous.data.table import VOTES
 from vitreous.errors import DataError, RunError
-from vitreous.evaluation.metrics import Evaluation
+from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.score import evaluate_set
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.facts import Choice
 from vitreous.training.checkpoint import has_checkpoint
-from vitreous.training.classifier import Classifier, load_classifier
+from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, describe_device, peak_memory_bytes
 from vitreous.training.encoder import Encoder, load_encoder
@@ -140,7 +139,7 @@ def _train(
     once = replace(config.preprocess, mirror=False)
 
     def validate(model: ViT) -> ValidScore:
-        score, _ = evaluate_set(model, valid_set, once, dataset.classes, majority)
+        score, _ = evaluate_set(TorchNetwork(model), valid_set, once, dataset.classes, majority)
         return ValidScore(
             accuracy=score.accuracy.value,
             balanced_accuracy=score.balanced_accuracy.value,
@@ -152,7 +151,9 @@ def _train(
     run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
     best = load_classifier(folder.best)
     best.model.to(device)
-    evaluation, probabilities = score_on(best, dataset.sets[split])
+    evaluation, probabilities = evaluate_set(
+        TorchNetwork(best.model), dataset.sets[split], best.preprocess, best.classes, majority
+    )
     write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
     _write_provenance(folder, device, console)
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
@@ -292,17 +293,6 @@ def _tell(
     for label, text in facts.items():
         console.info(f"{label.lower():9}{text}")
     return facts
-
-
-def score_on(classifier: Classifier, pictures: PictureSet) -> tuple[Evaluation, np.ndarray]:
-    """The evaluation and the probabilities of a classifier on some pictures."""
-    return evaluate_set(
-        classifier.model,
-        pictures,
-        classifier.preprocess,
-        classifier.classes,
-        classifier.majority_class,
-    )
 
 
 def choose_split(there: set[str], wanted: str | None, where: Path) -> str:

@@ -8,6 +8,7 @@ import click
 if TYPE_CHECKING:
     from vitreous.evaluation.metrics import Evaluation
     from vitreous.recipes.facts import Choice
+    from vitreous.serving.tune import Tuning
 
 
 def print_json(value: Any) -> None:
@@ -39,6 +40,22 @@ def print_evaluation(score: "Evaluation") -> None:
     if score.unreadable:
         click.echo(f"{len(score.unreadable)} unreadable files were left out")
     click.echo(verdict(score))
+
+
+def print_tuning(tuning: "Tuning") -> None:
+    """How long each way took, what was chosen and where that is kept."""
+    rows = [
+        (timing.runtime, str(timing.threads), f"{timing.one_ms:.2f}", f"{timing.many_ms:.2f}")
+        for timing in tuning.timings
+    ]
+    print_table(
+        "milliseconds a picture", ("runtime", "threads", "one at a time", "32 at once"), rows
+    )
+    if tuning.missing:
+        click.echo(f"not installed and not measured: {', '.join(tuning.missing)}")
+    choice = tuning.choice
+    threads = f"{choice.threads} thread{'s' if choice.threads > 1 else ''}"
+    click.echo(f"chosen: {choice.runtime} with {threads}, kept in {tuning.path}")
 
 
 def print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

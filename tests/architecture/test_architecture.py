@@ -24,6 +24,7 @@ def test_the_public_names_are_these():
         "resume",
         "summary",
         "train",
+        "tune",
     ]
     for name in vitreous.__all__:
         assert getattr(vitreous, name) is not None

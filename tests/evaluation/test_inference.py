@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from vitreous.data.preprocess import Preprocess
-from vitreous.evaluation.inference import predict_pixels
+from vitreous.evaluation.inference import TorchNetwork, predict_pixels
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
 
@@ -25,8 +25,8 @@ def test_a_mirrored_answer_is_the_mean_of_two(model):
     once = Preprocess(image_size=(16, 24))
     pixels = torch.randint(0, 256, (4, 16, 24, 3), dtype=torch.uint8)
     mirrored = torch.from_numpy(np.ascontiguousarray(pixels.numpy()[:, :, ::-1]))
-    here, there = (predict_pixels(model, one, once) for one in (pixels, mirrored))
+    here, there = (predict_pixels(TorchNetwork(model), one, once) for one in (pixels, mirrored))
     assert np.abs(here - there).max() > 0.05
-    found = predict_pixels(model, pixels, replace(once, mirror=True))
+    found = predict_pixels(TorchNetwork(model), pixels, replace(once, mirror=True))
     np.testing.assert_allclose(found, (here + there) / 2, atol=1e-6)
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-6)

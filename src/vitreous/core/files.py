@@ -86,19 +86,39 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read a file of `write_tensors`.
+    """Read a file of `write_tensors`; the tensors are mapped into memory, not copied.
 
     Raises:
         RunError: where it is missing, damaged, or not written by vitreous.
     """
+    with _opened_tensors(path) as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return tensors, _metadata_of(file)
+
+
+def read_metadata(path: Path) -> dict[str, Any]:
+    """Read what a file of `write_tensors` says beside its tensors.
+
+    Raises:
+        RunError: where it is missing, damaged, or not written by vitreous.
+    """
+    with _opened_tensors(path) as file:
+        return _metadata_of(file)
+
+
+@contextmanager
+def _opened_tensors(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = json.loads((file.metadata() or {})[METADATA_KEY])
-            return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118
+            yield file
     except FileNotFoundError:
         raise RunError(f"no weights at {path}") from None
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise RunError(f"{path} is damaged or not a file of vitreous: {error}") from None
+
+
+def _metadata_of(file: Any) -> dict[str, Any]:
+    return json.loads((file.metadata() or {})[METADATA_KEY])
 
 
 def _umask() -> int:

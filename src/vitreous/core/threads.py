@@ -1,7 +1,8 @@
 """Threads that work side by side, each on something of its own."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
@@ -34,3 +35,14 @@ class SideBySide:
         finally:
             # PyTorch gives new threads the number that was set last, by whichever thread.
             torch.set_num_threads(self._all)
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch's operations have so many threads inside the block, and as many as ever after."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

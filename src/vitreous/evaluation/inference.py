@@ -1,46 +1,89 @@
-"""Running a model over pictures, in float32, without gradients."""
+"""Running a network over pictures, without gradients: one way for every runtime."""
+
+from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from vitreous.core.threads import SideBySide
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess, normalise
-from vitreous.model.vit import ViT
 
 BATCH_SIZE = 64
 
 
+class Network(Protocol):
+    """Something that turns normalised pictures into logits, whichever library computes them.
+
+    Attributes:
+        device: where it takes pictures and gives logits.
+        side_by_side: how many calls from threads at once pay; 1 where a call has threads itself.
+    """
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def side_by_side(self) -> int: ...
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """One forward pass.
+
+        Shape:
+            (batch, channels, height, width) float32 -> logits (batch, classes) float32
+        """
+        ...
+
+
+class TorchNetwork:
+    """A PyTorch module as it is, in evaluation mode.
+
+    Args:
+        model: pictures in, logits out; its weights have the type `dtype`.
+        dtype: in which it computes.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        self._model, self._dtype = model.eval(), dtype
+        self.device = next(model.parameters()).device
+
+    @property
+    def side_by_side(self) -> int:
+        """On a CPU every thread takes pictures of its own."""
+        return min(torch.get_num_threads(), BATCH_SIZE) if self.device.type == "cpu" else 1
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._model(images.to(self._dtype)).float()
+
+
 @torch.inference_mode()
-def predict_pixels(model: ViT, pixels: torch.Tensor, preprocess: Preprocess) -> np.ndarray:
+def predict_pixels(network: Network, pixels: Tensor, preprocess: Preprocess) -> np.ndarray:
     """Class probabilities of one batch of fitted pictures.
 
     Shape:
         (batch, height, width, 3) uint8 -> (batch, classes) float32
     """
-    device = next(model.parameters()).device
-    images = normalise(pixels.to(device), preprocess)
-    probabilities = model(images).float().softmax(dim=1)
+    images = normalise(pixels.to(network.device), preprocess)
+    probabilities = network(images).softmax(dim=1)
     if preprocess.mirror:
-        mirrored = model(images.flip(-1)).float().softmax(dim=1)
+        mirrored = network(images.flip(-1)).softmax(dim=1)
         probabilities = (probabilities + mirrored) / 2
     return probabilities.cpu().numpy()
 
 
-def predict_set(model: ViT, pictures: PictureSet, preprocess: Preprocess) -> np.ndarray:
+def predict_set(network: Network, pictures: PictureSet, preprocess: Preprocess) -> np.ndarray:
     """Class probabilities of every readable picture of a set.
 
     Shape:
         -> (pictures, classes) float32
     """
-    model.eval()
-    # On a CPU every thread takes pictures of its own, together no more than a GPU does at once.
-    is_cpu = next(model.parameters()).device.type == "cpu"
-    threads = SideBySide(min(torch.get_num_threads(), BATCH_SIZE) if is_cpu else 1)
+    threads = SideBySide(network.side_by_side)
+    # Together no more than a GPU does at once.
     size = BATCH_SIZE // threads.count
     batches = np.array_split(np.arange(len(pictures)), -(-len(pictures) // size))
 
     def predict(batch: np.ndarray) -> np.ndarray:
-        return predict_pixels(model, pictures.batch(batch)[0], preprocess)
+        return predict_pixels(network, pictures.batch(batch)[0], preprocess)
 
     return np.concatenate(threads.map(predict, batches))

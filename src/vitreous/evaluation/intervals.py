@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy.stats import binomtest
-
 CONFIDENCE = 0.95
 
 
@@ -34,6 +32,9 @@ def proportion_interval(hits: int, total: int) -> Interval:
         >>> round(interval.low, 2), round(interval.high, 2)
         (0.32, 0.56)
     """
+    # SciPy takes a second to import, and predicting needs no interval.
+    from scipy.stats import binomtest
+
     if total == 0:
         return Interval(math.nan, 0.0, 1.0)
     bounds = binomtest(hits, total).proportion_ci(CONFIDENCE, method="wilson")

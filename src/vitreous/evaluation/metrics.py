@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
 
@@ -80,6 +79,9 @@ def evaluate_probabilities(
     Shape:
         (n, classes), (n,) with n at least 1
     """
+    # It takes a second to import, and predicting needs none of it.
+    from sklearn.metrics import confusion_matrix
+
     answers = probabilities.argmax(1)
     confusion = confusion_matrix(labels, answers, labels=np.arange(len(classes)))
     per_class = _class_scores(confusion, labels, answers, classes)
@@ -107,6 +109,8 @@ def _negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> f
 def _class_scores(
     confusion: np.ndarray, labels: np.ndarray, answers: np.ndarray, classes: Sequence[str]
 ) -> dict[str, ClassScore]:
+    from sklearn.metrics import precision_recall_fscore_support
+
     scores = precision_recall_fscore_support(
         labels,
         answers,

@@ -160,7 +160,7 @@ class ViT(nn.Module):
             prefix.append(self.cls_token)
         if self.reg_token is not None:
             prefix.append(self.reg_token)
-        return torch.cat([token.expand(len(x), -1, -1) for token in prefix] + [x], dim=1)
+        return torch.cat([token.expand(x.shape[0], -1, -1) for token in prefix] + [x], dim=1)
 
     def _rotation(
         self, x: Tensor, image_size: tuple[int, int], visible: Tensor | None

@@ -1,6 +1,6 @@
 """Pictures in, named probabilities out: what every way of using a model goes through."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
+from vitreous.core.threads import torch_threads
 from vitreous.data.cache import Progress, decode_fitted
+from vitreous.data.preprocess import Preprocess
 from vitreous.errors import RunError, UnreadablePicture
-from vitreous.evaluation.inference import BATCH_SIZE, predict_pixels
-from vitreous.model.fold import fold
-from vitreous.training.classifier import Classifier, load_classifier
-from vitreous.training.device import choose_device
+from vitreous.evaluation.inference import BATCH_SIZE, Network, predict_pixels
+from vitreous.serving.runtimes import Engine, open_network
+from vitreous.training.classifier import read_description
 
 
 @dataclass(frozen=True)
@@ -44,17 +46,83 @@ class Answer:
         }
 
 
-def load_run(path: Path) -> Classifier:
-    """The best weights of a run's folder, or of a weights file, on this machine's device.
+@dataclass(frozen=True)
+class Predictor:
+    """A trained model ready to answer.
 
-    For answering only: attention is folded where that is cheaper.
+    Args:
+        network: what computes.
+        preprocess: from an upright RGB picture to its input.
+        classes: names in output order.
+        majority_class: index of the most frequent class in training, for the baseline.
+        threads: that PyTorch should have meanwhile.
+        reference: the same network in float32, where `network` is less precise.
+    """
+
+    network: Network
+    preprocess: Preprocess
+    classes: tuple[str, ...]
+    majority_class: int
+    threads: int
+    reference: Network | None = None
+
+
+@dataclass(frozen=True)
+class Change:
+    """What another precision than float32 makes of some pictures.
+
+    Args:
+        pictures: how many were compared.
+        labels: how many got another label.
+        largest: difference of a probability.
+    """
+
+    pictures: int
+    labels: int
+    largest: float
+
+    def __str__(self) -> str:
+        return (
+            f"pictures compared with float32: {self.pictures}, other labels: {self.labels}, "
+            f"largest difference of a probability: {self.largest:.4f}"
+        )
+
+
+def open_predictor(weights: Path, engine: Engine, console: Console) -> Predictor:
+    """A weights file, ready to answer by an engine; attention is folded where that is cheaper.
 
     Raises:
-        RunError: where there are none, or they are damaged.
+        ConfigError: where the engine's library isn't installed.
+        RunError: where the weights are damaged or know no classes.
     """
-    classifier = load_classifier(find_weights(path))
-    fold(classifier.model).to(choose_device("auto"))
-    return classifier
+    described = read_description(weights)
+    plain = None
+    if engine.precision != "float32":
+        plain = open_network(weights, Engine(threads=engine.threads), console)
+    return Predictor(
+        open_network(weights, engine, console),
+        described.preprocess,
+        described.classes,
+        described.majority_class,
+        engine.threads,
+        plain,
+    )
+
+
+def compare_precision(predictor: Predictor, pixels: torch.Tensor) -> Change | None:
+    """What the predictor's precision changes; ``None`` where it is float32.
+
+    Shape:
+        (pictures, height, width, 3) uint8
+    """
+    if predictor.reference is None:
+        return None
+    found, wanted = (
+        predict_pixels(network, pixels, predictor.preprocess)
+        for network in (predictor.network, predictor.reference)
+    )
+    labels = int((found.argmax(1) != wanted.argmax(1)).sum())
+    return Change(len(pixels), labels, float(np.abs(found - wanted).max()))
 
 
 def find_weights(path: Path) -> Path:
@@ -72,26 +140,41 @@ def find_weights(path: Path) -> Path:
 
 
 def predict_files(
-    classifier: Classifier, files: Sequence[Path], on_progress: Progress | None = None
+    predictor: Predictor,
+    files: Sequence[Path],
+    on_progress: Progress | None = None,
+    on_change: Callable[[Change], None] | None = None,
 ) -> list[Answer]:
-    """Classify files, in their order; an unreadable one doesn't stop the others."""
+    """Classify files, in their order; an unreadable one doesn't stop the others.
+
+    Args:
+        predictor: what answers.
+        files: pictures, or not.
+        on_progress: called with a description, the files done and their total.
+        on_change: told what a precision other than float32 changes, by the first pictures.
+    """
     answers: dict[int, Answer] = {}
     waiting: list[tuple[int, np.ndarray]] = []
 
     def classify_waiting() -> None:
         pixels = torch.from_numpy(np.stack([picture for _, picture in waiting]))
-        rows = predict_pixels(classifier.model, pixels, classifier.preprocess).tolist()
+        if on_change and not any(answer.probabilities for answer in answers.values()):
+            change = compare_precision(predictor, pixels)
+            if change:
+                on_change(change)
+        rows = predict_pixels(predictor.network, pixels, predictor.preprocess).tolist()
         for (at, _), row in zip(waiting, rows, strict=True):
-            answers[at] = Answer(str(files[at]), dict(zip(classifier.classes, row, strict=True)))
+            answers[at] = Answer(str(files[at]), dict(zip(predictor.classes, row, strict=True)))
         waiting.clear()
 
-    for at, fitted in enumerate(decode_fitted(files, classifier.preprocess, on_progress)):
-        if isinstance(fitted, UnreadablePicture):
-            answers[at] = Answer(str(files[at]), {}, str(fitted))
-        else:
-            waiting.append((at, fitted.pixels))
-        if len(waiting) == BATCH_SIZE:
+    with torch_threads(predictor.threads):
+        for at, fitted in enumerate(decode_fitted(files, predictor.preprocess, on_progress)):
+            if isinstance(fitted, UnreadablePicture):
+                answers[at] = Answer(str(files[at]), {}, str(fitted))
+            else:
+                waiting.append((at, fitted.pixels))
+            if len(waiting) == BATCH_SIZE:
+                classify_waiting()
+        if waiting:
             classify_waiting()
-    if waiting:
-        classify_waiting()
     return [answers[at] for at in range(len(files))]

@@ -1,0 +1,38 @@
+"""ONNX Runtime and OpenVINO, imported without their telemetry.
+
+Both write an identifier into the home folder when they are imported and report to their makers
+over the network. Asking for an answer is no leave for that, so what turns it off is in place during
+the import; where a program has imported them itself, its own choice stands.
+"""
+
+import os
+import sys
+from typing import Any
+
+_SWITCH = "ORT_DISABLE_TELEMETRY"
+_REPORTER = "openvino_telemetry"
+
+
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`; since 1.32 it reports unless a variable forbids it."""
+    named = _SWITCH in os.environ
+    os.environ.setdefault(_SWITCH, "1")
+    try:
+        import onnxruntime
+    finally:
+        if not named:
+            del os.environ[_SWITCH]
+    return onnxruntime
+
+
+def import_openvino() -> Any:
+    """The module `openvino`; it reports by a package that it does without where that is missing."""
+    hide = _REPORTER not in sys.modules
+    if hide:
+        sys.modules[_REPORTER] = None  # pyright: ignore[reportArgumentType]
+    try:
+        import openvino
+    finally:
+        if hide:
+            del sys.modules[_REPORTER]
+    return openvino

@@ -1,0 +1,39 @@
+"""Options that several commands share; see `cli`."""
+
+from pathlib import Path
+
+import click
+
+PATH = click.Path(path_type=Path)
+json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, nothing else.")
+quiet = click.option("--quiet", is_flag=True, help="Say only warnings.")
+cache = click.option("--cache", type=PATH, help="Folder of decoded pictures.")
+source = click.argument("source", type=PATH, required=False)
+resume = click.option(
+    "--resume", "resumed", type=PATH, metavar="RUN", help="Go on with a stopped run."
+)
+budget = click.option(
+    "--budget", help="Time from start to end, everything included: 90s, 20m, 1.5h."
+)
+epochs = click.option("--epochs", type=float, help="Passes over the pictures, instead of a budget.")
+model = click.option("--model", help="A preset, such as compact-64 or S/16. [chosen by the recipe]")
+image_size = click.option("--image-size", type=int, help="Side in pixels that the model sees.")
+seed = click.option("--seed", type=int, help="Of every random draw. [0]")
+config = click.option("--config", type=PATH, help="TOML file with all or some settings.")
+assignments = click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="One setting, such as train.learning_rate=5e-4.",
+)
+runtime = click.option("--runtime", type=click.Choice(["torch", "onnxruntime", "openvino"]),
+                        help="What computes. [chosen by tune, else torch]")  # fmt: skip
+precision = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "int8"]),
+    default="float32",
+    show_default=True,
+    help="Faster ones change answers a little; how much is said.",
+)
+tensorboard = click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files too.")

@@ -1,0 +1,228 @@
+"""The network of a weights file on PyTorch, ONNX Runtime or OpenVINO.
+
+All of them compute the same from the same normalised pictures; preparing those and reading the
+answers is `evaluation.inference`'s, whichever is chosen. Which one is the fastest depends on the
+machine: see `tune`.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitreous.core.console import Console
+from vitreous.core.rng import torch_stream
+from vitreous.errors import ConfigError, VitreousError
+from vitreous.evaluation.inference import Network, TorchNetwork
+from vitreous.exporting.libraries import import_onnxruntime, import_openvino
+from vitreous.model.fold import fold
+from vitreous.model.vit import ViT
+from vitreous.serving.converted import open_converted
+from vitreous.training.classifier import load_classifier
+from vitreous.training.device import choose_device
+
+Runtime = Literal["torch", "onnxruntime", "openvino"]
+Precision = Literal["float32", "bfloat16", "int8"]
+
+#: What each can compute in. Eight bits mean int8 weights, scaled by channel, and inputs of the
+#: matrix products rounded as they come.
+PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
+    "torch": ("float32", "bfloat16"),
+    "onnxruntime": ("float32", "int8"),
+    "openvino": ("float32", "bfloat16"),
+}
+_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+_MODULES = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
+            "openvino": ("openvino",)}  # fmt: skip
+
+#: Largest difference of a probability between a float32 conversion and PyTorch.
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What computes, and how.
+
+    Args:
+        runtime: the library.
+        precision: of its matrix products.
+        threads: that one call has.
+
+    Raises:
+        ConfigError: for a precision that the runtime doesn't have, or a name that isn't one.
+    """
+
+    runtime: Runtime = "torch"
+    precision: Precision = "float32"
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if self.runtime not in PRECISIONS:
+            raise ConfigError(
+                f"unknown runtime '{self.runtime}': {', '.join(PRECISIONS)} are there"
+            )
+        if self.precision not in get_args(Precision):
+            raise ConfigError(
+                f"unknown precision '{self.precision}': {', '.join(get_args(Precision))} are there"
+            )
+        if self.precision not in PRECISIONS[self.runtime]:
+            can = [name for name, known in PRECISIONS.items() if self.precision in known]
+            raise ConfigError(
+                f"{self.runtime} has no {self.precision} here, but "
+                f"{', '.join(PRECISIONS[self.runtime])}; {self.precision} is there with --runtime "
+                f"{' or '.join(can)}"
+            )
+
+
+def is_installed(runtime: Runtime) -> bool:
+    """Whether all that a runtime needs is there, to convert for it too."""
+    return all(find_spec(module) is not None for module in _MODULES[runtime])
+
+
+def check_installed(runtime: Runtime) -> None:
+    """Refuse a runtime that isn't there.
+
+    Raises:
+        ConfigError: naming the extra that brings it.
+    """
+    if not is_installed(runtime):
+        raise ConfigError(
+            f'{runtime} is not installed: pip install "vitreous[{_EXTRAS[runtime]}]", or use '
+            "--runtime torch"
+        )
+
+
+def open_network(weights: Path, engine: Engine, console: Console) -> Network:
+    """The network of a weights file, converted first where an engine needs that.
+
+    Raises:
+        ConfigError: where the engine's library isn't installed.
+        RunError: where the weights are damaged.
+        StorageError: where the conversion can't be kept.
+    """
+    check_installed(engine.runtime)
+    if engine.runtime == "torch":
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[engine.precision]
+        model = _folded(weights).to(choose_device("auto"), dtype)
+        return TorchNetwork(model, dtype)
+    if engine.runtime == "openvino":
+        return _open_openvino(weights, engine, console)
+    return _open_onnx(weights, engine, console)
+
+
+def _folded(weights: Path) -> ViT:
+    return fold(load_classifier(weights).model)
+
+
+class _CpuNetwork:
+    """A compiled graph that takes and gives arrays; its threads are its own.
+
+    Args:
+        run: (batch, channels, height, width) float32 -> (batch, classes) float32.
+    """
+
+    device = torch.device("cpu")
+    side_by_side = 1
+
+    def __init__(self, run: Callable[[Any], Any]) -> None:
+        self._run = run
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(self._run(images.numpy()))
+
+
+def _open_onnx(weights: Path, engine: Engine, console: Console) -> Network:
+    def load(entry: Path) -> Network:
+        return _onnx_network(entry / "model.onnx", engine.threads)
+
+    def make(folder: Path) -> None:
+        from vitreous.exporting.onnx import write_onnx
+
+        model = _folded(weights)
+        write_onnx(model, folder / "model.onnx")
+        _check_same(model, load(folder))
+
+    def quantise(folder: Path) -> None:
+        from vitreous.exporting.onnx import quantise_onnx
+
+        make(folder)
+        quantise_onnx(folder / "model.onnx")
+
+    kind = f"onnx {engine.precision} onnxruntime {version('onnxruntime')} torch {torch.__version__}"
+    by_precision = {"float32": make, "int8": quantise}[engine.precision]
+    return open_converted(weights, kind, by_precision, load, _teller(engine, console))
+
+
+def _onnx_network(path: Path, threads: int) -> Network:
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # A thread that spins while it waits holds up its partners beside a busy neighbour.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    (name,) = (one.name for one in session.get_inputs())
+    return _CpuNetwork(lambda images: session.run(None, {name: images})[0])
+
+
+def _open_openvino(weights: Path, engine: Engine, console: Console) -> Network:
+    openvino = import_openvino()
+    hints = {"float32": "f32", "bfloat16": "bf16"}
+
+    def load(entry: Path, precision: Precision = engine.precision) -> Network:
+        settings = {
+            "INFERENCE_PRECISION_HINT": hints[precision],
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_NUM_THREADS": engine.threads,
+            # Pinned threads would stay where a neighbour is busy.
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = openvino.Core().compile_model(entry / "model.xml", "CPU", settings)
+        return _CpuNetwork(lambda images: compiled([images])[0])
+
+    def make(folder: Path) -> None:
+        model = _folded(weights)
+        config = model.config
+        # Two pictures: an axis of length one would be taken for a constant.
+        example = torch.zeros(2, config.in_channels, *config.image_size)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that sizes become constants, as they should
+            graph = openvino.convert_model(
+                model, example_input=example, input=[-1, *example.shape[1:]]
+            )
+        openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+        _check_same(model, load(folder, "float32"))
+
+    # Weights are kept in float32 whatever the precision, so one entry serves both.
+    kind = f"openvino {version('openvino')} torch {torch.__version__}"
+    return open_converted(weights, kind, make, load, _teller(engine, console))
+
+
+def _teller(engine: Engine, console: Console) -> Callable[[], None]:
+    def tell() -> None:
+        console.info(
+            f"converting the model for {engine.runtime} ({engine.precision}), once for these "
+            "weights: takes some seconds"
+        )
+
+    return tell
+
+
+def _check_same(model: ViT, network: Network) -> None:
+    """Compare a conversion with the model that it was made of, on random pictures."""
+    shape = (3, model.config.in_channels, *model.config.image_size)
+    images = torch.randn(shape, generator=torch_stream(0, "conversion"))
+    with torch.inference_mode():
+        off = (F.softmax(network(images), 1) - F.softmax(model(images), 1)).abs().max().item()
+    if not off <= TOLERANCE:
+        raise VitreousError(
+            f"the converted model differs by {off:.1e} in a probability, more than "
+            f"{TOLERANCE:.0e}: use --runtime torch"
+        )

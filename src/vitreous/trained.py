@@ -1,0 +1,154 @@
+"""What a trained model is for: scoring it, asking it, and choosing what computes it.
+
+The functions are part of `api`; how a model comes about is told there.
+"""
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from vitreous.core.config import from_mapping, load_toml
+from vitreous.core.console import Console
+from vitreous.core.run import RunFolder
+from vitreous.data.config import DataConfig
+from vitreous.data.dataset import open_labelled
+from vitreous.data.folder import list_labelled, list_pictures
+from vitreous.evaluation.inference import BATCH_SIZE
+from vitreous.evaluation.metrics import Evaluation
+from vitreous.evaluation.score import evaluate_set
+from vitreous.job import choose_split, open_own_pictures, warn_unreadable
+from vitreous.serving.predictor import (
+    Change,
+    compare_precision,
+    find_weights,
+    open_predictor,
+    predict_files,
+)
+from vitreous.serving.runtimes import Precision, Runtime
+from vitreous.serving.tune import Tuning, choose_engine
+from vitreous.serving.tune import tune as tune_run
+from vitreous.training.config import RunConfig
+
+Source = str | PathLike[str]
+
+
+def evaluate(
+    run: Source,
+    data: Source | None = None,
+    *,
+    split: str | None = None,
+    runtime: Runtime | None = None,
+    precision: Precision = "float32",
+    cache: Source | None = None,
+    console: Console | None = None,
+) -> Evaluation:
+    """Score a trained model on labelled pictures.
+
+    Args:
+        run: a run's folder or a weights file of one.
+        data: a folder or table; by default the pictures that the run held back.
+        split: "train", "valid" or "test"; by default the test pictures where there are any, or
+            else those for validation, or else those without a split.
+        runtime: as for `predict`.
+        precision: as for `predict`.
+        cache: folder of decoded pictures.
+        console: where messages go.
+
+    Raises:
+        ConfigError: for a runtime that isn't installed, or a precision that it doesn't have.
+        DataError: for a class that the model doesn't know, or no such pictures.
+        RunError: where there is no trained model.
+    """
+    console = console or Console()
+    weights = find_weights(Path(run))
+    engine = choose_engine(weights, runtime, precision, console)
+    predictor = open_predictor(weights, engine, console)
+    if data is None:
+        folder = RunFolder.open(Path(run))
+        own = open_own_pictures(folder, from_mapping(RunConfig, load_toml(folder.config)), console)
+        name = choose_split(set(own.sets), split, folder.path)
+        pictures = own.sets[name]
+    else:
+        listing = list_labelled(Path(data))
+        name = choose_split({sample.split or "" for sample in listing.samples}, split, Path(data))
+        chosen = tuple(sample for sample in listing.samples if (sample.split or "") == name)
+        with console.stages() as on_progress:
+            pictures = open_labelled(
+                replace(listing, samples=chosen),
+                predictor.classes,
+                DataConfig(str(data), cache_dir=str(cache) if cache else None),
+                predictor.preprocess,
+                on_progress,
+            )
+    console.info(f"evaluating {len(pictures)} {name} pictures".replace("  ", " "))
+    warn_unreadable(pictures, console)
+    evaluation, _ = evaluate_set(
+        predictor.network,
+        pictures,
+        predictor.preprocess,
+        predictor.classes,
+        predictor.majority_class,
+    )
+    first = pictures.batch(range(min(BATCH_SIZE, len(pictures))))[0]
+    _tell_change(precision, compare_precision(predictor, first), console)
+    return evaluation
+
+
+def predict(
+    run: Source,
+    *sources: Source,
+    runtime: Runtime | None = None,
+    precision: Precision = "float32",
+    console: Console | None = None,
+) -> list[dict[str, Any]]:
+    """Classify pictures.
+
+    Args:
+        run: a run's folder or a weights file of one.
+        sources: files, and folders that are searched for pictures.
+        runtime: "torch", "onnxruntime" or "openvino"; by default what `tune` chose, or torch.
+        precision: "float32", "bfloat16" (torch, openvino) or "int8" (onnxruntime); what the last
+            two change is measured on the first pictures and said.
+        console: where progress goes.
+
+    Returns:
+        For each picture in the order given ``{"file", "label", "probability", "probabilities"}``,
+        or ``{"file", "error"}`` for one that can't be read.
+
+    Raises:
+        ConfigError: for a runtime that isn't installed, or a precision that it doesn't have.
+        DataError: for a source that doesn't exist.
+        RunError: where there is no trained model.
+    """
+    console = console or Console()
+    weights = find_weights(Path(run))
+    files = list_pictures(Path(source) for source in sources)
+    engine = choose_engine(weights, runtime, precision, console)
+    predictor = open_predictor(weights, engine, console)
+    with console.stages() as on_progress:
+        answers = predict_files(
+            predictor, files, on_progress, lambda change: _tell_change(precision, change, console)
+        )
+    return [answer.to_json() for answer in answers]
+
+
+def tune(run: Source, *, console: Console | None = None) -> Tuning:
+    """Measure which runtime answers fastest on this machine, for `predict` and `evaluate` to use.
+
+    The choice is written beside the weights as ``runtime.json``. Precision is never part of it.
+
+    Args:
+        run: a run's folder or a weights file of one.
+        console: where progress goes.
+
+    Raises:
+        RunError: where there is no trained model.
+    """
+    return tune_run(Path(run), console or Console())
+
+
+def _tell_change(precision: Precision, change: Change | None, console: Console) -> None:
+    """Say what a precision changes, even to whoever wants to hear only warnings."""
+    if change:
+        console.warn(f"{precision}: {change}")

@@ -1,0 +1,43 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from vitreous.core import machine
+
+
+def test_free_cores_are_at_least_one_and_at_most_those_allowed():
+    assert 1 <= machine.free_cores() <= len(machine.usable_cores()) <= (os.cpu_count() or 1)
+
+
+def test_a_core_is_busy_where_it_idles_less_than_half_the_time():
+    before = {0: (100, 200), 1: (100, 200)}
+    after = {0: (101, 205), 1: (104, 205)}
+    assert machine._is_busy(before, after, 0)
+    assert not machine._is_busy(before, after, 1)
+    assert not machine._is_busy(before, after, 7)  # taken away meanwhile
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs os.sched_setaffinity")
+def test_a_process_bound_to_one_core_has_one():
+    script = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
+        "from vitreous.core.machine import free_cores, usable_cores; "
+        "print(free_cores(), len(usable_cores()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout.split() == ["1", "1"], done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_cores_of_the_system_are_read():
+    ticks = machine._core_ticks()
+    assert ticks is not None
+    assert machine.usable_cores() <= set(ticks)
+    assert all(0 <= idle <= total for idle, total in ticks.values())
+
+
+def test_the_processor_has_a_name():
+    assert machine.processor().endswith(f", {os.cpu_count()} cores")
+    assert len(machine.processor()) > len(f", {os.cpu_count()} cores")

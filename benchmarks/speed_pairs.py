@@ -13,7 +13,8 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,24 +61,37 @@ class Worker:
             )
 
 
-def take_turns(ours: Worker, peer: Worker, pairs: int) -> tuple[list[float], list[float]]:
-    """Speeds of both, turn by turn, in pictures a second."""
+#: What surrounds a worker while it starts and while it has its turn.
+Condition = Callable[[], AbstractContextManager[object]]
+
+
+def take_turns(
+    ours: Worker,
+    peer: Worker,
+    pairs: int,
+    conditions: tuple[Condition, Condition] = (nullcontext, nullcontext),
+) -> tuple[list[float], list[float]]:
+    """Speeds of both, turn by turn, in pictures a second; a condition for each of them."""
     speeds: tuple[list[float], list[float]] = ([], [])
     both = []
     try:
         steps = []
         # One behind the other, so that neither is disturbed while it compiles.
-        for worker in (ours, peer):
-            process = worker.start()
-            both.append(process)
-            warm = _read(process, worker)
+        for worker, condition in zip((ours, peer), conditions, strict=True):
+            with condition():
+                process = worker.start()
+                both.append(process)
+                warm = _read(process, worker)
             steps.append(max(1, round(TURN_S / warm["last_s"])))
         for _ in range(pairs):
-            for kept, process, worker, count in zip(speeds, both, (ours, peer), steps, strict=True):
+            for kept, process, worker, count, condition in zip(
+                speeds, both, (ours, peer), steps, conditions, strict=True
+            ):
                 assert process.stdin is not None
-                process.stdin.write(f"{count}\n")
-                process.stdin.flush()
-                kept.append(_read(process, worker)["pictures_per_s"])
+                with condition():
+                    process.stdin.write(f"{count}\n")
+                    process.stdin.flush()
+                    kept.append(_read(process, worker)["pictures_per_s"])
     finally:
         for process in both:
             process.kill()
@@ -125,11 +139,11 @@ def install_peers() -> None:
     subprocess.run([*pip, "--no-deps", "torchvision", "timm"], check=True)
 
 
-def gemm_peak() -> float:
-    """The most that bfloat16 matrix products reach on this machine's threads, in GFLOP/s."""
+def gemm_peak(dtype: torch.dtype = torch.bfloat16) -> float:
+    """The most that matrix products of a type reach on this machine's threads, in GFLOP/s."""
     best = 0.0
     for rows, inner, columns in ((2048, 2048, 2048), (8192, 768, 768), (2048, 384, 1536)):
-        a, b = torch.randn(rows, inner).bfloat16(), torch.randn(inner, columns).bfloat16()
+        a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
         for _ in range(12):
             started = time.perf_counter()
             for _ in range(4):

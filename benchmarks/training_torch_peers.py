@@ -113,6 +113,19 @@ def run_timm(settings: dict[str, Any], images: Tensor, labels: Tensor, turns: Tu
         turns.end()
 
 
+def transformers_model(model: str, side: int) -> Any:
+    from transformers import ViTConfig, ViTForImageClassification
+
+    size, patch = model.split("/")
+    width, depth, heads = SIZES[size]
+    config = ViTConfig(
+        hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
+        intermediate_size=4 * width, image_size=side, patch_size=int(patch),
+        num_labels=NUM_CLASSES,
+    )  # fmt: skip
+    return ViTForImageClassification(config)
+
+
 def run_transformers(
     settings: dict[str, Any], images: Tensor, labels: Tensor, turns: Turns
 ) -> None:
@@ -120,8 +133,6 @@ def run_transformers(
         Trainer,
         TrainerCallback,
         TrainingArguments,
-        ViTConfig,
-        ViTForImageClassification,
     )
 
     class Paced(TrainerCallback):
@@ -131,12 +142,6 @@ def run_transformers(
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             turns.end()
 
-    width, depth, heads = SIZES[settings["model"].split("/")[0]]
-    config = ViTConfig(
-        hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
-        intermediate_size=4 * width, image_size=settings["image_size"],
-        patch_size=int(settings["model"].split("/")[1]), num_labels=NUM_CLASSES,
-    )  # fmt: skip
     rows = [
         {"pixel_values": image, "labels": label}
         for image, label in zip(images, labels, strict=True)
@@ -148,7 +153,7 @@ def run_transformers(
             report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
             use_cpu=True, bf16=best, torch_compile=best,
         )  # fmt: skip
-        model = ViTForImageClassification(config)
+        model = transformers_model(settings["model"], settings["image_size"])
         Trainer(model, arguments, train_dataset=rows, callbacks=[Paced()]).train()  # pyright: ignore[reportArgumentType]
 
 

@@ -205,11 +205,15 @@ class Fitted:
 
 
 def decode_fitted(
-    paths: Sequence[Path], preprocess: Preprocess, on_progress: Progress | None = None
+    paths: Sequence[Path],
+    preprocess: Preprocess,
+    on_progress: Progress | None = None,
+    fingerprints: bool = True,
 ) -> Iterator[Fitted | UnreadablePicture]:
     """Read files and fit them to the model's size, in order, by all cores.
 
-    An unreadable file gives its error instead of a picture.
+    An unreadable file gives its error instead of a picture. Fingerprints take as long as decoding;
+    without them they are "".
     """
     cover = preprocess.resize or preprocess.image_size
 
@@ -218,8 +222,8 @@ def decode_fitted(
             picture = read_picture(path, cover=cover)
         except UnreadablePicture as error:
             return error
-        fingerprint = _combine([str(picture.shape), picture.tobytes()])
-        return Fitted(fit(picture, preprocess), fingerprint)
+        told = _combine([str(picture.shape), picture.tobytes()]) if fingerprints else ""
+        return Fitted(fit(picture, preprocess), told)
 
     return _in_threads(decode, paths, "decoding", on_progress)
 
@@ -231,7 +235,7 @@ def _in_threads(
     on_progress: Progress | None,
 ) -> Iterator[Result]:
     """Results in order; Pillow, PyTorch and hashing free the interpreter while they work."""
-    threads = SideBySide(os.cpu_count() or 1)
+    threads = SideBySide(max(1, min(os.cpu_count() or 1, len(paths))))
     # In pieces, so that a million pictures are not all waiting in memory at once.
     for start in range(0, len(paths), _PIECE):
         piece = paths[start : start + _PIECE]

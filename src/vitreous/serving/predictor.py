@@ -168,7 +168,8 @@ def predict_files(
         waiting.clear()
 
     with torch_threads(predictor.threads):
-        for at, fitted in enumerate(decode_fitted(files, predictor.preprocess, on_progress)):
+        pictures = decode_fitted(files, predictor.preprocess, on_progress, fingerprints=False)
+        for at, fitted in enumerate(pictures):
             if isinstance(fitted, UnreadablePicture):
                 answers[at] = Answer(str(files[at]), {}, str(fitted))
             else:

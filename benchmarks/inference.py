@@ -7,7 +7,7 @@
 A step is what a user waits for: JPEG files of 500x375 pixels are read, decoded, resized and
 classified. Every row is one of ours and one peer, each a process of its own, that take turns of
 about a second. "tuned" is what `vitreous tune` chose beforehand, "on torch" what is there without
-extras. Beside a busy neighbour, a process that multiplies matrices without a pause is bound to one core.
+extras. A busy neighbour is a process bound to one core that multiplies matrices without a pause.
 """
 
 import argparse

@@ -113,5 +113,6 @@ def test_the_project_speaks_of_itself_alone():
     pattern = re.compile(r"(?<![\w.])/(?:work|root|home)/")
     files = [*ROOT.rglob("*.md"), *(ROOT / "src").rglob("*.py"), *(ROOT / "benchmarks").rglob("*")]
     for path in files:
-        if path.is_file() and ".venv" not in path.parts and path.suffix in (".md", ".py", ".json"):
+        hidden = any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+        if path.is_file() and not hidden and path.suffix in (".md", ".py", ".json"):
             assert not pattern.search(path.read_text()), path

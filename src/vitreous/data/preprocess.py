@@ -111,9 +111,10 @@ def normalise(pixels: Tensor, preprocess: Preprocess) -> Tensor:
     Shape:
         (batch, height, width, 3) -> (batch, 3, height, width), float32
     """
-    mean = torch.tensor(preprocess.mean, device=pixels.device) * 255.0
-    std = torch.tensor(preprocess.std, device=pixels.device) * 255.0
-    return ((pixels.float() - mean) / std).permute(0, 3, 1, 2).contiguous()
+    mean = torch.tensor(preprocess.mean, device=pixels.device).view(3, 1, 1) * 255.0
+    std = torch.tensor(preprocess.std, device=pixels.device).view(3, 1, 1) * 255.0
+    # Turned first, while a pixel is a byte: less to move.
+    return (pixels.permute(0, 3, 1, 2).contiguous().float() - mean).div_(std)
 
 
 def denormalise(images: Tensor, preprocess: Preprocess) -> Tensor:

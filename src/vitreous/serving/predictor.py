@@ -154,14 +154,16 @@ def predict_files(
         on_change: told what a precision other than float32 changes, by the first pictures.
     """
     answers: dict[int, Answer] = {}
+    compared = False
     waiting: list[tuple[int, np.ndarray]] = []
 
     def classify_waiting() -> None:
+        nonlocal compared
         pixels = torch.from_numpy(np.stack([picture for _, picture in waiting]))
-        if on_change and not any(answer.probabilities for answer in answers.values()):
-            change = compare_precision(predictor, pixels)
-            if change:
-                on_change(change)
+        change = compare_precision(predictor, pixels) if on_change and not compared else None
+        if on_change and change:
+            on_change(change)
+        compared = True
         rows = predict_pixels(predictor.network, pixels, predictor.preprocess).tolist()
         for (at, _), row in zip(waiting, rows, strict=True):
             answers[at] = Answer(str(files[at]), dict(zip(predictor.classes, row, strict=True)))

@@ -8,6 +8,7 @@ machine: see `tune`.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -184,7 +185,7 @@ def _open_openvino(weights: Path, engine: Engine, console: Console) -> Network:
             # Pinned threads would stay where a neighbour is busy.
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = openvino.Core().compile_model(entry / "model.xml", "CPU", settings)
+        compiled = _openvino_core().compile_model(entry / "model.xml", "CPU", settings)
         return _CpuNetwork(lambda images: compiled([images])[0])
 
     def make(folder: Path) -> None:
@@ -203,6 +204,16 @@ def _open_openvino(weights: Path, engine: Engine, console: Console) -> Network:
     # Weights are kept in float32 whatever the precision, so one entry serves both.
     kind = f"openvino {version('openvino')} torch {torch.__version__}"
     return open_converted(weights, kind, make, load, _teller(engine, console))
+
+
+@cache
+def _openvino_core() -> Any:
+    """One for the process, never given back.
+
+    Its processor plugin gives a thread a stack for signals and takes it back from whichever thread
+    drops the last core: the first one then ends at its next signal, a Ctrl-C say, with a crash.
+    """
+    return import_openvino().Core()
 
 
 def _teller(engine: Engine, console: Console) -> Callable[[], None]:

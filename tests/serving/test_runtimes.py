@@ -116,3 +116,28 @@ def test_the_libraries_write_and_report_nothing(tmp_path):
     )
     assert done.stdout.split() == ["onnxruntime", "openvino", "False", "False"], done.stderr
     assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_signal_behind_a_model_dropped_elsewhere_ends_nothing(tmp_path):
+    """With AMX, OpenVINO takes a stack for signals back from the wrong thread."""
+    weights_of(PLAIN, Preprocess(SIZE), tmp_path / "weights.safetensors")
+    script = """
+import os, signal, sys, threading
+from pathlib import Path
+import torch
+from vitreous.core.console import Console
+from vitreous.serving.runtimes import Engine, open_network
+held = [open_network(Path(sys.argv[1]), Engine("openvino"), Console(quiet=True))]
+held[0](torch.zeros(1, 3, 32, 48))
+thread = threading.Thread(target=held.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda *_: print("heard"))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "weights.safetensors"],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (0, "heard\n"), done.stderr

@@ -32,10 +32,10 @@ def main(settings: dict[str, Any]) -> None:
     transform = create_transform(settings["side"], is_training=is_training)
     dataset = ImageFolder(settings["pictures"], transform)
     loader = DataLoader(
-        dataset, min(BATCH_SIZE, len(dataset)), shuffle=is_training, drop_last=is_training,
+        dataset, BATCH_SIZE, shuffle=is_training, drop_last=is_training,
         num_workers=os.cpu_count() or 1, persistent_workers=True,
     )  # fmt: skip
-    turns = Turns(len(loader) * min(BATCH_SIZE, len(dataset)))
+    turns = Turns(len(loader) * BATCH_SIZE if is_training else len(dataset))
     while True:
         turns.begin()
         for _ in loader:

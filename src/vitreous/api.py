@@ -5,7 +5,7 @@ may be text or `Path`.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_settings
 from vitreous.recipes.facts import Choice
-from vitreous.serving.predictor import find_weights
+from vitreous.serving.weights import find_own_weights, told_by
 from vitreous.trained import Source, evaluate, predict, tune
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
@@ -56,6 +56,8 @@ def train(
     model: str | None = None,
     image_size: int | None = None,
     init: Source | None = None,
+    preprocess: str | Sequence[str] = (),
+    num_heads: int | None = None,
     seed: int | None = None,
     config: Source | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -76,8 +78,10 @@ def train(
         recipe: "scratch", or "lecture" for the lecture's model and training as they were.
         model: a preset's name; by default chosen by the recipe.
         image_size: height and width in pixels that the model sees.
-        init: a pretrained or trained run, or a weights file of one, to begin with: its model is
-            used, with its weights and a new head.
+        init: a pretrained or trained run, a weights file of one, or another library's checkpoint,
+            to begin with: its model is used, with its weights and a new head.
+        preprocess: of a checkpoint, as for `evaluate`.
+        num_heads: likewise.
         seed: of every random draw.
         config: a TOML file of settings, all or some.
         settings: nested settings, stronger than the file's.
@@ -107,6 +111,8 @@ def train(
         model=model,
         image_size=image_size,
         init=Path(init) if init else None,
+        told=told_by(None, preprocess, num_heads),
+        on_note=console.info,
         config_file=Path(config) if config else None,
         changes=changes,
     )
@@ -211,7 +217,7 @@ def summary(model: str, *, image_size: int | None = None, classes: int | None = 
         ConfigError: for an unknown preset or a size that doesn't fit it.
     """
     is_run = model not in PRESETS and (Path(model) / "config.toml").exists()
-    config = load_encoder(find_weights(Path(model))).config if is_run else preset(model)
+    config = load_encoder(find_own_weights(Path(model))).config if is_run else preset(model)
     if image_size:
         config = replace(config, image_size=(image_size, image_size))
     return summarize(replace(config, num_classes=classes) if classes else config)
@@ -240,7 +246,7 @@ def export(
 
     if to != "keras":
         raise ConfigError(f"unknown format '{to}': keras is there")
-    weights = find_weights(Path(run))
+    weights = find_own_weights(Path(run))
     folder = weights.resolve().parent
     path = folder / f"{folder.name}.keras" if out is None else Path(out)
     if path.exists():

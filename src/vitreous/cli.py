@@ -1,4 +1,4 @@
-"""The `vitreous` command: one sub-command for each function of `api`.
+"""The `vitreous` command: one sub-command for each function of `api`; two are in `cli_train`.
 
 Results go to standard output, everything else to standard error. PyTorch is imported inside the
 commands, so that ``vitreous --help`` answers at once.
@@ -6,22 +6,18 @@ commands, so that ``vitreous --help`` answers at once.
 
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from vitreous import __version__, options, printing
+from vitreous.cli_train import pretrain, train
 from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
-    from vitreous.core.console import Console
     from vitreous.serving.runtimes import Precision, Runtime
-
-#: A budget counts from here: as early as this process can tell.
-_STARTED = time.monotonic()
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -36,138 +32,8 @@ def cli() -> None:
     """
 
 
-@cli.command()
-@options.source
-@click.option("--out", type=options.PATH, help="Folder of the run; must not exist. [runs/<SOURCE>]")
-@options.resume
-@options.budget
-@options.epochs
-@click.option("--recipe", type=click.Choice(["scratch", "lecture"]),
-              help="What chooses the settings. [scratch]")  # fmt: skip
-@options.model
-@options.image_size
-@click.option("--init", type=options.PATH, metavar="RUN",
-              help="Begin with the model of this run, pretrained or trained.")  # fmt: skip
-@click.option("--weights", type=click.Choice(["none"]),
-              help="Weights from elsewhere: none is from scratch. [none]")  # fmt: skip
-@click.option("--explain-choice", is_flag=True,
-              help="Print the settings that were chosen for these pictures, this machine and this "
-              "budget, and why.")  # fmt: skip
-@options.seed
-@options.config
-@options.assignments
-@options.tensorboard
-@options.cache
-@options.quiet
-def train(
-    source: Path | None,
-    resumed: Path | None,
-    out: Path | None,
-    budget: str | None,
-    epochs: float | None,
-    recipe: str | None,
-    model: str | None,
-    image_size: int | None,
-    init: Path | None,
-    weights: str | None,
-    explain_choice: bool,
-    seed: int | None,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    tensorboard: bool,
-    cache: Path | None,
-    quiet: bool,
-) -> None:
-    """Learn a classifier from the pictures in SOURCE: a folder of classes, or a table."""
-    named = {"--out": out, "--budget": budget, "--epochs": epochs, "--recipe": recipe,
-             "--model": model, "--image-size": image_size, "--init": init, "--weights": weights,
-             "--explain-choice": explain_choice or None, "--seed": seed, "--config": config,
-             "--set": assignments or None}  # fmt: skip
-    source = _source_or_resume(source, resumed, named, tensorboard, quiet)
-    if source is None:
-        return
-    if init is not None and weights is not None:
-        raise click.UsageError("--init begins with weights and --weights none without: give one")
-    from vitreous import api
-    from vitreous.core.config import parse_assignments
-    from vitreous.recipes.configure import parse_budget
-
-    api.train(
-        source,
-        out,
-        epochs=epochs,
-        budget_s=None if budget is None else parse_budget(budget),
-        recipe=recipe or "scratch",
-        model=model,
-        image_size=image_size,
-        init=init,
-        seed=seed,
-        config=config,
-        settings=parse_assignments(assignments),
-        cache=cache,
-        tensorboard=tensorboard,
-        console=_console(quiet),
-        on_choice=printing.print_choice if explain_choice else None,
-        started=_STARTED,
-    )
-
-
-@cli.command()
-@options.source
-@click.option("--out", type=options.PATH,
-              help="Folder of the run; must not exist. [runs/<SOURCE>-pretrained]")  # fmt: skip
-@options.resume
-@options.budget
-@options.epochs
-@options.model
-@options.image_size
-@options.seed
-@options.config
-@options.assignments
-@options.tensorboard
-@options.cache
-@options.quiet
-def pretrain(
-    source: Path | None,
-    out: Path | None,
-    resumed: Path | None,
-    budget: str | None,
-    epochs: float | None,
-    model: str | None,
-    image_size: int | None,
-    seed: int | None,
-    config: Path | None,
-    assignments: tuple[str, ...],
-    tensorboard: bool,
-    cache: Path | None,
-    quiet: bool,
-) -> None:
-    """Learn from the pictures in SOURCE without labels: first weights for train --init."""
-    named = {"--out": out, "--budget": budget, "--epochs": epochs, "--model": model,
-             "--image-size": image_size, "--seed": seed, "--config": config,
-             "--set": assignments or None}  # fmt: skip
-    source = _source_or_resume(source, resumed, named, tensorboard, quiet)
-    if source is None:
-        return
-    from vitreous import api
-    from vitreous.core.config import parse_assignments
-    from vitreous.recipes.configure import parse_budget
-
-    api.pretrain(
-        source,
-        out,
-        epochs=epochs,
-        budget_s=None if budget is None else parse_budget(budget),
-        model=model,
-        image_size=image_size,
-        seed=seed,
-        config=config,
-        settings=parse_assignments(assignments),
-        cache=cache,
-        tensorboard=tensorboard,
-        console=_console(quiet),
-        started=_STARTED,
-    )
+cli.add_command(train)
+cli.add_command(pretrain)
 
 
 @cli.command()
@@ -175,6 +41,7 @@ def pretrain(
 @click.argument("data", type=options.PATH, required=False)
 @click.option("--split", type=click.Choice(["train", "valid", "test"]),
               help="Which pictures of DATA. [test, else valid]")  # fmt: skip
+@options.checkpoint
 @options.runtime
 @options.precision
 @options.cache
@@ -184,23 +51,32 @@ def evaluate(
     run: Path,
     data: Path | None,
     split: str | None,
+    labels: Path | None,
+    preprocess: tuple[str, ...],
+    num_heads: int | None,
     runtime: "Runtime | None",
     precision: "Precision",
     cache: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Score RUN on DATA: a folder of classes or a table; without DATA on what it held back."""
+    """Score RUN on DATA: a folder of classes or a table; without DATA on what it held back.
+
+    RUN is a run's folder, its weights, or a checkpoint of another library.
+    """
     from vitreous import api
 
     score = api.evaluate(
         run,
         data,
         split=split,
+        labels=labels,
+        preprocess=preprocess,
+        num_heads=num_heads,
         runtime=runtime,
         precision=precision,
         cache=cache,
-        console=_console(quiet),
+        console=options.console(quiet),
     )
     if as_json:
         printing.print_json(score.to_json())
@@ -211,6 +87,7 @@ def evaluate(
 @cli.command()
 @click.argument("run", type=options.PATH)
 @click.argument("pictures", type=options.PATH, nargs=-1, required=True)
+@options.checkpoint
 @options.runtime
 @options.precision
 @options.json
@@ -220,16 +97,29 @@ def predict(
     context: click.Context,
     run: Path,
     pictures: tuple[Path, ...],
+    labels: Path | None,
+    preprocess: tuple[str, ...],
+    num_heads: int | None,
     runtime: "Runtime | None",
     precision: "Precision",
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Classify PICTURES: files, and folders that are searched."""
+    """Classify PICTURES: files, and folders that are searched.
+
+    RUN is a run's folder, its weights, or a checkpoint of another library.
+    """
     from vitreous import api
 
     answers = api.predict(
-        run, *pictures, runtime=runtime, precision=precision, console=_console(quiet)
+        run,
+        *pictures,
+        labels=labels,
+        preprocess=preprocess,
+        num_heads=num_heads,
+        runtime=runtime,
+        precision=precision,
+        console=options.console(quiet),
     )
     if as_json:
         printing.print_json(answers)
@@ -244,13 +134,27 @@ def predict(
 
 @cli.command()
 @click.argument("run", type=options.PATH)
+@options.checkpoint
 @options.json
 @options.quiet
-def tune(run: Path, as_json: bool, quiet: bool) -> None:
+def tune(
+    run: Path,
+    labels: Path | None,
+    preprocess: tuple[str, ...],
+    num_heads: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
     """Measure what runs RUN fastest on this machine; predict and evaluate then use it."""
     from vitreous import api
 
-    tuning = api.tune(run, console=_console(quiet))
+    tuning = api.tune(
+        run,
+        labels=labels,
+        preprocess=preprocess,
+        num_heads=num_heads,
+        console=options.console(quiet),
+    )
     if as_json:
         printing.print_json(tuning.to_json())
     else:
@@ -286,7 +190,7 @@ def export(run: Path, to: str, out: Path | None, quiet: bool) -> None:
     """Write the model of RUN in another library's format, such as the lecture's for Keras."""
     from vitreous import api
 
-    click.echo(api.export(run, out, to=to, console=_console(quiet)))
+    click.echo(api.export(run, out, to=to, console=options.console(quiet)))
 
 
 @cli.command()
@@ -333,10 +237,10 @@ def demo(folder: Path | None, quiet: bool) -> None:
     """Draw faces, learn them, test on unseen ones: everything once, in about three minutes."""
     from vitreous import api
 
-    console = _console(quiet)
-    run = api.demo(folder, console=console, started=_STARTED)
+    console = options.console(quiet)
+    run = api.demo(folder, console=console, started=options.STARTED)
     pictures = sorted((run.path.parent / "faces" / "test").glob("*/00000.png"))
-    for answer in api.predict(run.path, *pictures, console=_console(quiet=True)):
+    for answer in api.predict(run.path, *pictures, console=options.console(quiet=True)):
         click.echo(f"{answer['label']}  {answer['probability']:.3f}  {answer['file']}")
     click.echo(f"report: {run.report}")
 
@@ -366,35 +270,3 @@ def _status(command: Callable[[], Any]) -> int:
         return error.exit_status
     except BrokenPipeError:
         return 1
-
-
-def _source_or_resume(
-    source: Path | None,
-    resumed: Path | None,
-    named: Mapping[str, Any],
-    tensorboard: bool,
-    quiet: bool,
-) -> Path | None:
-    """The SOURCE of a new run; with --resume the old one goes on here, and there is none.
-
-    Options of which one makes the other meaningless are refused.
-    """
-    if (source is None) == (resumed is None):
-        raise click.UsageError("name either a SOURCE to learn from or --resume RUN")
-    if named["--budget"] is not None and named["--epochs"] is not None:
-        raise click.UsageError("--budget and --epochs exclude each other: give one of them")
-    if resumed is None:
-        return source
-    for option, value in named.items():
-        if value is not None:
-            raise click.UsageError(f"{option} can't change a run that has begun (--resume)")
-    from vitreous import api
-
-    api.resume(resumed, tensorboard=tensorboard, console=_console(quiet))
-    return None
-
-
-def _console(quiet: bool) -> "Console":
-    from vitreous.core.console import Console
-
-    return Console(quiet)

@@ -24,12 +24,13 @@ from vitreous.data.folder import Listing, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import denormalise
 from vitreous.data.table import VOTES
-from vitreous.errors import DataError, RunError
+from vitreous.errors import DataError, RunError, WeightsError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.score import evaluate_set
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.facts import Choice
+from vitreous.serving.weights import Told, find_weights
 from vitreous.training.checkpoint import has_checkpoint
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
@@ -224,9 +225,10 @@ def _first_weights(folder: RunFolder, config: RunConfig) -> Encoder | None:
     """What a run begins with; behind its first checkpoint that is not needed any more."""
     if config.init is None or has_checkpoint(folder.checkpoints):
         return None
+    told = Told(None, config.init_preprocess, config.init_num_heads)
     try:
-        return load_encoder(Path(config.init))
-    except RunError as error:
+        return load_encoder(find_weights(Path(config.init), told, on_note=lambda note: None))
+    except (RunError, WeightsError) as error:
         raise RunError(
             f"{folder.path} has no checkpoint yet and can't begin: {error}; put the weights back, "
             "or train anew with another --out"

@@ -1,8 +1,17 @@
-"""Options that several commands share; see `cli`."""
+"""What several commands share: options, the clock and the console; see `cli`."""
 
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from vitreous.core.console import Console
+
+#: A budget counts from here: as early as this process can tell.
+STARTED = time.monotonic()
 
 PATH = click.Path(path_type=Path)
 json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, nothing else.")
@@ -37,3 +46,33 @@ precision = click.option(
     help="Faster ones change answers a little; how much is said.",
 )
 tensorboard = click.option("--tensorboard", is_flag=True, help="Write TensorBoard's files too.")
+num_heads = click.option(
+    "--num-heads",
+    type=click.IntRange(min=1),
+    help="Of a checkpoint that doesn't say it. [as published, or each 64 wide]",
+)
+preprocess = click.option(
+    "--preprocess",
+    multiple=True,
+    metavar="WORD",
+    help="Of a checkpoint that doesn't say it: imagenet, half or clip, and single settings such as "
+    "crop=384, resize=438, mean=0.5, std=0.5, interpolation=bilinear.",
+)
+_labels = click.option(
+    "--labels",
+    type=PATH,
+    metavar="FILE",
+    help="Of a checkpoint: its class names, one a line. [their index]",
+)
+
+
+def checkpoint(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What RUN may leave unsaid, where it is a checkpoint of another library."""
+    return _labels(preprocess(num_heads(command)))
+
+
+def console(quiet: bool) -> "Console":
+    """Where messages go."""
+    from vitreous.core.console import Console
+
+    return Console(quiet)

@@ -22,6 +22,10 @@ def print_choice(choice: "Choice") -> None:
         click.echo(f"{settings} = {value}\n    {why}")
 
 
+#: Of a table of all classes against all; more don't fit beside each other.
+_MOST_COLUMNS = 20
+
+
 def print_evaluation(score: "Evaluation") -> None:
     """Class by class, what is taken for what, the score and what to make of it."""
     from vitreous.report.page import verdict
@@ -32,9 +36,10 @@ def print_evaluation(score: "Evaluation") -> None:
         for name, part in score.per_class.items()
     ]  # fmt: skip
     print_table("classes", ("class", "precision", "recall", "F1", "pictures"), rows)
-    head = ("true \\ answered", *score.classes)
-    counts = zip(score.classes, score.confusion, strict=True)
-    print_table("confusion", head, [(name, *map(str, row)) for name, row in counts])
+    if len(score.classes) <= _MOST_COLUMNS:
+        head = ("true \\ answered", *score.classes)
+        counts = zip(score.classes, score.confusion, strict=True)
+        print_table("confusion", head, [(name, *map(str, row)) for name, row in counts])
     for name, interval in (("accuracy", score.accuracy), ("balanced", score.balanced_accuracy)):
         click.echo(f"{name:9} {interval.value:.3f}  ({interval.low:.3f} to {interval.high:.3f})")
     if score.unreadable:

@@ -3,6 +3,7 @@
 The functions are part of `api`; how a model comes about is told there.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -14,6 +15,7 @@ from vitreous.core.run import RunFolder
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
 from vitreous.data.folder import list_labelled, list_pictures
+from vitreous.errors import RunError
 from vitreous.evaluation.inference import BATCH_SIZE
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set
@@ -21,13 +23,13 @@ from vitreous.job import choose_split, open_own_pictures, warn_unreadable
 from vitreous.serving.predictor import (
     Change,
     compare_precision,
-    find_weights,
     open_predictor,
     predict_files,
 )
 from vitreous.serving.runtimes import Precision, Runtime
 from vitreous.serving.tune import Tuning, choose_engine
-from vitreous.serving.tune import tune as tune_run
+from vitreous.serving.tune import tune as tune_weights
+from vitreous.serving.weights import find_classifier, told_by
 from vitreous.training.config import RunConfig
 
 Source = str | PathLike[str]
@@ -38,6 +40,9 @@ def evaluate(
     data: Source | None = None,
     *,
     split: str | None = None,
+    labels: Source | None = None,
+    preprocess: str | Sequence[str] = (),
+    num_heads: int | None = None,
     runtime: Runtime | None = None,
     precision: Precision = "float32",
     cache: Source | None = None,
@@ -46,22 +51,30 @@ def evaluate(
     """Score a trained model on labelled pictures.
 
     Args:
-        run: a run's folder or a weights file of one.
+        run: a run's folder, a weights file of one, or another library's checkpoint.
         data: a folder or table; by default the pictures that the run held back.
         split: "train", "valid" or "test"; by default the test pictures where there are any, or
             else those for validation, or else those without a split.
+        labels: of a checkpoint that doesn't say them: a file with one class a line.
+        preprocess: of a checkpoint that doesn't say it: "imagenet", "half" or "clip", and single
+            settings such as "crop=384" or "mean=0.5".
+        num_heads: of a checkpoint whose heads aren't 64 wide and that doesn't say so.
         runtime: as for `predict`.
         precision: as for `predict`.
         cache: folder of decoded pictures.
         console: where messages go.
 
     Raises:
-        ConfigError: for a runtime that isn't installed, or a precision that it doesn't have.
+        ConfigError: for a runtime that isn't installed, a precision that it doesn't have, or
+            something said of a checkpoint that makes no sense.
         DataError: for a class that the model doesn't know, or no such pictures.
         RunError: where there is no trained model.
+        WeightsError: for a checkpoint that can't be read, or says too little.
     """
     console = console or Console()
-    weights = find_weights(Path(run))
+    if data is None and not (Path(run) / "config.toml").exists() and Path(run).exists():
+        raise RunError(f"{run} is no run, and has no pictures of its own: name some (DATA)")
+    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
     engine = choose_engine(weights, runtime, precision, console)
     predictor = open_predictor(weights, engine, console)
     if data is None:
@@ -98,6 +111,9 @@ def evaluate(
 def predict(
     run: Source,
     *sources: Source,
+    labels: Source | None = None,
+    preprocess: str | Sequence[str] = (),
+    num_heads: int | None = None,
     runtime: Runtime | None = None,
     precision: Precision = "float32",
     console: Console | None = None,
@@ -105,8 +121,11 @@ def predict(
     """Classify pictures.
 
     Args:
-        run: a run's folder or a weights file of one.
+        run: a run's folder, a weights file of one, or another library's checkpoint.
         sources: files, and folders that are searched for pictures.
+        labels: of a checkpoint, as for `evaluate`.
+        preprocess: likewise.
+        num_heads: likewise.
         runtime: "torch", "onnxruntime" or "openvino"; by default what `tune` chose, or torch.
         precision: "float32", "bfloat16" (torch, openvino) or "int8" (onnxruntime); what the last
             two change is measured on the first pictures and said.
@@ -122,7 +141,7 @@ def predict(
         RunError: where there is no trained model.
     """
     console = console or Console()
-    weights = find_weights(Path(run))
+    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
     files = list_pictures(Path(source) for source in sources)
     engine = choose_engine(weights, runtime, precision, console)
     predictor = open_predictor(weights, engine, console)
@@ -133,19 +152,32 @@ def predict(
     return [answer.to_json() for answer in answers]
 
 
-def tune(run: Source, *, console: Console | None = None) -> Tuning:
+def tune(
+    run: Source,
+    *,
+    labels: Source | None = None,
+    preprocess: str | Sequence[str] = (),
+    num_heads: int | None = None,
+    console: Console | None = None,
+) -> Tuning:
     """Measure which runtime answers fastest on this machine, for `predict` and `evaluate` to use.
 
     The choice is written beside the weights as ``runtime.json``. Precision is never part of it.
 
     Args:
-        run: a run's folder or a weights file of one.
+        run: a run's folder, a weights file of one, or another library's checkpoint.
+        labels: of a checkpoint, as for `evaluate`; the choice holds where the same is said again.
+        preprocess: likewise.
+        num_heads: likewise.
         console: where progress goes.
 
     Raises:
         RunError: where there is no trained model.
+        WeightsError: for a checkpoint that can't be read, or says too little.
     """
-    return tune_run(Path(run), console or Console())
+    console = console or Console()
+    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
+    return tune_weights(weights, console)
 
 
 def _tell_change(precision: Precision, change: Change | None, console: Console) -> None:

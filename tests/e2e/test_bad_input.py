@@ -101,7 +101,7 @@ def test_a_class_of_which_nothing_can_be_read(vitreous, pictures, tmp_path):
         (("--budget", "soon"), "budget 'soon' is not a time"),
         (("--budget", "1m", "--epochs", "2"), "exclude each other"),
         (("--config", "missing.toml"), "no configuration file"),
-        (("--weights", "imagenet"), "'none'"),
+        (("--weights", "imagenet"), "imagenet does not exist"),
         (("--set", "train.device=tpu"), "allowed: auto, cpu, cuda, mps"),
         (("--set", "data.max_cache_gb=1e-9"), "max_cache_gb"),
     ],

@@ -96,7 +96,7 @@ def test_training_begins_with_it_and_goes_on_without_it(vitreous, pre, labelled,
         path.unlink()
     (run / "checkpoints" / ".step-000000001.safetensors-x1y2").touch()  # cut off while writing
     (run / "evaluation.json").unlink()
-    refused(vitreous("train", "--resume", run), "has no checkpoint yet", "no weights at")
+    refused(vitreous("train", "--resume", run), "has no checkpoint yet", "does not exist")
 
 
 def test_a_trained_run_can_be_begun_with_too(vitreous, run, labelled, tmp_path):
@@ -124,7 +124,7 @@ def test_what_is_named_beats_a_file_and_the_file_brings_its_model(
     assert init_of("a", "--config", begun) == str(pre / "best.safetensors")
     assert init_of("b", "--config", begun, "--init", run) == str(run / "best.safetensors")
     assert init_of("c", "--set", f"init={pre}") == str(pre / "best.safetensors")
-    refused(vitreous("train", labelled, "--init", pre, "--weights", "none"), "--weights none")
+    refused(vitreous("train", labelled, "--init", pre, "--weights", "none"), "give one")
 
 
 def test_a_pretrained_run_can_be_summarised(vitreous, pre):
@@ -168,8 +168,8 @@ def test_mistakes_are_one_line(vitreous, pre, labelled, loose, tmp_path):
     out = ("--out", tmp_path / "run")
     start = ("train", labelled, *out, "--init")
     refused(vitreous(*start, tmp_path / "gone"), "gone does not exist")
-    refused(vitreous(*start, labelled), "is not a run folder")
-    refused(vitreous(*start, loose / "0.png"), "not a file of vitreous")
+    refused(vitreous(*start, labelled), "has none of best.safetensors")
+    refused(vitreous(*start, loose / "0.png"), "is no file of weights that is read here")
     refused(vitreous(*start, pre, "--model", "compact-48"), "brings its own model", "embed_dim 16")
     refused(vitreous(*start, pre, "--image-size", "64"), "model.image_size (32, 32), not (64, 64)")
     refused(vitreous(*start, pre, "--set", "model.depth=2"), "model.depth 1, not 2")

@@ -202,11 +202,11 @@ def hide(monkeypatch, module: str) -> None:
 
 def write_choice(vitreous, copy: Path, runtime: str) -> dict:
     """A choice as tune writes it on this machine, without measuring."""
-    from importlib.metadata import version
-
     from vitreous.core.machine import processor
+    from vitreous.serving.runtimes import version_of
 
-    kept = {"runtime": runtime, "threads": 1, "version": version(runtime), "machine": processor()}
+    kept = {"runtime": runtime, "threads": 1, "version": version_of(runtime)}
+    kept["machine"] = processor()
     (copy / "runtime.json").write_text(json.dumps(kept))
     return kept
 

@@ -38,7 +38,7 @@ class Conversion:
         return found
 
     def __call__(self, kind="a") -> str:
-        return open_converted(self.weights, kind, self.make, self.open, lambda: None)
+        return open_converted([self.weights], kind, self.make, self.open, lambda: None)
 
 
 def test_weights_and_kind_name_the_entry(weights):
@@ -71,7 +71,7 @@ def test_a_conversion_that_fails_leaves_nothing(weights):
         raise RuntimeError("power cut")
 
     with pytest.raises(RuntimeError, match="power cut"):
-        open_converted(weights, "a", fail, conversion.open, lambda: None)
+        open_converted([weights], "a", fail, conversion.open, lambda: None)
     assert [path for path in default_models_dir().iterdir() if path.is_dir()] == []
     assert conversion() == "wholeone"
 

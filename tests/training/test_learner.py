@@ -1,4 +1,5 @@
 import math
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -204,3 +205,19 @@ def test_a_device_that_is_not_there_is_named():
     with pytest.raises(ConfigError, match="'cuda' is not available here: this machine has"):
         choose_device("cuda")
     assert choose_precision("float32", torch.device("cpu")) is torch.float32
+
+
+HAS_COMPILER = any(map(shutil.which, ("g++", "clang++")))
+
+
+@pytest.mark.skipif(not HAS_COMPILER, reason="no C++ compiler, which torch.compile needs")
+def test_a_compiled_model_learns_the_same(calm_config, faces):
+    config, plan = calm_config, plan_epochs(1, 3)
+    plain, compiled = (
+        ClassLearner(replace(config, train=replace(config.train, compile=how)), faces, CLASSES)
+        for how in (False, True)
+    )
+    for _ in range(3):
+        torch.testing.assert_close(compiled.learn(plan), plain.learn(plan), rtol=1e-4, atol=1e-5)
+    assert compiled.state.model.state_dict().keys() == plain.state.model.state_dict().keys()
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it was compiled

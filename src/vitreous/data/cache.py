@@ -23,6 +23,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from vitreous.core.machine import usable_cores
 from vitreous.core.threads import SideBySide
 from vitreous.data.decode import read_picture
 from vitreous.data.preprocess import Preprocess, fit
@@ -209,11 +210,12 @@ def decode_fitted(
     preprocess: Preprocess,
     on_progress: Progress | None = None,
     fingerprints: bool = True,
+    threads: int | None = None,
 ) -> Iterator[Fitted | UnreadablePicture]:
     """Read files and fit them to the model's size, in order, by all cores.
 
-    An unreadable file gives its error instead of a picture. Fingerprints take as long as decoding;
-    without them they are "".
+    An unreadable file gives its error instead of a picture. Without fingerprints they are "", which
+    saves reading every pixel once more; without a number of threads each usable core has one.
     """
     cover = preprocess.resize or preprocess.image_size
 
@@ -225,7 +227,7 @@ def decode_fitted(
         told = _combine([str(picture.shape), picture.tobytes()]) if fingerprints else ""
         return Fitted(fit(picture, preprocess), told)
 
-    return _in_threads(decode, paths, "decoding", on_progress)
+    return _in_threads(decode, paths, "decoding", on_progress, threads)
 
 
 def _in_threads(
@@ -233,13 +235,14 @@ def _in_threads(
     paths: Sequence[Path],
     description: str,
     on_progress: Progress | None,
+    threads: int | None = None,
 ) -> Iterator[Result]:
     """Results in order; Pillow, PyTorch and hashing free the interpreter while they work."""
-    threads = SideBySide(max(1, min(os.cpu_count() or 1, len(paths))))
+    workers = SideBySide(max(1, min(threads or len(usable_cores()), len(paths))))
     # In pieces, so that a million pictures are not all waiting in memory at once.
     for start in range(0, len(paths), _PIECE):
         piece = paths[start : start + _PIECE]
-        yield from threads.map(work, piece)
+        yield from workers.map(work, piece)
         if on_progress:
             on_progress(description, start + len(piece), len(paths))
 

@@ -24,6 +24,8 @@ from vitreous.errors import DataError, UnreadablePicture
 
 #: Without labels nothing is chosen by the pictures held back: a few show how the loss goes.
 UNLABELLED_VALID_SHARE = 0.05
+#: Class names that a message lists.
+_LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -148,9 +150,10 @@ def open_labelled(
     """
     unknown = sorted(set(listing.classes) - set(classes))
     if unknown:
+        more = f" and {len(classes) - _LISTED} more" if len(classes) > _LISTED else ""
         raise DataError(
             f"class '{unknown[0]}' in {config.source} is unknown to this model: "
-            f"it knows {', '.join(classes)}"
+            f"it knows {', '.join(classes[:_LISTED])}{more}"
         )
     pixels = _decode(listing, config, preprocess, on_progress)
     known = Listing(listing.samples, tuple(classes), listing.ignored)

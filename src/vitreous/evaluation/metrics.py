@@ -64,7 +64,7 @@ def evaluate_probabilities(
     probabilities: np.ndarray,
     labels: np.ndarray,
     classes: Sequence[str],
-    majority_class: int,
+    majority_class: int | None,
     unreadable: Sequence[Mapping[str, str]] = (),
 ) -> Evaluation:
     """Score predicted probabilities against the truth.
@@ -73,7 +73,8 @@ def evaluate_probabilities(
         probabilities: each row sums to 1.
         labels: true class index of each row.
         classes: names in index order.
-        majority_class: the most frequent class in training, for the baseline.
+        majority_class: the most frequent class in training, for the baseline; ``None`` for the most
+            frequent one here.
         unreadable: ``{"file", "error"}`` of files left out.
 
     Shape:
@@ -83,6 +84,8 @@ def evaluate_probabilities(
     from sklearn.metrics import confusion_matrix
 
     answers = probabilities.argmax(1)
+    if majority_class is None:
+        majority_class = int(np.bincount(labels).argmax())
     confusion = confusion_matrix(labels, answers, labels=np.arange(len(classes)))
     per_class = _class_scores(confusion, labels, answers, classes)
     present = [score.recall for score in per_class.values() if score.support]

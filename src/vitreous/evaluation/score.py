@@ -16,7 +16,7 @@ def evaluate_set(
     pictures: PictureSet,
     preprocess: Preprocess,
     classes: Sequence[str],
-    majority_class: int,
+    majority_class: int | None,
 ) -> tuple[Evaluation, np.ndarray]:
     """Score a network on a set of labelled pictures.
 

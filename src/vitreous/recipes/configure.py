@@ -15,7 +15,14 @@ from vitreous.recipes.lecture import lecture
 from vitreous.recipes.pace import measure_pictures_per_s
 from vitreous.recipes.pretrain import pretrain
 from vitreous.recipes.scratch import scratch
-from vitreous.serving.predictor import find_weights
+from vitreous.serving.weights import (
+    NOTHING,
+    OnNote,
+    Told,
+    find_own_weights,
+    find_weights,
+    is_own,
+)
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.device import choose_device
 from vitreous.training.encoder import Encoder, load_encoder
@@ -32,6 +39,8 @@ def configure(
     model: str | None = None,
     image_size: int | None = None,
     init: Path | None = None,
+    told: Told = NOTHING,
+    on_note: OnNote = lambda note: None,
     config_file: Path | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Choice:
@@ -46,7 +55,9 @@ def configure(
         recipe: which function chooses what is not named.
         model: a preset's name instead of the recipe's choice.
         image_size: side in pixels instead of the recipe's choice.
-        init: run or weights file to begin with, whose model is used.
+        init: run, weights file or another library's checkpoint to begin with, whose model is used.
+        told: what is known of a checkpoint beside its file.
+        on_note: is told what had to be assumed of it.
         config_file: TOML with all or some settings.
         changes: nested settings.
 
@@ -58,11 +69,13 @@ def configure(
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
     from_file = load_toml(config_file) if config_file else {}
     changes = changes or {}
-    encoder = None
-    if begin_with := init or changes.get("init") or from_file.get("init"):
-        weights = find_weights(Path(begin_with)).absolute()
-        encoder = load_encoder(weights)
-        changes = merge(changes, {"init": str(weights)})
+    if init:
+        changes = merge(changes, {"init": str(init)})
+    if told != NOTHING:
+        about = {"init_preprocess": told.preprocess, "init_num_heads": told.num_heads}
+        changes = merge(changes, about)
+    encoder, begun = _begin(merge(from_file, changes), on_note)
+    changes = merge(changes, begun)
     wanted = _wanted(encoder, from_file, model, image_size, changes)
     if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
         raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
@@ -72,7 +85,8 @@ def configure(
 
     def applied(chosen: RunConfig) -> RunConfig:
         config = from_mapping(RunConfig, merge(to_mapping(chosen), wanted))
-        shards = choose_shards(choose_device(config.train.device), config.train.batch_size)
+        train = config.train
+        shards = choose_shards(choose_device(train.device), train.batch_size, train.compile)
         fitted = merge({"train": {"shards": shards}}, wanted)
         return from_mapping(RunConfig, merge(to_mapping(config), fitted))
 
@@ -95,6 +109,22 @@ def configure(
     is_named = "shards" in wanted.get("train", {})
     why = "named" if is_named else f"one for each thread of this machine, of {MIN_SHARD} or more"
     return replace(choice, reasons=(*choice.reasons, Reason(("train.shards",), why)))
+
+
+def _begin(named: Mapping[str, Any], on_note: OnNote) -> tuple[Encoder | None, dict[str, Any]]:
+    """The encoder to begin with, and where it is as a run should write it down."""
+    path = named.get("init")
+    told = Told(None, tuple(named.get("init_preprocess") or ()), named.get("init_num_heads"))
+    if not path:
+        if told != NOTHING:
+            raise ConfigError(
+                "--preprocess and --num-heads are about a checkpoint: name it with --weights, or "
+                "leave them out"
+            )
+        return None, {}
+    encoder = load_encoder(find_weights(Path(path), told, on_note))
+    lasting = find_own_weights(Path(path)) if is_own(Path(path)) else Path(path)
+    return encoder, {"init": str(lasting.absolute())}
 
 
 def _wanted(

@@ -9,11 +9,10 @@ import numpy as np
 import torch
 
 from vitreous.core.console import Console
-from vitreous.core.run import RunFolder
 from vitreous.core.threads import torch_threads
 from vitreous.data.cache import Progress, decode_fitted
 from vitreous.data.preprocess import Preprocess
-from vitreous.errors import RunError, UnreadablePicture
+from vitreous.errors import UnreadablePicture
 from vitreous.evaluation.inference import BATCH_SIZE, Network, predict_pixels
 from vitreous.serving.runtimes import Engine, open_network
 from vitreous.training.classifier import read_description
@@ -54,7 +53,8 @@ class Predictor:
         network: what computes.
         preprocess: from an upright RGB picture to its input.
         classes: names in output order.
-        majority_class: index of the most frequent class in training, for the baseline.
+        majority_class: index of the most frequent class in training, for the baseline; ``None``
+            where that isn't known.
         threads: that PyTorch should have meanwhile.
         reference: the same network in float32, where `network` is less precise.
     """
@@ -62,7 +62,7 @@ class Predictor:
     network: Network
     preprocess: Preprocess
     classes: tuple[str, ...]
-    majority_class: int
+    majority_class: int | None
     threads: int
     reference: Network | None = None
 
@@ -125,20 +125,6 @@ def compare_precision(predictor: Predictor, pixels: torch.Tensor) -> Change | No
     return Change(len(pixels), labels, float(np.abs(found - wanted).max()))
 
 
-def find_weights(path: Path) -> Path:
-    """The best weights' file of a run's folder, or `path` itself where it is a file.
-
-    Raises:
-        RunError: where there are none.
-    """
-    weights = path if path.is_file() else RunFolder.open(path).best
-    if not weights.exists():
-        raise RunError(
-            f"{path} has no weights yet: let its training go on (vitreous train --resume {path})"
-        )
-    return weights
-
-
 def predict_files(
     predictor: Predictor,
     files: Sequence[Path],
@@ -170,7 +156,13 @@ def predict_files(
         waiting.clear()
 
     with torch_threads(predictor.threads):
-        pictures = decode_fitted(files, predictor.preprocess, on_progress, fingerprints=False)
+        pictures = decode_fitted(
+            files,
+            predictor.preprocess,
+            on_progress,
+            fingerprints=False,
+            threads=predictor.threads,
+        )
         for at, fitted in enumerate(pictures):
             if isinstance(fitted, UnreadablePicture):
                 answers[at] = Answer(str(files[at]), {}, str(fitted))

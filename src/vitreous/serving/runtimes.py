@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -100,6 +99,12 @@ def check_installed(runtime: Runtime) -> None:
         )
 
 
+def version_of(runtime: Runtime) -> str:
+    """As the library itself says it: packages of several names bring the same one."""
+    libraries = {"onnxruntime": import_onnxruntime, "openvino": import_openvino}
+    return libraries[runtime]().__version__ if runtime in libraries else torch.__version__
+
+
 def open_network(weights: Path, engine: Engine, console: Console) -> Network:
     """The network of a weights file, converted first where an engine needs that.
 
@@ -156,9 +161,9 @@ def _open_onnx(weights: Path, engine: Engine, console: Console) -> Network:
         make(folder)
         quantise_onnx(folder / "model.onnx")
 
-    kind = f"onnx {engine.precision} onnxruntime {version('onnxruntime')} torch {torch.__version__}"
+    kind = f"onnx {engine.precision} {version_of('onnxruntime')} torch {torch.__version__}"
     by_precision = {"float32": make, "int8": quantise}[engine.precision]
-    return open_converted(weights, kind, by_precision, load, _teller(engine, console))
+    return open_converted([weights], kind, by_precision, load, _teller(engine, console))
 
 
 def _onnx_network(path: Path, threads: int) -> Network:
@@ -202,8 +207,8 @@ def _open_openvino(weights: Path, engine: Engine, console: Console) -> Network:
         _check_same(model, load(folder, "float32"))
 
     # Weights are kept in float32 whatever the precision, so one entry serves both.
-    kind = f"openvino {version('openvino')} torch {torch.__version__}"
-    return open_converted(weights, kind, make, load, _teller(engine, console))
+    kind = f"openvino {version_of('openvino')} torch {torch.__version__}"
+    return open_converted([weights], kind, make, load, _teller(engine, console))
 
 
 @cache

@@ -8,7 +8,6 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from vitreous.core.rng import torch_stream
 from vitreous.core.threads import torch_threads
 from vitreous.errors import VitreousError
 from vitreous.evaluation.inference import Network
-from vitreous.serving.predictor import find_weights
 from vitreous.serving.runtimes import (
     PRECISIONS,
     Engine,
@@ -30,6 +28,7 @@ from vitreous.serving.runtimes import (
     Runtime,
     is_installed,
     open_network,
+    version_of,
 )
 from vitreous.training.classifier import read_description
 
@@ -87,18 +86,17 @@ class Tuning:
         }
 
 
-def tune(run: Path, console: Console) -> Tuning:
+def tune(weights: Path, console: Console) -> Tuning:
     """Measure the installed runtimes in turns, in float32, and keep the fastest for `predict`.
 
     Args:
-        run: a run's folder, or a weights file of one.
+        weights: a weights file.
         console: where progress goes.
 
     Raises:
-        RunError: where there is no trained model.
+        RunError: where it is damaged or knows no classes.
         StorageError: where the choice can't be written.
     """
-    weights = find_weights(run)
     threads = _threads_to_use()
     if threads < torch.get_num_threads():
         console.warn("other work keeps some cores busy: tune again when they are free")
@@ -121,7 +119,7 @@ def tune(run: Path, console: Console) -> Tuning:
         {
             "runtime": choice.runtime,
             "threads": choice.threads,
-            "version": version(choice.runtime),
+            "version": version_of(choice.runtime),
             "machine": processor(),
         },
     )
@@ -212,7 +210,7 @@ def _read_choice(path: Path, console: Console) -> Engine | None:
         console.info(f"{path} was measured on another machine ({machine}): {again}")
     elif not is_installed(engine.runtime):
         console.info(f"{engine.runtime}, chosen in {path}, isn't installed any more: {again}")
-    elif version(engine.runtime) != measured:
+    elif version_of(engine.runtime) != measured:
         console.info(f"{path} was measured with {engine.runtime} {measured}: {again}")
     else:
         return engine

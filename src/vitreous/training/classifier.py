@@ -26,13 +26,14 @@ class Description:
         model: how the network is built.
         preprocess: from an upright RGB picture to its input.
         classes: names in output order.
-        majority_class: index of the most frequent class in training, for the baseline.
+        majority_class: index of the most frequent class in training, for the baseline; ``None``
+            for a checkpoint that doesn't say it.
     """
 
     model: ModelConfig
     preprocess: Preprocess
     classes: tuple[str, ...]
-    majority_class: int
+    majority_class: int | None
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,14 @@ class Classifier:
         model: the network.
         preprocess: from an upright RGB picture to its input.
         classes: names in output order.
-        majority_class: index of the most frequent class in training, for the baseline.
+        majority_class: index of the most frequent class in training, for the baseline; ``None``
+            for a checkpoint that doesn't say it.
     """
 
     model: ViT
     preprocess: Preprocess
     classes: tuple[str, ...]
-    majority_class: int
+    majority_class: int | None
 
 
 def save_classifier(path: Path, classifier: Classifier) -> None:

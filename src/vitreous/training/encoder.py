@@ -55,7 +55,8 @@ class Encoder:
         if different:
             raise ConfigError(
                 f"--init brings its own model, which has {'; '.join(different)}: leave those "
-                "settings, --model and --image-size out, or pretrain anew with them"
+                "settings, --model and --image-size out, or pretrain anew with them; a "
+                "checkpoint gets pictures of another size by --preprocess crop=..."
             )
 
     def load_into(self, model: ViT) -> ViT:

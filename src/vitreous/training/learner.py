@@ -60,6 +60,8 @@ class Learner(ABC, Generic[Model]):
         self.shards = Shards(model.train(), threads)
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
         self._ahead = Ahead()
+        if config.train.compile:
+            model.compile(dynamic=False)
 
     @abstractmethod
     def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
@@ -86,7 +88,9 @@ class Learner(ABC, Generic[Model]):
         """
         state, train = self.state, self.config.train
         now, then = state.step, state.step + 1
-        following = (then, plan.progress(then)) if then < plan.total_steps else None
+        # Nobody has tried two threads at once on MPS.
+        is_last = then >= plan.total_steps or self.device.type == "mps"
+        following = None if is_last else (then, plan.progress(then))
         inputs = self._ahead.take(self.inputs, (now, plan.progress(now)), following)
         seed = derive_seed(train.seed, "dropout", state.step)
         loss = self.shards.backward(self.loss, inputs, seed)

@@ -22,9 +22,9 @@ from vitreous.training.ema import Model
 MIN_SHARD = 8
 
 
-def choose_shards(device: torch.device, batch_size: int) -> int:
+def choose_shards(device: torch.device, batch_size: int, compiled: bool = False) -> int:
     """Parts that a batch is best cut into: one for each of a CPU's threads, none too small."""
-    if device.type != "cpu":
+    if device.type != "cpu" or compiled:
         return 1
     return max(1, min(torch.get_num_threads(), batch_size // MIN_SHARD))
 

@@ -31,6 +31,7 @@ _FOLDER_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+_SETTINGS_FILES = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -56,23 +57,32 @@ class Source:
     notes: tuple[str, ...] = ()
 
 
+def files_of(path: Path) -> list[Path]:
+    """All files that `read_source` reads for a path: weights, index and settings.
+
+    Raises:
+        WeightsError: where there are no weights.
+    """
+    weights = _find(path)
+    files = [weights, *(_shards(weights) if _is_index(weights) else [])]
+    if weights.name in _FOLDER_FILES:
+        beside = (weights.parent / name for name in _SETTINGS_FILES)
+        files += [file for file in beside if file.is_file()]
+    return files
+
+
 def read_source(path: Path) -> Source:
     """Read a file, or a folder of a model.
 
     Raises:
         WeightsError: where it is missing, damaged, unsafe, or no checkpoint.
     """
-    if path.is_dir():
-        weights = _weights_in(path)
-    elif path.is_file():
-        weights = path
-    else:
-        raise WeightsError(f"no weights at {path}: name a file, or the folder of a model or a run")
+    weights = _find(path)
     # Another file's folder may hold a config.json of something else.
     named = weights.name in _FOLDER_FILES
     config = _settings(weights.parent / "config.json") if named else {}
     preprocessor = _preprocessor(weights.parent) if named else {}
-    files = _shards(weights) if weights.name.endswith(".index.json") else [weights]
+    files = _shards(weights) if _is_index(weights) else [weights]
     parts = [_read_file(file) for file in files]
     tensors: dict[str, Tensor] = {}
     for part in parts:
@@ -82,6 +92,18 @@ def read_source(path: Path) -> Source:
     notes = tuple(note for part in parts for note in part.notes)
     first = parts[0]
     return Source(path, first.container, tensors, first.metadata, config, preprocessor, notes)
+
+
+def _find(path: Path) -> Path:
+    if path.is_dir():
+        return _weights_in(path)
+    if path.is_file():
+        return path
+    raise WeightsError(f"no weights at {path}: name a file, or the folder of a model or a run")
+
+
+def _is_index(weights: Path) -> bool:
+    return weights.name.endswith(".index.json")
 
 
 def _weights_in(folder: Path) -> Path:
@@ -128,7 +150,7 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _read_file(path: Path) -> Source:
-    with path.open("rb") as file:
+    with telling_damage(path), path.open("rb") as file:
         start = file.read(64)
     if start.startswith(b"PK\x03\x04"):
         return _read_zip(path)
@@ -165,8 +187,8 @@ def _read_safetensors(path: Path, header: int) -> Source:
     size = path.stat().st_size
     if header > min(_MOST_HEADER, size - 8):
         raise WeightsError(
-            f"{path} claims a header of {header:,} bytes in a file of {size:,}: it is cut off, or "
-            "not a file of weights"
+            f"{path} is damaged: it claims a header of {header:,} bytes in a file of {size:,}, so "
+            "it is cut off or not a file of weights"
         )
     with telling_damage(path), safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

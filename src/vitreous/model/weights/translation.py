@@ -251,7 +251,9 @@ def _config(
     inner = state[f"{first}.attn.proj.weight"].shape[1]
     heads = stated.num_heads or wanted.num_heads or _assume_heads(where, width, stated)
     if inner % heads:
-        raise WeightsError(f"{where} has attention of {inner} channels, not divisible by {heads}")
+        raise WeightsError(
+            f"{where} has attention of {inner} channels, not divisible by {heads} heads"
+        )
     hidden = state[f"{first}.mlp.fc2.weight"].shape[1]
     has_class, registers = "cls_token" in state, state.get("reg_token")
     if grid is None and stated.rope_theta is None:

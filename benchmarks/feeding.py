@@ -9,7 +9,6 @@ has ours on both sides: whole training steps on pictures as they come, and on a 
 ready. In the other rows there is no model.
 """
 
-import argparse
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,16 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from speed_pairs import PEER_PYTHON, Worker, install_peers, machine, row, table, take_turns
+from speed_pairs import (
+    Worker,
+    machine,
+    read_command,
+    row,
+    table,
+    take_turns,
+    write_results,
+)
 
-from vitreous.core.files import write_json, write_text
 from vitreous.data.faces import EXPRESSIONS, draw_face, write_faces
 
 
@@ -79,40 +85,27 @@ def compare(works: Sequence[Work], folder: Path, pairs: int) -> list[dict[str, A
     return rows
 
 
+def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
+    how = "--quick" if quick else f"--pairs {pairs}"
+    lines = [
+        "# Feeding, side by side",
+        "",
+        f"`python benchmarks/feeding.py --out DIR {how}`; medians of {pairs} alternating pairs; "
+        f"{machine()}.",
+        "",
+        *table(rows),
+        "",
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--install", action="store_true", help="install the peers first")
-    parser.add_argument("--quick", action="store_true", help="fewer pictures, three pairs each")
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument("--out", type=Path, help="folder for table and rows")
-    arguments = parser.parse_args()
-    if arguments.install:
-        install_peers()
-    if not (arguments.quick or arguments.json or arguments.out):
-        return
-    if not PEER_PYTHON.exists():
-        parser.error("the peers are missing: python benchmarks/feeding.py --install")
-    pairs = 3 if arguments.quick else arguments.pairs
+    arguments = read_command("fewer pictures")
+    works = [one for one in ALL if arguments.only in one.title]
     with tempfile.TemporaryDirectory() as name:
         draw(Path(name), arguments.quick)
-        rows = compare(ALL, Path(name), pairs)
-    if arguments.json:
-        write_json(arguments.json, rows)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        how = "--quick" if arguments.quick else f"--pairs {pairs}"
-        lines = [
-            "# Feeding, side by side",
-            "",
-            f"`python benchmarks/feeding.py --out DIR {how}`; medians of {pairs} alternating "
-            f"pairs; {machine()}.",
-            "",
-            *table(rows),
-            "",
-        ]
-        write_json(arguments.out / "feeding.json", rows)
-        write_text(arguments.out / "README.md", "\n".join(lines))
+        rows = compare(works, Path(name), arguments.pairs)
+    write_results(arguments, "feeding", rows, page(rows, arguments.pairs, arguments.quick))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ about a second. "tuned" is what `vitreous tune` chose beforehand, "on torch" wha
 extras. A busy neighbour is a process bound to one core that multiplies matrices without a pause.
 """
 
-import argparse
 import os
 import signal
 import subprocess
@@ -27,19 +26,18 @@ import numpy as np
 import torch
 from PIL import Image
 from speed_pairs import (
-    PEER_PYTHON,
     Condition,
     Worker,
     gemm_peak,
-    install_peers,
     machine,
+    read_command,
     row,
     table,
     take_turns,
+    write_results,
 )
 from training import draw
 
-from vitreous.core.files import write_json, write_text
 from vitreous.core.machine import usable_cores
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.presets import preset
@@ -227,34 +225,14 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--install", action="store_true", help="install the peers first")
-    parser.add_argument("--quick", action="store_true", help="S/16 alone, three pairs each")
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--only", help="works whose title contains this")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument("--out", type=Path, help="folder for table, rows and picture")
-    arguments = parser.parse_args()
-    if arguments.install:
-        install_peers()
-    if not (arguments.quick or arguments.json or arguments.out):
-        return
-    if not PEER_PYTHON.exists():
-        parser.error("the peers are missing: python benchmarks/inference.py --install")
-    works = [one for one in (QUICK if arguments.quick else ALL)
-             if arguments.only is None or arguments.only in one.title]  # fmt: skip
-    pairs = 3 if arguments.quick else arguments.pairs
+    arguments = read_command("S/16 alone")
+    works = [one for one in (QUICK if arguments.quick else ALL) if arguments.only in one.title]
     with tempfile.TemporaryDirectory() as folder:
         # Converted models of this benchmark are nobody's business afterwards.
         os.environ["XDG_CACHE_HOME"] = folder
-        rows = compare(works, pairs, Path(folder))
-    if arguments.json:
-        write_json(arguments.json, rows)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out / "inference.json", rows)
-        draw(rows, arguments.out / "ratios.svg")
-        write_text(arguments.out / "README.md", page(rows, pairs, arguments.quick))
+        rows = compare(works, arguments.pairs, Path(folder))
+    text = page(rows, arguments.pairs, arguments.quick)
+    write_results(arguments, "inference", rows, text, draw)
 
 
 if __name__ == "__main__":

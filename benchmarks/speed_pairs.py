@@ -4,6 +4,7 @@ On a shared machine a speed means little and a ratio of neighbours in time much 
 warm up one behind the other, and then take turns of about a second each.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from vitreous.core.files import write_json, write_text
 
 HERE = Path(__file__).parent
 #: The peers' own environment.
@@ -168,3 +171,46 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             for one in rows
         ),
     ]
+
+
+def read_command(quick: str) -> argparse.Namespace:
+    """The command line that all speed benchmarks share; installs the peers where that is asked.
+
+    Args:
+        quick: what --quick leaves of the works, for --help.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--install", action="store_true", help="install the peers first")
+    parser.add_argument("--quick", action="store_true", help=f"{quick}, three pairs each")
+    parser.add_argument("--pairs", type=int, default=7)
+    parser.add_argument("--only", default="", help="works whose title contains this")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
+    parser.add_argument("--out", type=Path, help="folder for table, rows and picture")
+    arguments = parser.parse_args()
+    if arguments.install:
+        install_peers()
+    if not (arguments.quick or arguments.json or arguments.out):
+        raise SystemExit
+    if not PEER_PYTHON.exists():
+        parser.error(f"the peers are missing: python {sys.argv[0]} --install")
+    if arguments.quick:
+        arguments.pairs = 3
+    return arguments
+
+
+def write_results(
+    arguments: argparse.Namespace,
+    name: str,
+    rows: Sequence[Mapping[str, Any]],
+    page: str,
+    draw: Callable[[Any, Path], None] | None = None,
+) -> None:
+    """Write what was asked for: the rows as JSON, and a folder with table, rows and picture."""
+    if arguments.json:
+        write_json(arguments.json, rows)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.out / f"{name}.json", rows)
+        write_text(arguments.out / "README.md", page)
+        if draw:
+            draw(rows, arguments.out / "ratios.svg")

@@ -10,7 +10,6 @@ S/16 at 224 px with weights from a local file, and one JPEG file of 500x375 pixe
 are started in turns.
 """
 
-import argparse
 import os
 import statistics
 import subprocess
@@ -22,10 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from inference import draw_pictures, write_weights
-from speed_pairs import HERE, PEER_PYTHON, install_peers, machine
+from speed_pairs import HERE, PEER_PYTHON, machine, read_command, write_results
 from training import draw
-
-from vitreous.core.files import write_json, write_text
 
 MODEL = "S/16"
 LIBRARIES = ("timm", "transformers")
@@ -61,23 +58,21 @@ def compare(work: str, name: str, ours: list[str], peer: list[str], pairs: int) 
     return row
 
 
-def measure(runtimes: Sequence[str], pairs: int, folder: Path) -> list[dict[str, Any]]:
+def measure(runtimes: Sequence[str], only: str, pairs: int, folder: Path) -> list[dict[str, Any]]:
     draw_pictures(folder / "pictures", 1)
     picture = str(folder / "pictures" / "00.jpg")
     weights = str(write_weights(MODEL, folder))
-    rows = []
-    for library in LIBRARIES:
-        rows.append(
-            compare("--help", library, [*OURS, "--help"], [*PEER, library, "--help"], pairs)
-        )
+    works = [
+        ("--help", library, [*OURS, "--help"], [*PEER, library, "--help"]) for library in LIBRARIES
+    ]
     for library in LIBRARIES:
         place = str(folder / library)
         subprocess.run([*PEER, library, place, "--make"], check=True)
-        peer = [*PEER, library, place, picture]
         for runtime in runtimes:
             ours = [*OURS, "predict", weights, picture, "--runtime", runtime]
-            rows.append(compare(f"first prediction on {runtime}", library, ours, peer, pairs))
-    return rows
+            peer = [*PEER, library, place, picture]
+            works.append((f"first prediction on {runtime}", library, ours, peer))
+    return [compare(*work, pairs) for work in works if only in work[0]]
 
 
 def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
@@ -103,30 +98,13 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--install", action="store_true", help="install the peers first")
-    parser.add_argument("--quick", action="store_true", help="on torch alone, three pairs each")
-    parser.add_argument("--pairs", type=int, default=9)
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument("--out", type=Path, help="folder for table, rows and picture")
-    arguments = parser.parse_args()
-    if arguments.install:
-        install_peers()
-    if not (arguments.quick or arguments.json or arguments.out):
-        return
-    if not PEER_PYTHON.exists():
-        parser.error("the peers are missing: python benchmarks/startup.py --install")
-    pairs = 3 if arguments.quick else arguments.pairs
+    arguments = read_command("on torch alone")
+    runtimes = RUNTIMES[:1] if arguments.quick else RUNTIMES
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        rows = measure(RUNTIMES[:1] if arguments.quick else RUNTIMES, pairs, Path(folder))
-    if arguments.json:
-        write_json(arguments.json, rows)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out / "startup.json", rows)
-        draw(rows, arguments.out / "ratios.svg")
-        write_text(arguments.out / "README.md", page(rows, pairs, arguments.quick))
+        rows = measure(runtimes, arguments.only, arguments.pairs, Path(folder))
+    text = page(rows, arguments.pairs, arguments.quick)
+    write_results(arguments, "startup", rows, text, draw)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ and moves the average of the weights. "default" is how the peer comes, "best" wh
 offers to make it fast (see the workers); the offers have not been compared with one another.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +19,19 @@ import matplotlib
 import torch
 from matplotlib.figure import Figure
 from speed_pairs import (
-    PEER_PYTHON,
     Worker,
     gemm_peak,
-    install_peers,
     machine,
+    read_command,
     row,
     table,
     take_turns,
+    write_results,
 )
 from training_ours import configuration
 from wall_page import MUTED, STYLE
 
-from vitreous.core.files import atomic_path, write_json, write_text
+from vitreous.core.files import atomic_path
 from vitreous.model.summary import summarize
 
 
@@ -147,32 +146,12 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--install", action="store_true", help="install the peers first")
-    parser.add_argument("--quick", action="store_true", help="five rows, three pairs each")
-    parser.add_argument("--pairs", type=int, default=7)
-    parser.add_argument("--only", help="works whose title contains this")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
-    parser.add_argument("--out", type=Path, help="folder for table, rows and picture")
-    arguments = parser.parse_args()
-    if arguments.install:
-        install_peers()
-    if not (arguments.quick or arguments.json or arguments.out):
-        return
-    if not PEER_PYTHON.exists():
-        parser.error("the peers are missing: python benchmarks/training.py --install")
-    works = [one for one in (QUICK if arguments.quick else ALL)
-             if arguments.only is None or arguments.only in one.title]  # fmt: skip
-    pairs = 3 if arguments.quick else arguments.pairs
+    arguments = read_command("five rows")
+    works = [one for one in (QUICK if arguments.quick else ALL) if arguments.only in one.title]
     torch.manual_seed(0)
-    rows = compare(works, pairs)
-    if arguments.json:
-        write_json(arguments.json, rows)
-    if arguments.out:
-        arguments.out.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out / "training.json", rows)
-        draw(rows, arguments.out / "ratios.svg")
-        write_text(arguments.out / "README.md", page(rows, pairs, arguments.quick))
+    rows = compare(works, arguments.pairs)
+    text = page(rows, arguments.pairs, arguments.quick)
+    write_results(arguments, "training", rows, text, draw)
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ class PeerLearner:
         self.ema = Ema(self.model)
         #: As the product: each thread takes a part of the batch.
         self.shards = Shards(self.model, SideBySide(choose_shards(self.device, peer.batch_size)))
-        groups = parameter_groups(self.model, peer.weight_decay)
+        _, groups = parameter_groups(self.model, TrainConfig(weight_decay=peer.weight_decay))
         if peer.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)
         else:

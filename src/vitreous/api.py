@@ -52,10 +52,12 @@ def train(
     *,
     epochs: float | None = None,
     budget_s: float | None = None,
-    recipe: str = "scratch",
+    recipe: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
     init: Source | None = None,
+    weights: Source | None = None,
+    tune: Literal["ladder", "probe", "lora", "full"] = "ladder",
     preprocess: str | Sequence[str] = (),
     num_heads: int | None = None,
     seed: int | None = None,
@@ -75,11 +77,15 @@ def train(
         out: the run's folder, which must not exist; by default ``runs/<name of source>``.
         epochs: passes over the training pictures; then no clock changes a number.
         budget_s: instead of epochs: seconds from start to end, everything included.
-        recipe: "scratch", or "lecture" for the lecture's model and training as they were.
+        recipe: "scratch", "finetune" (with `weights`), or "lecture" for the lecture's model and
+            training as they were.
         model: a preset's name; by default chosen by the recipe.
         image_size: height and width in pixels that the model sees.
         init: a pretrained or trained run, a weights file of one, or another library's checkpoint,
-            to begin with: its model is used, with its weights and a new head.
+            to begin with: its model is used, with its weights and a new head, and learns as it
+            would from scratch.
+        weights: the same, from a large set: tuned by recipe "finetune", rung by rung.
+        tune: "ladder", or the one rung to climb: "probe", "lora" or "full".
         preprocess: of a checkpoint, as for `evaluate`.
         num_heads: likewise.
         seed: of every random draw.
@@ -103,6 +109,12 @@ def train(
     changes = merge(
         settings or {}, named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
     )
+    if init and weights:
+        raise ConfigError("init and weights both say what to begin with: give one")
+    if weights:
+        init, recipe = weights, recipe or "finetune"
+    if tune != "ladder":
+        changes = merge(changes, {"ladder": {"rungs": [tune]}})
     listing = list_labelled(source)
     choice = configure(
         source,

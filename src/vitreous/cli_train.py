@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -15,15 +15,20 @@ from vitreous import options, printing
 @options.resume
 @options.budget
 @options.epochs
-@click.option("--recipe", type=click.Choice(["scratch", "lecture"]),
-              help="What chooses the settings. [scratch]")  # fmt: skip
+@click.option("--recipe", type=click.Choice(["scratch", "finetune", "lecture"]),
+              help="What chooses the settings. [scratch; finetune with --weights]")  # fmt: skip
 @options.model
 @options.image_size
 @click.option("--init", type=options.PATH, metavar="RUN",
-              help="Begin with the model of this run, pretrained or trained.")  # fmt: skip
+              help="Begin with the model of this run, pretrained or trained, and learn as from "
+              "scratch.")  # fmt: skip
 @click.option("--weights", type=options.PATH, metavar="CHECKPOINT",
-              help="Begin with the model of this file or folder, of this library or another; none "
-              "is from scratch. [none]")  # fmt: skip
+              help="Tune the model of this file or folder, of this library or another; none is "
+              "from scratch. [none]")  # fmt: skip
+@click.option("--tune", type=click.Choice(["ladder", "probe", "lora", "full"]), default=None,
+              help="Of --weights learn a new head alone, low-rank updates, or all weights; or "
+              "climb from one to the next and keep the simplest as good as the best. [ladder]"
+              )  # fmt: skip
 @options.num_heads
 @options.preprocess
 @click.option("--explain-choice", is_flag=True,
@@ -46,6 +51,7 @@ def train(
     image_size: int | None,
     init: Path | None,
     weights: Path | None,
+    tune: Literal["ladder", "probe", "lora", "full"] | None,
     num_heads: int | None,
     preprocess: tuple[str, ...],
     explain_choice: bool,
@@ -59,7 +65,7 @@ def train(
     """Learn a classifier from the pictures in SOURCE: a folder of classes, or a table."""
     named = {"--out": out, "--budget": budget, "--epochs": epochs, "--recipe": recipe,
              "--model": model, "--image-size": image_size, "--init": init, "--weights": weights,
-             "--num-heads": num_heads, "--preprocess": preprocess or None,
+             "--tune": tune, "--num-heads": num_heads, "--preprocess": preprocess or None,
              "--explain-choice": explain_choice or None, "--seed": seed, "--config": config,
              "--set": assignments or None}  # fmt: skip
     source = _source_or_resume(source, resumed, named, tensorboard, quiet)
@@ -73,18 +79,20 @@ def train(
         raise click.UsageError("--init and --weights both say what to begin with: give one")
     settings = parse_assignments(assignments)
     if weights == Path("none"):
-        settings["init"] = None  # also where a file of settings names one
-    elif weights is not None:
-        init = weights
+        # Also where a file of settings names some.
+        settings |= {"init": None, "ladder": None}
+        weights, recipe = None, recipe or "scratch"
     api.train(
         source,
         out,
         epochs=epochs,
         budget_s=None if budget is None else parse_budget(budget),
-        recipe=recipe or "scratch",
+        recipe=recipe,
         model=model,
         image_size=image_size,
         init=init,
+        weights=weights,
+        tune=tune or "ladder",
         preprocess=preprocess,
         num_heads=num_heads,
         seed=seed,

@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from vitreous.core.config import dump_toml
@@ -26,7 +27,9 @@ from vitreous.data.preprocess import denormalise
 from vitreous.data.table import VOTES
 from vitreous.errors import DataError, RunError, WeightsError
 from vitreous.evaluation.inference import TorchNetwork
+from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set
+from vitreous.ladder.climb import Ladder, climb
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.facts import Choice
@@ -134,22 +137,30 @@ def _train(
     split = "test" if "test" in dataset.sets else "valid"
     share = len(dataset.sets[split]) / len(valid_set)
     looks = 2 if config.preprocess.mirror else 1
-    clock = replace(clock, closing_validations=1 + 1.2 * share * looks)
+    # Of a ladder the last rung is scored once more, and all are drawn.
+    scored = 2 if config.ladder else 1
+    clock = replace(clock, closing_validations=scored + 1.2 * share * looks)
     majority = train_set.majority_class
     # One look is enough to compare the weights of a run, and leaves more time to learn.
     once = replace(config.preprocess, mirror=False)
 
+    def score(model: ViT) -> tuple[Evaluation, np.ndarray]:
+        return evaluate_set(TorchNetwork(model), valid_set, once, dataset.classes, majority)
+
     def validate(model: ViT) -> ValidScore:
-        score, _ = evaluate_set(TorchNetwork(model), valid_set, once, dataset.classes, majority)
+        found, _ = score(model)
         return ValidScore(
-            accuracy=score.accuracy.value,
-            balanced_accuracy=score.balanced_accuracy.value,
-            loss=score.loss,
+            accuracy=found.accuracy.value,
+            balanced_accuracy=found.balanced_accuracy.value,
+            loss=found.loss,
         )
 
     encoder = _first_weights(folder, config)
-    learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
-    run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
+    if config.ladder:
+        climb(folder, config, dataset, encoder, score, validate, console, clock, tensorboard)
+    else:
+        learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
+        run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
     best = load_classifier(folder.best)
     best.model.to(device)
     evaluation, probabilities = evaluate_set(
@@ -223,7 +234,8 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
 
 def _first_weights(folder: RunFolder, config: RunConfig) -> Encoder | None:
     """What a run begins with; behind its first checkpoint that is not needed any more."""
-    if config.init is None or has_checkpoint(folder.checkpoints):
+    begun = has_checkpoint(folder.checkpoints) or Ladder.read(folder).has("probe")
+    if config.init is None or begun:
         return None
     told = Told(None, config.init_preprocess, config.init_num_heads)
     try:
@@ -281,6 +293,8 @@ def _tell(
     length = f"{train.epochs:g} epochs"
     if train.budget_s is not None:
         length = f"{train.budget_s / 60:g} minutes, at most {length}"
+    if config.ladder:
+        length = f"{length}, rung by rung: {', '.join(config.ladder.rungs)}"
     classes = f"; classes {', '.join(dataset.classes)}" if dataset.classes else ""
     start = f"begun with {config.init} and a new head" if config.init else "from scratch"
     facts = {

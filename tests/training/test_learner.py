@@ -7,6 +7,7 @@ import torch
 
 from vitreous.data.loader import PictureSet
 from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
+from vitreous.training.config import TrainConfig
 from vitreous.training.device import choose_device, choose_precision
 from vitreous.training.learner import ClassLearner, Learner
 from vitreous.training.optim import Muon, parameter_groups
@@ -132,7 +133,7 @@ def test_weight_decay_is_for_matrices_only(config):
     from vitreous.model.vit import ViT
 
     model = ViT(replace(config.model, class_token=True, num_register_tokens=1, pool="map"))
-    decayed, free = parameter_groups(model, 0.05)
+    _, (decayed, free) = parameter_groups(model, TrainConfig())
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     in_free = {names[id(parameter)] for parameter in free["params"]}
     assert {"cls_token", "pos_embed", "reg_token", "attn_pool.latent"} <= in_free
@@ -168,8 +169,10 @@ def test_a_step_of_muon_is_pytorchs_own():
     mine = [torch.nn.Parameter(torch.randn(shape)) for shape in ((24, 8), (8, 24), (16, 16))]
     theirs = [torch.nn.Parameter(one.detach().clone()) for one in mine]
     oracle = torch.optim.Muon(theirs, lr=0.0, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
-    ours = Muon(mine, 0.1, torch.bfloat16)
-    exact = Muon([torch.nn.Parameter(one.detach().clone()) for one in mine], 0.1, torch.float32)
+    decay = 0.1
+    ours = Muon([{"params": mine, "weight_decay": decay}], torch.bfloat16)
+    copies = [torch.nn.Parameter(one.detach().clone()) for one in mine]
+    exact = Muon([{"params": copies, "weight_decay": decay}], torch.float32)
     for step in range(4):
         for optimizer in (ours, exact, oracle):
             torch.manual_seed(step)

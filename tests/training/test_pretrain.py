@@ -22,7 +22,7 @@ from vitreous.model.patches import extract_patches
 from vitreous.model.positions import sincos2d
 from vitreous.training import pretrain, trainer
 from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
-from vitreous.training.config import PretrainConfig, RunConfig
+from vitreous.training.config import PretrainConfig, RunConfig, TrainConfig
 from vitreous.training.encoder import load_encoder
 from vitreous.training.logbook import read_logbook
 from vitreous.training.optim import parameter_groups
@@ -369,7 +369,7 @@ def test_any_encoder_can_learn_this_way(hiding, faces, change):
 
 def test_weight_decay_leaves_tokens_and_positions_alone(hiding):
     model = MaskedAutoencoder(replace(hiding.model, class_token=True, num_register_tokens=1), SMALL)
-    decayed, free = parameter_groups(model, 0.05)
+    _, (decayed, free) = parameter_groups(model, TrainConfig())
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert {"encoder.cls_token", "encoder.pos_embed", "encoder.reg_token",
             "decoder.mask_token"} <= {names[id(one)] for one in free["params"]}  # fmt: skip

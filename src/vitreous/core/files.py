@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -60,6 +61,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def copy_file(source: Path, path: Path) -> None:
+    """Copy a file atomically."""
+    with atomic_path(path) as staging:
+        shutil.copyfile(source, staging)
 
 
 def read_json(path: Path) -> Any:

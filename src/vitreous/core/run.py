@@ -9,6 +9,8 @@ metrics.jsonl        a line for each validation and each few steps
 best.safetensors     weights with the best validation score: the ones to use
 last.safetensors     weights at the end
 checkpoints/         what resuming needs
+ladder.json          of a fine-tuned run: what each rung scored, and which was kept
+rungs/               of those, each as far as it goes a run's files again
 evaluation.json      the final score
 report.html          the same for people
 reconstructions.png  instead of it behind pretraining: pictures, masked, filled in
@@ -32,10 +34,15 @@ _PACKAGES = ("vitreous", "torch", "numpy", "pillow", "safetensors", "scikit-lear
 
 
 class RunFolder:
-    """A run's files by name; makes and locks the folder, knows nothing of what is in the files."""
+    """A run's files by name; makes and locks the folder, knows nothing of what is in the files.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        path: of the folder.
+        whole: the run's folder where this one is a rung of it.
+    """
+
+    def __init__(self, path: Path, whole: Path | None = None) -> None:
+        self.path, self.whole = path, whole or path
         self.config = path / "config.toml"
         self.choice = path / "choice.json"
         self.split = path / "split.csv"
@@ -45,6 +52,9 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.last = path / "last.safetensors"
         self.checkpoints = path / "checkpoints"
+        self.ladder = path / "ladder.json"
+        self.rungs = path / "rungs"
+        self.answers = path / "answers.safetensors"
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
         self.reconstructions = path / "reconstructions.png"
@@ -93,6 +103,17 @@ class RunFolder:
             what = "is not a run folder (no config.toml)" if path.exists() else "does not exist"
             raise RunError(f"{path} {what}: name a folder that 'vitreous train' made")
         return run
+
+    def rung(self, name: str) -> "RunFolder":
+        """The folder of a rung, made where there is none; it has no settings of its own.
+
+        Raises:
+            StorageError: where it can't be written.
+        """
+        rung = RunFolder(self.rungs / name, self.path)
+        with storage_errors(rung.path):
+            rung.checkpoints.mkdir(parents=True, exist_ok=True)
+        return rung
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -1,5 +1,6 @@
 """Running a network over pictures, without gradients: one way for every runtime."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -72,18 +73,40 @@ def predict_pixels(network: Network, pixels: Tensor, preprocess: Preprocess) -> 
     return probabilities.cpu().numpy()
 
 
+@torch.inference_mode()
+def features_of_pixels(network: Network, pixels: Tensor, preprocess: Preprocess) -> np.ndarray:
+    """What a network without a head makes of one batch of fitted pictures.
+
+    Shape:
+        (batch, height, width, 3) uint8 -> (batch, features) float32
+    """
+    return network(normalise(pixels.to(network.device), preprocess)).cpu().numpy()
+
+
 def predict_set(network: Network, pictures: PictureSet, preprocess: Preprocess) -> np.ndarray:
     """Class probabilities of every readable picture of a set.
 
     Shape:
         -> (pictures, classes) float32
     """
+    everything = np.arange(len(pictures))
+    return in_batches(predict_pixels, network, pictures, everything, preprocess)
+
+
+def in_batches(
+    work: Callable[[Network, Tensor, Preprocess], np.ndarray],
+    network: Network,
+    pictures: PictureSet,
+    positions: np.ndarray,
+    preprocess: Preprocess,
+) -> np.ndarray:
+    """What `predict_pixels` or `features_of_pixels` makes of some of a set's pictures, in order."""
     threads = SideBySide(network.side_by_side)
     # Together no more than a GPU does at once.
     size = BATCH_SIZE // threads.count
-    batches = np.array_split(np.arange(len(pictures)), -(-len(pictures) // size))
+    batches = np.array_split(positions, -(-len(positions) // size))
 
-    def predict(batch: np.ndarray) -> np.ndarray:
-        return predict_pixels(network, pictures.batch(batch)[0], preprocess)
+    def work_on(batch: np.ndarray) -> np.ndarray:
+        return work(network, pictures.batch(batch)[0], preprocess)
 
-    return np.concatenate(threads.map(predict, batches))
+    return np.concatenate(threads.map(work_on, batches))

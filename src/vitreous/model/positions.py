@@ -70,21 +70,25 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return x * cos.to(x.dtype) + torch.cat([-second, first], dim=-1) * sin.to(x.dtype)
 
 
-def resize_positions(table: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
+def resize_positions(
+    table: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int], prefix: int = 0
+) -> Tensor:
     """Interpolate a learned table of patch positions to another grid, bicubically.
 
     As Dosovitskiy et al. 2021, section 3.2, propose for other resolutions.
 
     Args:
-        table: the positions of the patches alone, without class token.
+        table: the positions, those of other tokens first.
         old_grid: rows and columns it was learned for.
         new_grid: rows and columns wanted.
+        prefix: positions that belong to no patch, such as the class token's, which stay.
 
     Shape:
-        (1, old rows * old columns, embed) -> (1, new rows * new columns, embed)
+        (1, prefix + old rows * old columns, embed) -> (1, prefix + new rows * new columns, embed)
     """
     if old_grid == new_grid:
         return table
-    image = table.float().view(1, *old_grid, -1).permute(0, 3, 1, 2)
+    image = table[:, prefix:].float().view(1, *old_grid, -1).permute(0, 3, 1, 2)
     image = F.interpolate(image, new_grid, mode="bicubic", antialias=True, align_corners=False)
-    return image.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1]).to(table.dtype)
+    patches = image.permute(0, 2, 3, 1).reshape(1, -1, table.shape[-1]).to(table.dtype)
+    return torch.cat([table[:, :prefix], patches], dim=1) if prefix else patches

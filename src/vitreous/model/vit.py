@@ -16,6 +16,9 @@ from vitreous.model.layers import ACTIVATIONS, Block, Mlp, Rotation, attend
 from vitreous.model.patches import ConvStem, PatchEmbed
 from vitreous.model.positions import resize_positions, rope2d, sincos2d
 
+#: The modules behind the last norm: what turns tokens into classes.
+HEAD = ("attn_pool", "fc_norm", "head_mlp", "head")
+
 
 class ViT(nn.Module):
     """A Vision Transformer classifier.

@@ -1,6 +1,6 @@
 """From what a person said, and what the pictures are, to every setting of a run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from vitreous.data.folder import Listing
 from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import DEFAULT_BUDGET_S, Choice, Facts, Reason
+from vitreous.recipes.finetune import finetune
 from vitreous.recipes.lecture import lecture
 from vitreous.recipes.pace import measure_pictures_per_s
 from vitreous.recipes.pretrain import pretrain
@@ -28,14 +29,14 @@ from vitreous.training.device import choose_device
 from vitreous.training.encoder import Encoder, load_encoder
 from vitreous.training.shards import MIN_SHARD, choose_shards
 
-RECIPES = {"scratch": scratch, "lecture": lecture, "pretrain": pretrain}
+RECIPES = {"scratch": scratch, "finetune": finetune, "lecture": lecture, "pretrain": pretrain}
 
 
 def configure(
     source: Path,
     listing: Listing,
     *,
-    recipe: str = "scratch",
+    recipe: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
     init: Path | None = None,
@@ -46,13 +47,14 @@ def configure(
 ) -> Choice:
     """Let the recipe choose, then apply what the person named.
 
-    An encoder to begin with brings model and preprocessing. On top of them the file goes first,
-    then the preset and the image size, single changes last.
+    An encoder to begin with brings model and preprocessing; the recipe "finetune" may change its
+    size. On top of them the file goes first, then the preset and the image size, single changes
+    last.
 
     Args:
         source: the folder or table.
         listing: what is in it.
-        recipe: which function chooses what is not named.
+        recipe: which function chooses what is not named; by default the file's, or "scratch".
         model: a preset's name instead of the recipe's choice.
         image_size: side in pixels instead of the recipe's choice.
         init: run, weights file or another library's checkpoint to begin with, whose model is used.
@@ -65,9 +67,10 @@ def configure(
         ConfigError: for a wrong name or value, or a model that the weights don't fit.
         RunError: where the weights can't be read.
     """
+    from_file = load_toml(config_file) if config_file else {}
+    recipe = recipe or str(from_file.get("recipe", "scratch"))
     if recipe not in RECIPES:
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
-    from_file = load_toml(config_file) if config_file else {}
     changes = changes or {}
     if init:
         changes = merge(changes, {"init": str(init)})
@@ -76,7 +79,12 @@ def configure(
         changes = merge(changes, about)
     encoder, begun = _begin(merge(from_file, changes), on_note)
     changes = merge(changes, begun)
-    wanted = _wanted(encoder, from_file, model, image_size, changes)
+    # Only "finetune" chooses a size for the pictures, and only where nobody did.
+    keeps_size = recipe != "finetune" or any(
+        word.startswith(("crop=", "resize=")) for word in changes.get("init_preprocess", ())
+    )
+    brought = encoder if keeps_size else None
+    wanted = _wanted(brought, from_file, model, image_size, changes)
     if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
         raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
     # The pictures decide these two, also where a run's whole file is given for other pictures.
@@ -96,9 +104,11 @@ def configure(
         num_pictures=len(trainable),
         num_classes=num_classes,
         typical_side=typical_side(listing),
-        image_size=image_size,
+        image_size=_named_side(wanted),
         **_length(wanted),
         embed_dim=_named_width(wanted),
+        init=changes.get("init"),
+        encoder=encoder,
         pictures_per_s=lambda chosen: measure_pictures_per_s(applied(chosen)),
     )
     choice = RECIPES[recipe](facts)
@@ -163,6 +173,12 @@ def _named_width(wanted: Mapping[str, Any]) -> int | None:
     model = wanted.get("model")
     width = model.get("embed_dim") if isinstance(model, Mapping) else None
     return width if isinstance(width, int) and width > 0 else None  # else an error said later
+
+
+def _named_side(wanted: Mapping[str, Any]) -> int | None:
+    model = wanted.get("model")
+    size = model.get("image_size") if isinstance(model, Mapping) else None
+    return max(size) if isinstance(size, Sequence) and size else None
 
 
 def named_settings(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vitreous.training.config import RunConfig, TrainConfig
+from vitreous.training.encoder import Encoder
 
 #: With neither epochs nor a budget named, a run ends after this many seconds at the latest.
 DEFAULT_BUDGET_S = 20 * 60.0
@@ -26,6 +27,8 @@ class Facts:
         epochs: passes over the pictures asked for; with a budget, the most there may be.
         budget_s: seconds from start to end; ``None`` for epochs alone.
         embed_dim: width of the model, where a model was named.
+        init: path of the weights to begin with.
+        encoder: those weights.
         pictures_per_s: measures how many pictures a second this machine learns from with a
             configuration, with what was named laid over it; only asked where there is a budget, so
             that epochs need no clock.
@@ -39,6 +42,8 @@ class Facts:
     epochs: float = TrainConfig.epochs
     budget_s: float | None = None
     embed_dim: int | None = None
+    init: str | None = None
+    encoder: Encoder | None = None
     pictures_per_s: Callable[[RunConfig], float] | None = None
 
 
@@ -92,3 +97,11 @@ def _values(config: RunConfig, reason: Reason) -> str:
             value = getattr(value, part)
         texts.append("x".join(map(str, value)) if isinstance(value, tuple) else f"{value}")
     return ", ".join(texts)
+
+
+def batch_size(num_pictures: int, most: int) -> int:
+    """The most, or less where an epoch would have fewer than eight steps, but at least 16."""
+    size = most
+    while size > 16 and num_pictures < 8 * size:
+        size //= 2
+    return size

@@ -15,7 +15,7 @@ from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.config import ModelConfig
 from vitreous.model.presets import preset
-from vitreous.recipes.facts import TRAINING_SHARE, Choice, Facts, Reason
+from vitreous.recipes.facts import TRAINING_SHARE, Choice, Facts, Reason, batch_size
 from vitreous.training.config import RunConfig, TrainConfig
 
 #: From so many pictures seen in a run on, repeats included, the model is twice as wide.
@@ -72,7 +72,7 @@ def _settings(facts: Facts, model: ModelConfig) -> RunConfig:
         train=TrainConfig(
             epochs=facts.epochs,
             budget_s=facts.budget_s,
-            batch_size=_batch_size(facts.num_pictures),
+            batch_size=batch_size(facts.num_pictures, most=128),
             optimizer="muon",
             learning_rate=_learning_rate(facts.embed_dim or model.embed_dim),
         ),
@@ -90,11 +90,3 @@ def _model_side(typical_side: int) -> int:
 def _learning_rate(embed_dim: int) -> float:
     """To one digit: 1e-3 at width 192, 3e-3 at 96, and on the line between those two elsewhere."""
     return float(f"{1e-3 * (192 / embed_dim) ** 1.5:.0e}")
-
-
-def _batch_size(num_pictures: int) -> int:
-    """128, or less where an epoch would have fewer than eight steps, but at least 16."""
-    batch_size = 128
-    while batch_size > 16 and num_pictures < 8 * batch_size:
-        batch_size //= 2
-    return batch_size

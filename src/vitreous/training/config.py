@@ -1,7 +1,7 @@
 """Every setting of a run, in one frozen tree that is written to `config.toml`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.data.preprocess import Preprocess
@@ -21,6 +21,8 @@ class TrainConfig:
         shards: parts of a batch that threads of a CPU work on side by side (see `shards`).
         learning_rate: highest rate, reached after the warm-up.
         final_learning_rate: last rate of the cosine, as a share of the highest.
+        layer_decay: what each block's rate is of the next one's, the head's being the whole rate
+            (Bao et al. 2022, "BEiT", appendix); 1 for one rate.
         warmup: share of the steps in which the rate rises from 0.
         optimizer: "adamw"; "muon" for the blocks' matrices and AdamW for the rest; or
             "keras_adam": AdamW with Keras' epsilon (see `optim`).
@@ -31,6 +33,8 @@ class TrainConfig:
         soft_labels: learn the shares of several annotators (a table's columns `votes_<class>`)
             instead of the label alone.
         class_weights: "balanced" weighs each class' loss by the inverse of its frequency.
+        lora_rank: the blocks' matrices stay as they are and low-rank updates beside them are
+            learned (see `model.lora`); 0 learns all weights.
         ema: window of the weights' moving average as a share of all steps; 0 for none.
         grad_checkpointing: keep only the inputs of the model's blocks for the way back and compute
             the rest anew: much less memory, about a third more time, the same result.
@@ -48,6 +52,7 @@ class TrainConfig:
     shards: int = 1
     learning_rate: float = 5e-4
     final_learning_rate: float = 0.01
+    layer_decay: float = 1.0
     warmup: float = 0.1
     optimizer: Literal["adamw", "muon", "keras_adam"] = "adamw"
     weight_decay: float = 0.05
@@ -56,6 +61,7 @@ class TrainConfig:
     label_smoothing: float = 0.1
     soft_labels: bool = False
     class_weights: Literal["none", "balanced"] = "none"
+    lora_rank: int = 0
     ema: float = 0.02
     grad_checkpointing: bool = False
     compile: bool = False
@@ -76,9 +82,48 @@ class TrainConfig:
             )
         if self.budget_s is not None and self.budget_s <= 0:
             raise ConfigError(f"train.budget_s is {self.budget_s}: it is above 0")
+        if self.lora_rank < 0:
+            raise ConfigError(f"train.lora_rank is {self.lora_rank}: it is 0 or more")
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise ConfigError(f"train.layer_decay is {self.layer_decay}: it lies in (0, 1]")
         for name in ("warmup", "label_smoothing", "ema"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"train.{name} is {getattr(self, name)}: it lies in [0, 1)")
+
+
+Rung = Literal["probe", "lora", "full"]
+
+
+@dataclass(frozen=True)
+class LadderConfig:
+    """How a pretrained model is tuned, from the simplest way to the costliest (see `ladder`).
+
+    Args:
+        rungs: those that are climbed and compared, the simplest first: a new head alone ("probe"),
+            low-rank updates ("lora"), all weights ("full").
+        neighbors: of the nearest-neighbour answers that the rungs are held against.
+        lora_rank: of the low-rank updates.
+        lora_learning_rate: their highest rate; `train.learning_rate` is that of "full".
+        lora_share: of the time left for training, or of the epochs, that they get before "full".
+    """
+
+    rungs: tuple[Rung, ...] = ("probe", "lora", "full")
+    neighbors: int = 20
+    lora_rank: int = 8
+    lora_learning_rate: float = 2e-3
+    lora_share: float = 0.25
+
+    def __post_init__(self) -> None:
+        order = get_args(Rung)
+        if not self.rungs or list(self.rungs) != [name for name in order if name in self.rungs]:
+            raise ConfigError(
+                f"ladder.rungs is {list(self.rungs)}: some of {', '.join(order)}, in this order"
+            )
+        for name in ("neighbors", "lora_rank", "lora_learning_rate"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(f"ladder.{name} is {getattr(self, name)}: it is above 0")
+        if not 0.0 < self.lora_share < 1.0:
+            raise ConfigError(f"ladder.lora_share is {self.lora_share}: it lies between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -128,6 +173,7 @@ class RunConfig:
         init: weights or checkpoint whose encoder this run begins with; ``None`` for none.
         init_preprocess: how that one's pictures are prepared, where it doesn't say it.
         init_num_heads: its attention heads, where it doesn't say them.
+        ladder: tunes `init` rung by rung; ``None`` learns all weights at once.
         pretrain: makes it a run without labels (`vitreous.pretrain`); ``None`` for classes.
     """
 
@@ -140,11 +186,14 @@ class RunConfig:
     init: str | None = None
     init_preprocess: tuple[str, ...] = ()
     init_num_heads: int | None = None
+    ladder: LadderConfig | None = None
     pretrain: PretrainConfig | None = None
 
     def __post_init__(self) -> None:
         if self.pretrain:
             self._check_pretraining(self.pretrain)
+        if self.ladder and self.init is None:
+            raise ConfigError("ladder tunes pretrained weights, but there are none: name --weights")
         if self.model.image_size != self.preprocess.image_size:
             raise ConfigError(
                 f"model.image_size {self.model.image_size} and preprocess.image_size "
@@ -174,6 +223,9 @@ class RunConfig:
             "train.label_smoothing": self.train.label_smoothing > 0,
             "train.soft_labels": self.train.soft_labels,
             "train.class_weights": self.train.class_weights != "none",
+            "train.lora_rank": self.train.lora_rank > 0,
+            "ladder": self.ladder is not None,
+            "train.layer_decay": self.train.layer_decay < 1,
         }
         for name, is_set in without_effect.items():
             if is_set:

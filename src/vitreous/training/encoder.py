@@ -17,11 +17,11 @@ from vitreous.core.files import read_tensors, write_tensors
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError, RunError, WeightsError
 from vitreous.model.config import ModelConfig
-from vitreous.model.vit import ViT
+from vitreous.model.positions import resize_positions
+from vitreous.model.vit import HEAD, ViT
 
-_HEAD = ("attn_pool", "fc_norm", "head_mlp", "head")
 #: Settings that the encoder's weights don't depend on.
-_FREE = ("num_classes", "pool", "fc_norm", "head_hidden", "init",
+_FREE = ("image_size", "num_classes", "pool", "fc_norm", "head_hidden", "init",
          "drop_path_rate", "dropout", "attention_dropout", "patch_dropout")  # fmt: skip
 _NAMED = 6
 
@@ -54,25 +54,34 @@ class Encoder:
         ]
         if different:
             raise ConfigError(
-                f"--init brings its own model, which has {'; '.join(different)}: leave those "
-                "settings, --model and --image-size out, or pretrain anew with them; a "
-                "checkpoint gets pictures of another size by --preprocess crop=..."
+                f"what this run begins with has {'; '.join(different)}: leave those settings and "
+                "--model out, or begin with other weights"
             )
 
     def load_into(self, model: ViT) -> ViT:
-        """Give a model these weights; its head stays as it is.
+        """Give a model these weights; what they don't have stays as it is.
+
+        Learned positions are interpolated where its pictures are of another size.
 
         Raises:
             ConfigError: where the model is another one.
         """
         self.check_fits(model.config)
-        model.load_state_dict({**model.state_dict(), **self.tensors})
+        tensors = dict(self.tensors)
+        if self.config.pos_embed == "learned":
+            tensors["pos_embed"] = resize_positions(
+                tensors["pos_embed"],
+                self.config.grid_size,
+                model.config.grid_size,
+                int(self.config.class_token),
+            )
+        model.load_state_dict({**model.state_dict(), **tensors})
         return model
 
 
 def without_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Those of a model's tensors that belong to its encoder."""
-    return {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in _HEAD}
+    return {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in HEAD}
 
 
 def save_encoder(path: Path, encoder: Encoder) -> None:
@@ -84,8 +93,12 @@ def save_encoder(path: Path, encoder: Encoder) -> None:
     write_tensors(path, encoder.tensors, metadata)
 
 
-def load_encoder(path: Path) -> Encoder:
+def load_encoder(path: Path, with_head: bool = False) -> Encoder:
     """Read a file of `save_encoder` or of `classifier.save_classifier`.
+
+    Args:
+        path: the file.
+        with_head: take the head too, for a model that tells the same classes apart.
 
     Raises:
         RunError: where the file is missing, damaged or from another version.
@@ -98,8 +111,10 @@ def load_encoder(path: Path) -> Encoder:
     except (KeyError, TypeError, ConfigError) as error:
         raise RunError(f"{path} is damaged or from another version: {error}") from None
     with torch.device("meta"):
-        expected = without_head(ViT(config).state_dict())
-    found = without_head(tensors)
+        expected = ViT(config).state_dict()
+    found = tensors
+    if not with_head:
+        expected, found = without_head(expected), without_head(found)
     problems = {
         "missing": [name for name in expected if name not in found],
         "left over": [name for name in found if name not in expected],

@@ -16,6 +16,7 @@ from vitreous.data.loader import PictureSet, TrainingOrder
 from vitreous.data.mixing import mix, smooth
 from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
+from vitreous.model.lora import add_lora, merge_lora
 from vitreous.model.vit import ViT
 from vitreous.training.ahead import Ahead
 from vitreous.training.checkpoint import TrainState
@@ -98,7 +99,8 @@ class Learner(ABC, Generic[Model]):
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
                 # The rate at the step's end: at its beginning the first one would be zero.
-                group["lr"] = self.learning_rate(plan.progress(state.step + 1))
+                rate = self.learning_rate(plan.progress(state.step + 1))
+                group["lr"] = rate * group["rate_share"]
             optimizer.step()
             optimizer.zero_grad()
         state.ema.update(state.model, state.step, train.ema * plan.total_steps)
@@ -149,7 +151,9 @@ class ClassLearner(Learner[ViT]):
         def first_model() -> ViT:
             model = ViT(config.model)
             model.grad_checkpointing = config.train.grad_checkpointing
-            return encoder.load_into(model) if encoder else model
+            model = encoder.load_into(model) if encoder else model
+            rank = config.train.lora_rank
+            return add_lora(model, rank) if rank else model
 
         super().__init__(config, pictures, first_model)
         self.classes = classes
@@ -191,8 +195,8 @@ class ClassLearner(Learner[ViT]):
         return mix(images, targets, settings, numpy_stream(seed, "mix", step))
 
     def save_weights(self, path: Path) -> None:
-        """Write a `Classifier`."""
-        model, preprocess = self.state.ema.model, self.config.preprocess
+        """Write a `Classifier`, in plain layers."""
+        model, preprocess = merge_lora(self.state.ema.model), self.config.preprocess
         majority = self.pictures.majority_class
         save_classifier(path, Classifier(model, preprocess, self.classes, majority))
 

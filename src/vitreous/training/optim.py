@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -13,31 +13,56 @@ from vitreous.core.threads import SideBySide
 from vitreous.training.config import TrainConfig
 
 _NOT_MATRICES = ("cls_token", "reg_token", "mask_token", "pos_embed", "latent")
+#: What stands before a ViT's first block.
+_INPUT = ("patch_embed", "cls_token", "reg_token", "pos_embed", "norm_pre")
 
 
 def parameter_groups(
-    model: nn.Module, weight_decay: float, elsewhere: Sequence[nn.Parameter] = ()
-) -> list[dict[str, object]]:
-    """Two groups: matrices and kernels with decay, everything else without.
+    model: nn.Module, config: TrainConfig, matrices: Collection[nn.Parameter] = ()
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Parameters that have weight decay and rate in common, of two optimisers.
 
     Decay pulls biases, norms, scales, tokens and positions towards a value that has no meaning
-    (Loshchilov and Hutter 2019; the split is that of ViT's and DeiT's training code).
+    (Loshchilov and Hutter 2019; the split is that of ViT's and DeiT's training code), so only
+    matrices and kernels have it. What doesn't learn is in no group.
 
     Args:
         model: whose parameters.
-        weight_decay: of the first group.
-        elsewhere: parameters that another optimiser has.
+        config: weight decay, and how much slower than the head each layer learns.
+        matrices: parameters that the first of the optimisers has.
+
+    Returns:
+        Groups of the `matrices`, and of all others; ``rate_share`` is that of the run's rate.
     """
-    decayed, free, left_out = [], [], set(elsewhere)
+    groups: tuple[dict[tuple[float, float], list[nn.Parameter]], ...] = ({}, {})
+    own = set(matrices)
     for name, parameter in model.named_parameters():
-        if parameter in left_out:
+        if not parameter.requires_grad:
             continue
         is_matrix = parameter.ndim >= 2 and name.split(".")[-1] not in _NOT_MATRICES
-        (decayed if is_matrix else free).append(parameter)
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": free, "weight_decay": 0.0},
-    ]
+        decay = config.weight_decay if is_matrix else 0.0
+        share = config.layer_decay ** _layers_above(name, model)
+        groups[parameter not in own].setdefault((decay, share), []).append(parameter)
+    first, rest = (
+        [
+            {"params": params, "weight_decay": decay, "rate_share": share}
+            for (decay, share), params in sorted(
+                some.items(), key=lambda item: item[0], reverse=True
+            )
+        ]
+        for some in groups
+    )
+    return first, rest
+
+
+def _layers_above(name: str, model: nn.Module) -> int:
+    """Layers between a parameter and the output: 0 for the head, depth + 1 for the patches."""
+    first, _, rest = name.partition(".")
+    blocks = getattr(model, "blocks", ())
+    depth = len(blocks)
+    if first == "blocks":
+        return depth - int(rest.partition(".")[0])
+    return depth + 1 if first in _INPUT else 0
 
 
 class KerasAdam(torch.optim.AdamW):
@@ -68,8 +93,7 @@ class Muon(torch.optim.Optimizer):
     in bfloat16 even where that is emulated: up to ten times slower there than float32.
 
     Args:
-        matrices: two-dimensional parameters.
-        weight_decay: decoupled, times the rate.
+        groups: two-dimensional parameters; each group's weight decay is decoupled, times the rate.
         precision: of the products.
         each: applies a function to each of the matrices' shapes, like ``map``.
     """
@@ -78,12 +102,11 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(
         self,
-        matrices: Sequence[nn.Parameter],
-        weight_decay: float,
+        groups: list[dict[str, Any]],
         precision: torch.dtype,
         each: Callable[[Callable[[Any], None], Iterable[Any]], Iterable[None]] = map,
     ) -> None:
-        super().__init__(matrices, {"lr": 0.0, "weight_decay": weight_decay})
+        super().__init__(groups, {"lr": 0.0})
         self.precision, self._each = precision, each
 
     def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -144,7 +167,8 @@ def make_optimizers(
     """The configured optimisers, over all weights of the model together.
 
     Muon takes the matrices of the transformer's blocks, AdamW the rest: stem, positions, head,
-    biases and norms. One learning rate and one weight decay serve both.
+    biases and norms. One learning rate and one weight decay serve both. A part of the pixels'
+    way to the classes may learn slower, the farther from the head (`TrainConfig.layer_decay`).
 
     Args:
         model: whose parameters.
@@ -158,11 +182,11 @@ def make_optimizers(
         matrices = [
             parameter
             for name, parameter in model.named_parameters()
-            if ".blocks." in f".{name}" and parameter.ndim == 2
+            if ".blocks." in f".{name}" and parameter.ndim == 2 and parameter.requires_grad
         ]
-    groups = parameter_groups(model, config.weight_decay, matrices)
+    groups_of_matrices, groups = parameter_groups(model, config, matrices)
     kind = KerasAdam if config.optimizer == "keras_adam" else torch.optim.AdamW
     rest = kind(groups, lr=0.0, betas=config.betas, fused=fused)
     if not matrices:
         return (rest,)
-    return Muon(matrices, config.weight_decay, precision, threads.map), rest
+    return Muon(groups_of_matrices, precision, threads.map), rest

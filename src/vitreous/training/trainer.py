@@ -125,7 +125,7 @@ def train(
                 if stopped() and not at_end:
                     raise Interrupted(
                         f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
-                        f"Go on with: vitreous {learner.command} --resume {run.path}"
+                        f"Go on with: vitreous {learner.command} --resume {run.whole}"
                     )
     return learner
 
@@ -168,7 +168,7 @@ class _Diary(Generic[Model]):
             raise TrainingError(
                 f"the loss is not a number within the {count} steps up to step {state.step}, at "
                 f"learning rate {rate:.1e}: try --set train.learning_rate={rate / 4:.0e} or "
-                f"--set train.precision=float32; {self.run.path} keeps the last good state"
+                f"--set train.precision=float32; {self.run.whole} keeps the last good state"
             )
         line = {"kind": "train", **self._where(), "loss": mean, "learning_rate": rate}
         self.logbook.write(line)

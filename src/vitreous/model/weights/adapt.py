@@ -61,9 +61,9 @@ def to_sizes(
         state[name] = resize_projection(state[name], patch_size)
         notes.append(f"patches resized from {_size(config.patch_size)} to {_size(patch_size)} px")
     if config.pos_embed == "learned" and wanted.grid_size != config.grid_size:
-        row, patches = state["pos_embed"].tensor_split([int(config.class_token)], dim=1)
-        patches = resize_positions(patches, config.grid_size, wanted.grid_size)
-        state["pos_embed"] = torch.cat([row, patches], dim=1)
+        state["pos_embed"] = resize_positions(
+            state["pos_embed"], config.grid_size, wanted.grid_size, int(config.class_token)
+        )
         notes.append(
             f"positions interpolated from {_size(config.grid_size)} to {_size(wanted.grid_size)} "
             "patches"

@@ -1,0 +1,1 @@
+"""Fine-tuning from the simplest way to the costliest, each held against the one before."""

@@ -1,0 +1,317 @@
+"""The ladder, top to bottom: from an answer that looks at no picture to all weights tuned.
+
+Each rung begins with the best one below it (a new head is fitted before anything else learns, as
+in Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform
+Out-of-Distribution", section 4) and is scored on the same validation pictures. What is kept is the
+simplest within one standard error of the best. A rung is a run of its own inside the run's folder,
+so a ladder that was stopped goes on where it was.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitreous.core.console import Console
+from vitreous.core.files import (
+    copy_file,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
+from vitreous.core.run import RunFolder
+from vitreous.data.dataset import Dataset
+from vitreous.evaluation.intervals import Interval
+from vitreous.evaluation.metrics import Evaluation, evaluate_probabilities
+from vitreous.ladder.choose import simplest_within_one_error
+from vitreous.ladder.features import Features, frozen_features
+from vitreous.ladder.probe import linear_probe, nearest_neighbors
+from vitreous.model.vit import ViT
+from vitreous.training.classifier import Classifier, load_classifier, save_classifier
+from vitreous.training.config import RunConfig
+from vitreous.training.device import choose_device
+from vitreous.training.encoder import Encoder, load_encoder
+from vitreous.training.learner import ClassLearner
+from vitreous.training.trainer import Clock, ValidScore
+from vitreous.training.trainer import train as run_training
+
+#: Of a budget: for looking at the training pictures once.
+_FEATURES_SHARE = 0.2
+#: A rung with less time than this is left out: its speed couldn't even be measured.
+_LEAST_S = 15.0
+_TRAINED = ("lora", "full")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to answer, and how well it does on the validation pictures.
+
+    Args:
+        name: "baseline", "neighbors" or a rung.
+        what: in words.
+        accuracy, balanced_accuracy: with their 95 % intervals.
+        loss: in nats.
+        seconds: that it took, over all sittings.
+    """
+
+    name: str
+    what: str
+    accuracy: Interval
+    balanced_accuracy: Interval
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What was climbed so far.
+
+    Args:
+        rows: from the simplest.
+        kept: name of the rung that was kept; ``None`` until all are climbed.
+    """
+
+    rows: tuple[Row, ...] = ()
+    kept: str | None = None
+
+    def has(self, name: str) -> bool:
+        """Whether a way to answer was tried."""
+        return any(row.name == name for row in self.rows)
+
+    @property
+    def seconds(self) -> float:
+        """That all of it took."""
+        return sum(row.seconds for row in self.rows)
+
+    def lines(self) -> list[str]:
+        """The ladder as text, a line for each way to answer."""
+        width = max(len(row.what) for row in self.rows)
+        return [
+            f"{row.what:{width}}  accuracy {row.accuracy.value:.3f}  balanced "
+            f"{row.balanced_accuracy.value:.3f}  {row.seconds:6.0f} s"
+            f"{'  kept' if row.name == self.kept else ''}"
+            for row in self.rows
+        ]
+
+    @classmethod
+    def read(cls, run: RunFolder) -> "Ladder":
+        """The ladder of a run; an empty one where nothing was climbed."""
+        if not run.ladder.exists():
+            return cls()
+        values = read_json(run.ladder)
+        return cls(tuple(_row(row) for row in values["rows"]), values["kept"])
+
+
+def _row(values: dict[str, Any]) -> Row:
+    intervals = {name: Interval(**values[name]) for name in ("accuracy", "balanced_accuracy")}
+    return Row(**{**values, **intervals})
+
+
+def climb(
+    run: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    encoder: Encoder | None,
+    evaluate: Callable[[ViT], tuple[Evaluation, np.ndarray]],
+    validate: Callable[[ViT], ValidScore],
+    console: Console,
+    clock: Clock,
+    tensorboard: bool,
+) -> Ladder:
+    """Climb what is left of the ladder, and put the weights of the rung that is kept into the run.
+
+    Args:
+        run: the whole run.
+        config: of it, with a `ladder`.
+        dataset: pictures for training and validation.
+        encoder: the pretrained weights; not needed once there is a probe.
+        evaluate: scores a model on the validation pictures, and gives its probabilities.
+        validate: the same in short, as the trainer wants it.
+        console: where progress goes.
+        clock: when the command began.
+        tensorboard: write TensorBoard's files too.
+
+    Raises:
+        Interrupted: after Ctrl-C or SIGTERM, with the state saved.
+        TrainingError: where a loss is no longer a number.
+    """
+    assert config.ladder is not None
+    climber = _Climber(run, config, dataset, evaluate, validate, console, clock, tensorboard)
+    if not climber.ladder.has("probe"):
+        assert encoder is not None
+        climber.look(encoder)
+    for name in _TRAINED:
+        if name in config.ladder.rungs and not climber.ladder.has(name):
+            climber.train(name)
+    return climber.keep()
+
+
+class _Climber:
+    """What the rungs of one ladder share."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        config: RunConfig,
+        dataset: Dataset,
+        evaluate: Callable[[ViT], tuple[Evaluation, np.ndarray]],
+        validate: Callable[[ViT], ValidScore],
+        console: Console,
+        clock: Clock,
+        tensorboard: bool,
+    ) -> None:
+        assert config.ladder is not None
+        self.run, self.config, self.settings = run, config, config.ladder
+        self.classes = dataset.classes
+        self.train_set, self.valid_set = dataset.sets["train"], dataset.sets["valid"]
+        self.evaluate, self.validate = evaluate, validate
+        self.console, self.clock, self.tensorboard = console, clock, tensorboard
+        self.ladder = Ladder.read(run)
+
+    def look(self, encoder: Encoder) -> None:
+        """What can be told without changing the model: the yardsticks, and a head alone."""
+        started = time.monotonic()
+        shares = np.bincount(self.train_set.labels, minlength=len(self.classes))
+        always = np.tile(shares / shares.sum(), (len(self.valid_set), 1))
+        majority = self.classes[self.train_set.majority_class]
+        self._note("baseline", f"always '{majority}'", always, started)
+        started = time.monotonic()
+        budget_s = self.config.train.budget_s
+        features = frozen_features(
+            self.run.rung("probe").path / "features.safetensors",
+            self.config,
+            encoder,
+            self.train_set,
+            self.valid_set,
+            self.console,
+            None if budget_s is None else _FEATURES_SHARE * budget_s,
+        )
+        count = self.settings.neighbors
+        answers = nearest_neighbors(features, len(self.classes), count)
+        self._note("neighbors", f"{count} nearest pictures, features as they are", answers, started)
+        started = time.monotonic()
+        self._fit_head(encoder, features)
+        self._score("probe", "probe: a new head", started)
+
+    def _fit_head(self, encoder: Encoder, features: Features) -> None:
+        balanced = self.config.train.class_weights == "balanced"
+        weight, bias = linear_probe(features, len(self.classes), balanced)
+        torch.manual_seed(0)
+        model = encoder.load_into(ViT(self.config.model))
+        model.load_state_dict({**model.state_dict(), "head.weight": weight, "head.bias": bias})
+        majority = self.train_set.majority_class
+        classifier = Classifier(model, self.config.preprocess, self.classes, majority)
+        save_classifier(self.run.rung("probe").best, classifier)
+
+    def train(self, name: str) -> None:
+        """Climb a rung by training, from the best one below."""
+        started = time.monotonic()
+        config, clock = self._configured(name)
+        if config.train.budget_s is not None and config.train.budget_s < _LEAST_S:
+            self.console.warn(f"{config.train.budget_s:.0f} s are left, too few for '{name}'")
+            return
+        rung = self.run.rung(name)
+        encoder = load_encoder(self.run.rung(self._best_below()).best, with_head=True)
+        learner = run_training(
+            config,
+            self.train_set,
+            partial(ClassLearner, classes=self.classes, encoder=encoder),
+            self.validate,
+            rung,
+            self.console,
+            clock,
+            self.tensorboard,
+        )
+        # Its earlier sittings count too.
+        started = min(started, time.monotonic() - learner.state.elapsed_s)
+        rank = f" of rank {self.settings.lora_rank}"
+        words = {"lora": f"lora: updates{rank} and the head", "full": "full: all weights"}
+        self._score(name, words[name], started)
+
+    def _configured(self, name: str) -> tuple[RunConfig, Clock]:
+        """Settings of a rung that is trained, and its share of the time."""
+        train, settings = self.config.train, self.settings
+        is_last = name == settings.rungs[-1]
+        share = 1.0 if is_last else settings.lora_share
+        clock = replace(self.clock, started=time.monotonic())
+        if train.budget_s is None:
+            train = replace(train, epochs=share * train.epochs)
+        else:
+            spent = max(time.monotonic() - self.clock.started, self.ladder.seconds)
+            validation_s = self.ladder.rows[-1].seconds
+            left = train.budget_s - spent
+            if not is_last:
+                kept_back = self.clock.closing_validations * validation_s + self.clock.closing_s
+                left = share * (left - kept_back)
+                clock = Clock(clock.started, closing_validations=1.0, closing_s=0.0)
+            train = replace(train, budget_s=max(left, 1e-3))
+        if name == "lora":
+            train = replace(
+                train,
+                lora_rank=settings.lora_rank,
+                learning_rate=settings.lora_learning_rate,
+                layer_decay=1.0,
+            )
+        return replace(self.config, train=train, ladder=None), clock
+
+    def _best_below(self) -> str:
+        """The rung with the highest balanced accuracy so far, ties by loss."""
+        rungs = [row for row in self.ladder.rows if row.name in ("probe", *_TRAINED)]
+        return max(rungs, key=lambda row: (row.balanced_accuracy.value, -row.loss)).name
+
+    def _score(self, name: str, what: str, started: float) -> None:
+        """Score a rung's weights and write down what they answer."""
+        rung = self.run.rung(name)
+        model = load_classifier(rung.best).model.to(choose_device(self.config.train.device))
+        _, probabilities = self.evaluate(model)
+        write_tensors(
+            rung.answers, {"answers": torch.from_numpy(probabilities.argmax(1).astype("int32"))}, {}
+        )
+        self._note(name, what, probabilities, started)
+
+    def _note(self, name: str, what: str, probabilities: np.ndarray, started: float) -> None:
+        """Add a row, on disk at once, and say it."""
+        score = evaluate_probabilities(
+            probabilities,
+            self.valid_set.labels.numpy(),
+            self.classes,
+            self.train_set.majority_class,
+        )
+        seconds = round(time.monotonic() - started, 2)
+        row = Row(name, what, score.accuracy, score.balanced_accuracy, score.loss, seconds)
+        self.ladder = Ladder((*self.ladder.rows, row))
+        self._write()
+        self.console.info(f"ladder: {Ladder((row,)).lines()[0]}")
+
+    def keep(self) -> Ladder:
+        """Choose a rung, and make its weights and its log the run's own."""
+        labels = self.valid_set.labels.numpy()
+        # The head alone is there always; the others may have been left out.
+        rungs = [name for name in self.settings.rungs if self.ladder.has(name)] or ["probe"]
+        right = [
+            read_tensors(self.run.rung(name).answers)[0]["answers"].numpy() == labels
+            for name in rungs
+        ]
+        kept = rungs[simplest_within_one_error(right, labels)]
+        rung = self.run.rung(kept)
+        copy_file(rung.best, self.run.best)
+        if rung.metrics.exists():
+            copy_file(rung.metrics, self.run.metrics)
+        self.ladder = replace(self.ladder, kept=kept)
+        self._write()
+        for line in self.ladder.lines():
+            self.console.info(line)
+        if len(rungs) > 1:
+            self.console.info(
+                f"kept: {kept}, the simplest within one standard error of the best on "
+                f"{len(labels)} validation pictures"
+            )
+        return self.ladder
+
+    def _write(self) -> None:
+        write_json(self.run.ladder, asdict(self.ladder))

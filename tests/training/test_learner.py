@@ -224,3 +224,33 @@ def test_a_compiled_model_learns_the_same(calm_config, faces):
         torch.testing.assert_close(compiled.learn(plan), plain.learn(plan), rtol=1e-4, atol=1e-5)
     assert compiled.state.model.state_dict().keys() == plain.state.model.state_dict().keys()
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it was compiled
+
+
+def test_layers_learn_slower_towards_the_patches_as_timm_has_it(timm, config, faces):
+    """The rates that timm gives the same model, layer by layer."""
+    from timm.optim import param_groups_layer_decay
+
+    model = replace(config.model, stem=(), class_token=True, pool="cls", patch_dropout=0.0)
+    train = replace(config.train, layer_decay=0.6)
+    learner = ClassLearner(replace(config, model=model, train=train), faces, CLASSES)
+    plan = plan_epochs(4, 1)
+    learner.learn(plan)
+    names = {parameter: name for name, parameter in learner.state.model.named_parameters()}
+    rate = learner.learning_rate(plan.progress(1))
+    mine = {
+        names[parameter]: group["lr"] / rate
+        for optimizer in learner.state.optimizers
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    theirs = timm.models.vision_transformer.VisionTransformer(
+        img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=3
+    )
+    their_names = {parameter: name for name, parameter in theirs.named_parameters()}
+    wanted = {
+        their_names[parameter]: group["lr_scale"]
+        for group in param_groups_layer_decay(theirs, layer_decay=0.6)
+        for parameter in group["params"]
+    }
+    assert mine == pytest.approx(wanted)
+    assert len(set(wanted.values())) == 4

@@ -14,8 +14,9 @@ from vitreous.data.loader import PictureSet, TrainingOrder
 from vitreous.data.mixing import mix
 from vitreous.data.preprocess import denormalise, normalise
 from vitreous.data.transforms import augment
+from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.report.page import Mistake, Report
+from vitreous.report.page import Mistake, Report, Rung
 from vitreous.training.config import RunConfig
 from vitreous.training.logbook import read_logbook
 
@@ -50,6 +51,7 @@ def report_of_run(
         evaluation=evaluation,
         evaluated_on=split,
         chose_checkpoint=split == "valid",
+        ladder=_ladder(run),
         history=read_logbook(run.metrics),
         mistakes=confident_mistakes(sets[split], probabilities, evaluation.classes),
         augmented=augmented_sample(sets["train"], config),
@@ -63,6 +65,23 @@ def report_of_run(
             f"--config {quote(str(run.config))} --out NEW_FOLDER"
         ),
     )
+
+
+def _ladder(run: RunFolder) -> list[Rung]:
+    """What a fine-tuned run tried; nothing of another run."""
+    if not run.ladder.exists():
+        return []
+    found = read_json(run.ladder)
+    return [
+        Rung(
+            what=row["what"],
+            accuracy=Interval(**row["accuracy"]),
+            balanced_accuracy=Interval(**row["balanced_accuracy"]),
+            seconds=row["seconds"],
+            kept=row["name"] == found["kept"],
+        )
+        for row in found["rows"]
+    ]
 
 
 def confident_mistakes(

@@ -53,6 +53,24 @@ class Mistake:
 
 
 @dataclass(frozen=True)
+class Rung:
+    """One way to use a pretrained model, as it did on the validation pictures.
+
+    Args:
+        what: in words.
+        accuracy, balanced_accuracy: with their intervals.
+        seconds: that it took.
+        kept: whether it is the one that is used.
+    """
+
+    what: str
+    accuracy: Interval
+    balanced_accuracy: Interval
+    seconds: float
+    kept: bool
+
+
+@dataclass(frozen=True)
 class Report:
     """All that the page shows. Whatever is empty leaves its section out.
 
@@ -62,6 +80,7 @@ class Report:
         evaluated_on: "train", "valid", "test" or a path.
         chose_checkpoint: whether the same pictures also chose the weights, which makes the score
             a little optimistic; the page then says so.
+        ladder: what was tried with pretrained weights, from the simplest.
         history: lines of ``metrics.jsonl``, of the kinds "train" and "valid".
         mistakes: the most confident first.
         augmented: a sample of training inputs, each (height, width, 3) uint8.
@@ -77,6 +96,7 @@ class Report:
     evaluation: Evaluation
     evaluated_on: str
     chose_checkpoint: bool
+    ladder: Sequence[Rung]
     history: Sequence[Mapping[str, Any]]
     mistakes: Sequence[Mistake]
     augmented: Sequence[np.ndarray]

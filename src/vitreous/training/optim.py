@@ -56,13 +56,15 @@ def parameter_groups(
 
 
 def _layers_above(name: str, model: nn.Module) -> int:
-    """Layers between a parameter and the output: 0 for the head, depth + 1 for the patches."""
+    """Layers between a parameter and the output: 0 for the head, depth + 1 for the patches.
+
+    The last norm counts with the last block, as timm has it.
+    """
     first, _, rest = name.partition(".")
-    blocks = getattr(model, "blocks", ())
-    depth = len(blocks)
+    depth = len(getattr(model, "blocks", ()))
     if first == "blocks":
         return depth - int(rest.partition(".")[0])
-    return depth + 1 if first in _INPUT else 0
+    return depth + 1 if first in _INPUT else int(first == "norm")
 
 
 class KerasAdam(torch.optim.AdamW):

@@ -1,0 +1,187 @@
+"""`vitreous train --weights`: from a pretrained model to the simplest way to use it."""
+
+import json
+import os
+import shutil
+import signal
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from vitreous import options
+from vitreous.core.files import read_json, read_tensors
+from vitreous.ladder import climb
+from vitreous.training.learner import Learner
+
+QUICK = ("--image-size", "32", "--set", "train.batch_size=16")
+
+
+@pytest.fixture
+def now(monkeypatch):
+    """A budget counts from the start of the process, which was long ago."""
+    monkeypatch.setattr(options, "STARTED", time.monotonic())
+
+
+@pytest.fixture(scope="module")
+def checkpoint(run) -> Path:
+    """Pretrained on the very faces, so that its features are worth something."""
+    return run / "best.safetensors"
+
+
+@pytest.fixture(scope="module")
+def climbed(vitreous, checkpoint, faces, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "climbed"
+    words = ("--weights", checkpoint, *QUICK, "--epochs", "3", "--explain-choice")
+    result = vitreous("train", faces, "--out", path, *words)
+    assert result.exit_code == 0, result.stderr
+    return path, result.stderr
+
+
+def test_every_rung_is_climbed_scored_and_shown(climbed):
+    run, told = climbed
+    ladder = read_json(run / "ladder.json")
+    assert [row["name"] for row in ladder["rows"]] == [
+        "baseline", "neighbors", "probe", "lora", "full",
+    ]  # fmt: skip
+    for row in ladder["rows"]:
+        assert row["what"] in told
+    scores = {row["name"]: row["balanced_accuracy"]["value"] for row in ladder["rows"]}
+    assert scores["baseline"] == pytest.approx(1 / 3)
+    assert scores["probe"] > 0.5
+    assert f"kept: {ladder['kept']}, the simplest within one standard error" in told
+    page = (run / "report.html").read_text()
+    assert "The ladder" in page
+    assert "updates of rank 8" in page
+
+
+def test_the_runs_weights_are_those_of_the_rung_kept(climbed, vitreous, faces):
+    run, _ = climbed
+    kept = run / "rungs" / read_json(run / "ladder.json")["kept"]
+    assert (run / "best.safetensors").read_bytes() == (kept / "best.safetensors").read_bytes()
+    again = json.loads(vitreous("evaluate", run, "--json").stdout)
+    stated = read_json(run / "evaluation.json")
+    assert again["accuracy"] == stated["accuracy"]
+    result = vitreous("evaluate", run / "rungs" / "lora", faces, "--split", "valid", "--json")
+    assert json.loads(result.stdout)["n"] == 30
+
+
+def test_each_rung_changes_what_it_may(climbed, checkpoint):
+    run, _ = climbed
+    given = load_file(checkpoint)
+    probe, lora, full = (
+        read_tensors(run / "rungs" / name / "best.safetensors")[0]
+        for name in ("probe", "lora", "full")
+    )
+    assert probe.keys() == lora.keys() == full.keys() == given.keys()
+
+    def moved(one, other):
+        return {name for name in one if not torch.equal(one[name], other[name])}
+
+    assert moved(given, probe) == {"head.weight", "head.bias"}
+    statistics = {name for name in given if "running" in name or "num_batches" in name}
+    dense = {name for name in given if name.startswith("blocks.") and given[name].ndim == 2}
+    assert moved(probe, lora) - statistics == dense | {"head.weight", "head.bias"}
+    change = lora["blocks.0.mlp.fc1.weight"] - probe["blocks.0.mlp.fc1.weight"]
+    assert torch.linalg.matrix_rank(change, rtol=1e-3) <= 8
+    assert moved(lora, full) >= given.keys() - statistics
+
+
+def test_one_rung_alone(vitreous, checkpoint, faces, tmp_path):
+    run = tmp_path / "probe"
+    words = ("--weights", checkpoint, *QUICK, "--epochs", "1", "--tune", "probe")
+    result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 0, result.stderr
+    assert sorted(path.name for path in (run / "rungs").iterdir()) == ["probe"]
+    assert read_json(run / "ladder.json")["kept"] == "probe"
+    run = tmp_path / "full"
+    words = (*words[:-1], "full", "--set", "preprocess.mirror=false")
+    assert vitreous("train", faces, "--out", run, *words).exit_code == 0
+    assert sorted(path.name for path in (run / "rungs").iterdir()) == ["full", "probe"]
+    assert read_json(run / "ladder.json")["kept"] == "full"
+
+
+@pytest.mark.parametrize("stop_at", [2, 20])
+def test_a_stopped_ladder_goes_on_to_the_same_bits(
+    vitreous, climbed, checkpoint, faces, tmp_path, monkeypatch, stop_at
+):
+    """Among the low-rank updates, or when all weights learn; the checkpoint is gone then."""
+    straight, _ = climbed
+    weights = shutil.copy(checkpoint, tmp_path / "gone.safetensors")
+    learn, steps = Learner.learn, []
+
+    def stop_once(self, plan):
+        loss = learn(self, plan)
+        steps.append(self.state.step)
+        if len(steps) == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    monkeypatch.setattr(Learner, "learn", stop_once)
+    run = tmp_path / "stopped"
+    words = ("--weights", weights, *QUICK, "--epochs", "3")
+    result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 130
+    assert f"--resume {run}\n" in result.stderr
+    Path(weights).unlink()
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 0, result.stderr
+    for name in ("probe", "lora", "full"):
+        parts = (path / "rungs" / name / "best.safetensors" for path in (run, straight))
+        first, second = (part.read_bytes() for part in parts)
+        assert first == second
+    assert read_json(run / "ladder.json")["kept"] == read_json(straight / "ladder.json")["kept"]
+
+
+def test_a_budget_is_divided_among_the_rungs(
+    vitreous, checkpoint, faces, tmp_path, monkeypatch, now
+):
+    monkeypatch.setattr(climb, "_LEAST_S", 1.0)
+    run = tmp_path / "run"
+    words = ("--weights", checkpoint, *QUICK, "--budget", "30s", "--set", "ladder.lora_share=0.4")
+    result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 0, result.stderr
+    plans = [read_json(run / "rungs" / name / "plan.json") for name in ("lora", "full")]
+    assert all(plan["step_s"] for plan in plans)
+    assert not (run / "plan.json").exists()
+
+
+def test_too_little_time_leaves_a_rung_out(vitreous, checkpoint, faces, tmp_path, now):
+    run = tmp_path / "run"
+    result = vitreous(
+        "train", faces, "--out", run, "--weights", checkpoint, *QUICK, "--budget", "12s"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert "too few for 'full'" in result.stderr
+    assert read_json(run / "ladder.json")["kept"] == "probe"
+
+
+def test_small_pictures_are_not_blown_up_to_the_weights_size(vitreous, timm, faces, tmp_path):
+    torch.manual_seed(0)
+    model = timm.models.vision_transformer.VisionTransformer(
+        img_size=224, patch_size=16, embed_dim=64, depth=1, num_heads=1, num_classes=7
+    )
+    save_file(dict(model.state_dict()), tmp_path / "large.safetensors")
+    words = ("--weights", tmp_path / "large.safetensors", "--preprocess", "half", "--tune", "probe")
+    run = tmp_path / "run"
+    result = vitreous("train", faces, "--out", run, *words, "--epochs", "1", "--explain-choice")
+    assert result.exit_code == 0, result.stderr
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["model"]["image_size"] == config["preprocess"]["image_size"] == [80, 80]
+    assert "model.image_size = 80x80" in result.stdout + result.stderr
+    told = ("--preprocess", "crop=64")
+    result = vitreous("train", faces, "--out", tmp_path / "told", *words, *told, "--epochs", "1")
+    assert result.exit_code == 0, result.stderr
+    config = tomllib.loads((tmp_path / "told" / "config.toml").read_text())
+    assert config["model"]["image_size"] == [64, 64]
+
+
+@pytest.mark.parametrize("words", [("--tune", "lora"), ("--recipe", "finetune")])
+def test_tuning_needs_weights(vitreous, faces, tmp_path, words):
+    result = vitreous("train", faces, "--out", tmp_path / "run", "--epochs", "1", *words)
+    assert result.exit_code == 2
+    assert "--weights" in result.stderr
+    assert not (tmp_path / "run").exists()

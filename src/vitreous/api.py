@@ -4,6 +4,7 @@ Each function here is also a command of the same name (see `cli`), with the same
 may be text or `Path`.
 """
 
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -82,9 +83,10 @@ def train(
         model: a preset's name; by default chosen by the recipe.
         image_size: height and width in pixels that the model sees.
         init: a pretrained or trained run, a weights file of one, or another library's checkpoint,
-            to begin with: its model is used, with its weights and a new head, and learns as it
-            would from scratch.
-        weights: the same, from a large set: tuned by recipe "finetune", rung by rung.
+            also on a hub (``owner/name[@revision]``), to begin with: its model is used, with its
+            weights and a new head, and learns as it would from scratch. "auto" chooses a
+            published one.
+        weights: the same, tuned by recipe "finetune", rung by rung.
         tune: "ladder", or the one rung to climb: "probe", "lora" or "full".
         preprocess: of a checkpoint, as for `evaluate`.
         num_heads: likewise.
@@ -122,9 +124,9 @@ def train(
         recipe=recipe,
         model=model,
         image_size=image_size,
-        init=Path(init) if init else None,
+        init=os.fspath(init) if init else None,
         told=told_by(None, preprocess, num_heads),
-        on_note=console.info,
+        console=console,
         config_file=Path(config) if config else None,
         changes=changes,
     )
@@ -341,7 +343,7 @@ def demo(
     return train(
         folder / "faces",
         folder / "run",
-        settings={"train": DEMO_LENGTH},
+        settings={"train": DEMO_LENGTH, "init": None},
         console=console,
         started=started,
     )

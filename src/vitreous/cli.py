@@ -37,7 +37,7 @@ cli.add_command(pretrain)
 
 
 @cli.command()
-@click.argument("run", type=options.PATH)
+@click.argument("run", type=options.PLACE)
 @click.argument("data", type=options.PATH, required=False)
 @click.option("--split", type=click.Choice(["train", "valid", "test"]),
               help="Which pictures of DATA. [test, else valid]")  # fmt: skip
@@ -48,7 +48,7 @@ cli.add_command(pretrain)
 @options.json
 @options.quiet
 def evaluate(
-    run: Path,
+    run: str,
     data: Path | None,
     split: str | None,
     labels: Path | None,
@@ -62,7 +62,8 @@ def evaluate(
 ) -> None:
     """Score RUN on DATA: a folder of classes or a table; without DATA on what it held back.
 
-    RUN is a run's folder, its weights, or a checkpoint of another library.
+    RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
+    hub: owner/name[@revision].
     """
     from vitreous import api
 
@@ -85,7 +86,7 @@ def evaluate(
 
 
 @cli.command()
-@click.argument("run", type=options.PATH)
+@click.argument("run", type=options.PLACE)
 @click.argument("pictures", type=options.PATH, nargs=-1, required=True)
 @options.checkpoint
 @options.runtime
@@ -95,7 +96,7 @@ def evaluate(
 @click.pass_context
 def predict(
     context: click.Context,
-    run: Path,
+    run: str,
     pictures: tuple[Path, ...],
     labels: Path | None,
     preprocess: tuple[str, ...],
@@ -107,7 +108,8 @@ def predict(
 ) -> None:
     """Classify PICTURES: files, and folders that are searched.
 
-    RUN is a run's folder, its weights, or a checkpoint of another library.
+    RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
+    hub: owner/name[@revision].
     """
     from vitreous import api
 
@@ -133,12 +135,12 @@ def predict(
 
 
 @cli.command()
-@click.argument("run", type=options.PATH)
+@click.argument("run", type=options.PLACE)
 @options.checkpoint
 @options.json
 @options.quiet
 def tune(
-    run: Path,
+    run: str,
     labels: Path | None,
     preprocess: tuple[str, ...],
     num_heads: int | None,

@@ -19,12 +19,13 @@ from vitreous import options, printing
               help="What chooses the settings. [scratch; finetune with --weights]")  # fmt: skip
 @options.model
 @options.image_size
-@click.option("--init", type=options.PATH, metavar="RUN",
+@click.option("--init", type=options.PLACE, metavar="RUN",
               help="Begin with the model of this run, pretrained or trained, and learn as from "
               "scratch.")  # fmt: skip
-@click.option("--weights", type=options.PATH, metavar="CHECKPOINT",
-              help="Tune the model of this file or folder, of this library or another; none is "
-              "from scratch. [none]")  # fmt: skip
+@click.option("--weights", type=options.PLACE, metavar="CHECKPOINT",
+              help="Tune the model of this file or folder, of this library or another, or on the "
+              "Hugging Face hub: owner/name[@revision]; auto chooses one there, none is from "
+              "scratch. [none]")  # fmt: skip
 @click.option("--tune", type=click.Choice(["ladder", "probe", "lora", "full"]), default=None,
               help="Of --weights learn a new head alone, low-rank updates, or all weights; or "
               "climb from one to the next and keep the simplest as good as the best. [ladder]"
@@ -49,8 +50,8 @@ def train(
     recipe: str | None,
     model: str | None,
     image_size: int | None,
-    init: Path | None,
-    weights: Path | None,
+    init: str | None,
+    weights: str | None,
     tune: Literal["ladder", "probe", "lora", "full"] | None,
     num_heads: int | None,
     preprocess: tuple[str, ...],
@@ -78,7 +79,7 @@ def train(
     if init is not None and weights is not None:
         raise click.UsageError("--init and --weights both say what to begin with: give one")
     settings = parse_assignments(assignments)
-    if weights == Path("none"):
+    if weights == "none":
         # Also where a file of settings names some.
         settings |= {"init": None, "ladder": None}
         weights, recipe = None, recipe or "scratch"

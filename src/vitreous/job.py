@@ -33,6 +33,7 @@ from vitreous.ladder.climb import Ladder, climb
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.facts import Choice
+from vitreous.serving.hub import locate
 from vitreous.serving.weights import Told, find_weights
 from vitreous.training.checkpoint import has_checkpoint
 from vitreous.training.classifier import load_classifier
@@ -155,7 +156,7 @@ def _train(
             loss=found.loss,
         )
 
-    encoder = _first_weights(folder, config)
+    encoder = _first_weights(folder, config, console)
     if config.ladder:
         climb(folder, config, dataset, encoder, score, validate, console, clock, tensorboard)
     else:
@@ -232,14 +233,15 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     return folder.evaluation.exists() and shown.exists()
 
 
-def _first_weights(folder: RunFolder, config: RunConfig) -> Encoder | None:
+def _first_weights(folder: RunFolder, config: RunConfig, console: Console) -> Encoder | None:
     """What a run begins with; behind its first checkpoint that is not needed any more."""
     begun = has_checkpoint(folder.checkpoints) or Ladder.read(folder).has("probe")
     if config.init is None or begun:
         return None
     told = Told(None, config.init_preprocess, config.init_num_heads)
     try:
-        return load_encoder(find_weights(Path(config.init), told, on_note=lambda note: None))
+        path = locate(config.init, console).path
+        return load_encoder(find_weights(path, told, on_note=lambda note: None))
     except (RunError, WeightsError) as error:
         raise RunError(
             f"{folder.path} has no checkpoint yet and can't begin: {error}; put the weights back, "

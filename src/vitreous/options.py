@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 STARTED = time.monotonic()
 
 PATH = click.Path(path_type=Path)
+#: A path or a hub's id, of which a `Path` would keep only one slash of two.
+PLACE = click.Path()
 json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, nothing else.")
 quiet = click.option("--quiet", is_flag=True, help="Say only warnings.")
 cache = click.option("--cache", type=PATH, help="Folder of decoded pictures.")

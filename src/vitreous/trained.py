@@ -20,6 +20,7 @@ from vitreous.evaluation.inference import BATCH_SIZE
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set
 from vitreous.job import choose_split, open_own_pictures, warn_unreadable
+from vitreous.serving.hub import hub_id
 from vitreous.serving.predictor import (
     Change,
     compare_precision,
@@ -51,7 +52,8 @@ def evaluate(
     """Score a trained model on labelled pictures.
 
     Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint.
+        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub
+            (``owner/name[@revision]``).
         data: a folder or table; by default the pictures that the run held back.
         split: "train", "valid" or "test"; by default the test pictures where there are any, or
             else those for validation, or else those without a split.
@@ -72,9 +74,10 @@ def evaluate(
         WeightsError: for a checkpoint that can't be read, or says too little.
     """
     console = console or Console()
-    if data is None and not (Path(run) / "config.toml").exists() and Path(run).exists():
+    is_run = (Path(run) / "config.toml").exists()
+    if data is None and not is_run and (Path(run).exists() or hub_id(run)):
         raise RunError(f"{run} is no run, and has no pictures of its own: name some (DATA)")
-    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
+    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     engine = choose_engine(weights, runtime, precision, console)
     predictor = open_predictor(weights, engine, console)
     if data is None:
@@ -121,7 +124,8 @@ def predict(
     """Classify pictures.
 
     Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint.
+        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub
+            (``owner/name[@revision]``).
         sources: files, and folders that are searched for pictures.
         labels: of a checkpoint, as for `evaluate`.
         preprocess: likewise.
@@ -141,7 +145,7 @@ def predict(
         RunError: where there is no trained model.
     """
     console = console or Console()
-    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
+    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     files = list_pictures(Path(source) for source in sources)
     engine = choose_engine(weights, runtime, precision, console)
     predictor = open_predictor(weights, engine, console)
@@ -165,7 +169,8 @@ def tune(
     The choice is written beside the weights as ``runtime.json``. Precision is never part of it.
 
     Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint.
+        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub
+            (``owner/name[@revision]``).
         labels: of a checkpoint, as for `evaluate`; the choice holds where the same is said again.
         preprocess: likewise.
         num_heads: likewise.
@@ -176,7 +181,7 @@ def tune(
         WeightsError: for a checkpoint that can't be read, or says too little.
     """
     console = console or Console()
-    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
+    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     return tune_weights(weights, console)
 
 

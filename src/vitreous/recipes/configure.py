@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge, to_mapping
+from vitreous.core.console import Console
 from vitreous.data.dataset import typical_side
 from vitreous.data.folder import Listing
 from vitreous.errors import ConfigError
@@ -15,15 +16,10 @@ from vitreous.recipes.finetune import finetune
 from vitreous.recipes.lecture import lecture
 from vitreous.recipes.pace import measure_pictures_per_s
 from vitreous.recipes.pretrain import pretrain
+from vitreous.recipes.pretrained import choose_pretrained
 from vitreous.recipes.scratch import scratch
-from vitreous.serving.weights import (
-    NOTHING,
-    OnNote,
-    Told,
-    find_own_weights,
-    find_weights,
-    is_own,
-)
+from vitreous.serving.hub import locate
+from vitreous.serving.weights import NOTHING, Told, find_own_weights, find_weights, is_own
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.device import choose_device
 from vitreous.training.encoder import Encoder, load_encoder
@@ -39,9 +35,9 @@ def configure(
     recipe: str | None = None,
     model: str | None = None,
     image_size: int | None = None,
-    init: Path | None = None,
+    init: str | None = None,
     told: Told = NOTHING,
-    on_note: OnNote = lambda note: None,
+    console: Console | None = None,
     config_file: Path | None = None,
     changes: Mapping[str, Any] | None = None,
 ) -> Choice:
@@ -57,9 +53,10 @@ def configure(
         recipe: which function chooses what is not named; by default the file's, or "scratch".
         model: a preset's name instead of the recipe's choice.
         image_size: side in pixels instead of the recipe's choice.
-        init: run, weights file or another library's checkpoint to begin with, whose model is used.
+        init: run, weights file or another library's checkpoint to begin with, whose model is used:
+            a path, a hub's id, or "auto".
         told: what is known of a checkpoint beside its file.
-        on_note: is told what had to be assumed of it.
+        console: is told what had to be assumed of it, and what is downloaded.
         config_file: TOML with all or some settings.
         changes: nested settings.
 
@@ -73,11 +70,14 @@ def configure(
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
     changes = changes or {}
     if init:
-        changes = merge(changes, {"init": str(init)})
+        changes = merge(changes, {"init": init})
     if told != NOTHING:
         about = {"init_preprocess": told.preprocess, "init_num_heads": told.num_heads}
         changes = merge(changes, about)
-    encoder, begun = _begin(merge(from_file, changes), on_note)
+    console = console or Console(quiet=True)
+    side = typical_side(listing)
+    named, why_init = _choose_init(merge(from_file, changes), recipe, side, console)
+    encoder, begun = _begin(named, console)
     changes = merge(changes, begun)
     # Only "finetune" chooses a size for the pictures, and only where nobody did.
     keeps_size = recipe != "finetune" or any(
@@ -103,7 +103,7 @@ def configure(
         source=str(source),
         num_pictures=len(trainable),
         num_classes=num_classes,
-        typical_side=typical_side(listing),
+        typical_side=side,
         image_size=_named_side(wanted),
         **_length(wanted),
         embed_dim=_named_width(wanted),
@@ -118,10 +118,28 @@ def configure(
     choice = choice.applied_to(config)
     is_named = "shards" in wanted.get("train", {})
     why = "named" if is_named else f"one for each thread of this machine, of {MIN_SHARD} or more"
-    return replace(choice, reasons=(*choice.reasons, Reason(("train.shards",), why)))
+    return replace(choice, reasons=(*why_init, *choice.reasons, Reason(("train.shards",), why)))
 
 
-def _begin(named: Mapping[str, Any], on_note: OnNote) -> tuple[Encoder | None, dict[str, Any]]:
+def _choose_init(
+    named: Mapping[str, Any], recipe: str, side: int, console: Console
+) -> tuple[Mapping[str, Any], tuple[Reason, ...]]:
+    """Put published weights for "auto", with the reason; where nothing is said, say what it does.
+
+    Nothing is downloaded unasked: without a word about it, training is from scratch.
+    """
+    is_silent = "init" not in named
+    if named.get("init") != "auto" and not (is_silent and recipe == "scratch"):
+        return named, ()
+    chosen, why = choose_pretrained(side, choose_device("auto").type != "cpu")
+    if is_silent:
+        console.info(f"from scratch; --weights auto would begin with {chosen}")
+        return named, ()
+    console.info(f"beginning with {chosen}: {why}")
+    return merge(named, {"init": chosen.id}), (Reason(("init",), f"{why}; {chosen.licence}"),)
+
+
+def _begin(named: Mapping[str, Any], console: Console) -> tuple[Encoder | None, dict[str, Any]]:
     """The encoder to begin with, and where it is as a run should write it down."""
     path = named.get("init")
     told = Told(None, tuple(named.get("init_preprocess") or ()), named.get("init_num_heads"))
@@ -132,8 +150,11 @@ def _begin(named: Mapping[str, Any], on_note: OnNote) -> tuple[Encoder | None, d
                 "leave them out"
             )
         return None, {}
-    encoder = load_encoder(find_weights(Path(path), told, on_note))
-    lasting = find_own_weights(Path(path)) if is_own(Path(path)) else Path(path)
+    place = locate(path, console)
+    encoder = load_encoder(find_weights(place.path, told, console.info))
+    if place.id:
+        return encoder, {"init": str(place.id)}
+    lasting = find_own_weights(place.path) if is_own(place.path) else place.path
     return encoder, {"init": str(lasting.absolute())}
 
 

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
+from vitreous.core.console import Console
 from vitreous.core.files import read_metadata
 from vitreous.core.run import RunFolder
 from vitreous.errors import ConfigError, RunError, WeightsError
 from vitreous.serving.converted import open_converted
+from vitreous.serving.hub import locate
 
 #: Part of the name of what a checkpoint becomes: raise it when reading one changes its result.
 _FORMAT_VERSION = 1
@@ -73,17 +75,17 @@ def find_weights(path: Path, told: Told, on_note: OnNote) -> Path:
     return weights
 
 
-def find_classifier(path: Path, told: Told, on_note: OnNote) -> Path:
-    """The same, where classes have been learned.
+def find_classifier(where: str | PathLike[str], told: Told, console: Console) -> Path:
+    """The same from a path or a hub's id (see `hub`), where classes have been learned.
 
     Raises:
-        RunError: where they haven't, beside the errors of `find_weights`.
+        RunError: where they haven't, beside the errors of `locate` and `find_weights`.
     """
-    weights = find_weights(path, told, on_note)
+    weights = find_weights(locate(where, console).path, told, console.info)
     if "classes" not in read_metadata(weights):
         raise RunError(
-            f"{path} is pretrained and knows no classes yet: let it learn them with "
-            f"vitreous train FOLDER --init {path}"
+            f"{where} is pretrained and knows no classes yet: let it learn them with "
+            f"vitreous train FOLDER --init {where}"
         )
     return weights
 

@@ -24,14 +24,16 @@ Container = Literal["safetensors", "torch", "npz", "keras"]
 #: safetensors' own bound; real headers take some 100 bytes a tensor.
 _MOST_HEADER = 100 * 2**20
 _MOST_JSON = 16 * 2**20
-_FOLDER_FILES = (
+#: What a folder's weights are called, the first of these that is there.
+FOLDER_FILES = (
     "best.safetensors",
     "model.safetensors",
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-_SETTINGS_FILES = ("config.json", "preprocessor_config.json", "processor_config.json")
+#: What says more about them, where it lies beside weights of such a name.
+SETTINGS_FILES = ("config.json", "preprocessor_config.json", "processor_config.json")
 
 
 @dataclass(frozen=True)
@@ -64,9 +66,9 @@ def files_of(path: Path) -> list[Path]:
         WeightsError: where there are no weights.
     """
     weights = _find(path)
-    files = [weights, *(_shards(weights) if _is_index(weights) else [])]
-    if weights.name in _FOLDER_FILES:
-        beside = (weights.parent / name for name in _SETTINGS_FILES)
+    files = [weights, *(_shards(weights) if is_index(weights) else [])]
+    if weights.name in FOLDER_FILES:
+        beside = (weights.parent / name for name in SETTINGS_FILES)
         files += [file for file in beside if file.is_file()]
     return files
 
@@ -79,10 +81,10 @@ def read_source(path: Path) -> Source:
     """
     weights = _find(path)
     # Another file's folder may hold a config.json of something else.
-    named = weights.name in _FOLDER_FILES
+    named = weights.name in FOLDER_FILES
     config = _settings(weights.parent / "config.json") if named else {}
     preprocessor = _preprocessor(weights.parent) if named else {}
-    files = _shards(weights) if _is_index(weights) else [weights]
+    files = _shards(weights) if is_index(weights) else [weights]
     parts = [_read_file(file) for file in files]
     tensors: dict[str, Tensor] = {}
     for part in parts:
@@ -102,16 +104,17 @@ def _find(path: Path) -> Path:
     raise WeightsError(f"no weights at {path}: name a file, or the folder of a model or a run")
 
 
-def _is_index(weights: Path) -> bool:
+def is_index(weights: Path) -> bool:
+    """Whether a file only names those that hold the tensors."""
     return weights.name.endswith(".index.json")
 
 
 def _weights_in(folder: Path) -> Path:
-    for name in _FOLDER_FILES:
+    for name in FOLDER_FILES:
         if (folder / name).is_file():
             return folder / name
     raise WeightsError(
-        f"{folder} has none of {', '.join(_FOLDER_FILES)}: name the file of weights itself"
+        f"{folder} has none of {', '.join(FOLDER_FILES)}: name the file of weights itself"
     )
 
 
@@ -137,12 +140,20 @@ def _settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def _shards(index: Path) -> list[Path]:
-    """The files of a model that was saved in several, each beside the index."""
+def shard_names(index: Path) -> list[str]:
+    """The files of a model that was saved in several, all meant to lie beside the index.
+
+    Raises:
+        WeightsError: where it names none.
+    """
     places = _settings(index).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise WeightsError(f"{index} has no weight_map")
-    names = sorted({str(name) for name in places.values()})
+    return sorted({str(name) for name in places.values()})
+
+
+def _shards(index: Path) -> list[Path]:
+    names = shard_names(index)
     for name in names:
         if Path(name).name != name or not (index.parent / name).is_file():
             raise WeightsError(f"{index} names the shard '{name}', which doesn't lie beside it")

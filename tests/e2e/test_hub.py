@@ -1,0 +1,450 @@
+"""Weights from a hub, spoken to over real HTTP: a stand-in on loopback answers as the hub does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from tests.e2e.hub_stand_in import EXPIRED, LARGE, TOKEN, Hub, files_of
+from tests.model.weights.compare import shake
+from vitreous.recipes.pretrained import TINY
+from vitreous.serving.hub import HubId, locate
+
+ROOT = Path(__file__).parents[2]
+NAME = "anna/small"
+ONCE = ("--epochs", "1", "--set", "train.batch_size=64")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """The folder of what checkpoints became, for this module alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def models(timm, tmp_path_factory) -> list[Path]:
+    """Two small models as timm itself writes them for the hub."""
+    folders = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        size = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 2, "num_heads": 1}
+        model = timm.create_model("vit_tiny_patch16_224", **size, num_classes=3)
+        folder = tmp_path_factory.mktemp("model")
+        names = {"label_names": ["angry", "happy", "sad"]}
+        timm.models.save_for_hf(shake(model, seed), folder, names, model_args=size,
+                                safe_serialization="both")  # fmt: skip
+        (folder / "README.md").write_text("A card.\n" * LARGE)
+        folders.append(folder)
+    return folders
+
+
+@pytest.fixture
+def hub(models):
+    hub = Hub()
+    hub.add(NAME, files_of(models[0]))
+    yield hub
+    hub.stop()
+
+
+@pytest.fixture
+def machine(hub, tmp_path, monkeypatch):
+    """Sets variables for the commands that follow, which begin as a new process does.
+
+    huggingface_hub reads them when it is imported, so it is forgotten each time.
+    """
+    kept = {name: module for name, module in sys.modules.items() if is_theirs(name)}
+
+    def begin(**variables: str) -> None:
+        for name in filter(is_theirs, list(sys.modules)):
+            del sys.modules[name]
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_HUB_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    begin(HF_ENDPOINT=hub.url, HF_HOME=str(tmp_path / "hf"), NO_PROXY="127.0.0.1,localhost")
+    yield begin
+    begin()
+    sys.modules.update(kept)
+
+
+def is_theirs(module: str) -> bool:
+    return module.partition(".")[0] == "huggingface_hub"
+
+
+@pytest.fixture
+def picture(faces) -> Path:
+    return faces / "test" / "sad" / "00000.png"
+
+
+@pytest.fixture
+def ask(vitreous, machine, picture) -> Callable[..., tuple[dict[str, float], str]]:
+    """What a model answers for a picture, and what was said."""
+
+    def answer(where: object, *words: object) -> tuple[dict[str, float], str]:
+        result = vitreous("predict", where, picture, *words, "--json")
+        assert result.exit_code == 0, result.stderr
+        return json.loads(result.stdout)[0]["probabilities"], result.stderr
+
+    return answer
+
+
+@pytest.fixture
+def refused(vitreous, machine, picture) -> Callable[[object], str]:
+    """The one line that a model's name ends in."""
+
+    def line(where: object, status: int = 2) -> str:
+        result = vitreous("predict", where, picture, "--quiet")
+        assert result.exit_code == status, result.stderr
+        assert result.stdout == ""
+        assert result.stderr.count("\n") == 1
+        return result.stderr
+
+    return line
+
+
+def snapshots(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "hf" / "hub").glob("models--*/snapshots/*/*"))
+
+
+def test_training_begins_with_it_and_writes_down_the_commit(
+    vitreous, machine, hub, models, faces, tmp_path
+):
+    run = tmp_path / "run"
+    words = ("--weights", NAME, *ONCE, "--set", "train.learning_rate=1e-12")
+    result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 0, result.stderr
+    assert f"from {hub.url}: 0.5 MB" in result.stderr
+    assert "model.safetensors read as timm" in result.stderr
+    commit = hub.repositories[NAME].refs["main"]
+    assert tomllib.loads((run / "config.toml").read_text())["init"] == f"{NAME}@{commit}"
+    assert f"begun with {NAME}@{commit} and a new head" in result.stderr
+    ours, original = load_file(run / "best.safetensors"), load_file(models[0] / "model.safetensors")
+    for name in original.keys() - {"head.weight", "head.bias"}:
+        torch.testing.assert_close(ours[name], original[name], atol=1e-6, rtol=0)
+
+
+def test_only_what_is_needed_is_asked_for_and_nothing_told(ask, machine, hub, tmp_path):
+    machine(HF_TOKEN=TOKEN)
+    ask(NAME)
+    commit = hub.repositories[NAME].refs["main"]
+    assert {path.name for path in snapshots(tmp_path)} == {"config.json", "model.safetensors"}
+    resolve = f"/{NAME}/resolve/{commit}"
+    large = hub.paths()[-1]
+    assert [(method, path) for method, path, _ in hub.requests] == [
+        ("GET", f"/api/models/{NAME}/revision/main"),
+        ("HEAD", f"{resolve}/config.json"),
+        ("GET", f"{resolve}/config.json"),
+        ("HEAD", f"{resolve}/model.safetensors"),
+        ("GET", f"{resolve}/model.safetensors"),
+        ("GET", large),
+    ]
+    assert large.startswith("/cdn/")
+    for _, path, headers in hub.requests:
+        assert headers["user-agent"] == "vitreous"
+        # A token is for the hub, not for whoever sends its files.
+        assert headers.get("authorization") == (None if path == large else f"Bearer {TOKEN}")
+
+
+def test_all_its_spellings_answer_as_the_files_do(ask, machine, hub, models):
+    local, _ = ask(models[0])
+    repository = hub.repositories[NAME]
+    old = repository.refs["main"]
+    repository.refs["v1.0"] = old
+    repository.commit(files_of(models[1]))
+    repository.commit(files_of(models[0]), "refs/pr/1")
+    newest, _ = ask(f"hf://{NAME}")
+    assert newest == ask(models[1])[0] != local
+    for revision in (old, "v1.0", "refs/pr/1"):
+        for mark in ("", "hf://", "hf-hub:"):
+            assert ask(f"{mark}{NAME}@{revision}")[0] == local
+    assert ask(NAME)[0] == newest
+
+
+def test_evaluate_and_tune_take_it_too(vitreous, machine, hub, models, faces, monkeypatch):
+    local = json.loads(vitreous("evaluate", models[0], faces, "--json").stdout)
+    result = vitreous("evaluate", NAME, faces, "--json")
+    assert json.loads(result.stdout) == local
+    assert local["n"] == 30
+    refused = vitreous("evaluate", NAME)
+    assert refused.exit_code == 2
+    assert f"{NAME} is no run, and has no pictures of its own" in refused.stderr
+    for module in ("onnxruntime", "openvino"):  # to measure one runtime is enough here
+        monkeypatch.setitem(sys.modules, module, None)
+    tuned = vitreous("tune", NAME, "--json")
+    assert tuned.exit_code == 0, tuned.stderr
+    assert json.loads(tuned.stdout)["runtime"] == "torch"
+
+
+@pytest.mark.parametrize("gone", ["offline", "hub stopped", "hub failing"])
+def test_a_copy_in_the_cache_needs_no_network(ask, machine, hub, gone):
+    first, _ = ask(NAME)
+    seen = len(hub.requests)
+    if gone == "offline":
+        machine(HF_HUB_OFFLINE="1")
+        why = "HF_HUB_OFFLINE is set"
+    elif gone == "hub stopped":
+        hub.stop()
+        why = "refused"
+    else:
+        hub.fails = True
+        why = "503"
+    again, said = ask(NAME)
+    assert again == first
+    assert f"{hub.url} can't be reached" in said
+    assert why in said
+    commit = hub.repositories[NAME].refs["main"]
+    assert f"{NAME}@{commit} is taken from the cache" in said
+    assert len(hub.requests) == seen + (gone == "hub failing")
+    pinned, said = ask(f"{NAME}@{commit}")
+    assert pinned == first
+    assert "can't be reached" not in said  # a commit is the same anywhere
+    assert len(hub.requests) == seen + (gone == "hub failing")
+
+
+def test_a_process_of_its_own_works_offline(ask, hub, tmp_path, picture):
+    """As a person has it: variables of the shell, one command after the other."""
+    first, _ = ask(NAME)
+    seen = len(hub.requests)
+    command = [sys.executable, "-m", "vitreous", "predict", NAME, str(picture), "--json"]
+    done = subprocess.run(
+        command, env={**os.environ, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True
+    )
+    assert json.loads(done.stdout)[0]["probabilities"] == first
+    assert "HF_HUB_OFFLINE is set" in done.stderr
+    assert len(hub.requests) == seen
+
+
+def test_a_run_goes_on_with_the_very_commit(vitreous, machine, hub, models, faces, tmp_path):
+    run, cache = tmp_path / "run", tmp_path / "hf"
+    result = vitreous("train", faces, "--out", run, "--weights", NAME, *ONCE)
+    assert result.exit_code == 0, result.stderr
+    bits = (run / "last.safetensors").read_bytes()
+
+    def interrupt() -> None:
+        """As if stopped before the first checkpoint, when the first weights are needed again."""
+        for path in (*(run / "checkpoints").iterdir(), run / "evaluation.json"):
+            path.unlink()
+        (run / "last.safetensors").unlink()
+
+    # The branch has moved and the cache is empty: what the run began with is fetched again.
+    hub.repositories[NAME].commit(files_of(models[1]))
+    shutil.rmtree(cache)
+    interrupt()
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 0, result.stderr
+    assert (run / "last.safetensors").read_bytes() == bits
+
+    hub.stop()
+    interrupt()
+    assert vitreous("train", "--resume", run).exit_code == 0
+    assert (run / "last.safetensors").read_bytes() == bits
+    again = ("train", faces, "--out", tmp_path / "again", "--config", run / "config.toml")
+    assert vitreous(*again).exit_code == 0
+    assert (tmp_path / "again" / "last.safetensors").read_bytes() == bits
+
+    shutil.rmtree(cache)
+    interrupt()
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 2
+    assert "has no checkpoint yet and can't begin" in result.stderr
+    assert "HF_ENDPOINT" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("anna/other", "anna/other is neither a path here nor a repository on {url}"),
+        (f"{NAME}@v9", f"{{url}}/{NAME} has no revision 'v9': name a branch, a tag or a commit"),
+        ("anna/text", "only README.md, sub/a.npz, training_args.bin: name another"),
+        ("anna/gated", "{url}/anna/gated is gated: ask for access on that page, then set HF_TOKEN"),
+        ("anna/private", "if it is private, set HF_TOKEN"),
+        ("anna/odd--name", "Cannot have -- or .. in repo_id"),
+        ("hf://anna", "hf://anna is no id: write hf://owner/name"),
+        ("nowhere", "nowhere does not exist: name a run, a file or folder of weights, or a model"),
+    ],
+)
+def test_what_a_hub_does_not_give(refused, hub, models, tmp_path, where, said):
+    hub.add("anna/text", {"README.md": b"", "training_args.bin": b"x", "sub/a.npz": b""})
+    hub.add("anna/gated", files_of(models[0]), gated=True)
+    hub.add("anna/private", files_of(models[0]), private=True)
+    assert said.format(url=hub.url) in refused(where)
+    assert not any(path.suffix == ".safetensors" for path in snapshots(tmp_path))
+
+
+def test_a_token_opens_what_is_gated_or_private(ask, refused, machine, hub, models):
+    hub.add("anna/gated", files_of(models[0]), gated=True)
+    hub.add("anna/private", files_of(models[0]), private=True)
+    machine(HF_TOKEN="hf_of_somebody_else")
+    assert "is gated: ask for access" in refused("anna/gated")
+    machine(HF_TOKEN=EXPIRED)
+    said = refused(NAME)
+    assert "refuses the token in use (" in said
+    assert "unset HF_TOKEN" in said
+    machine(HF_TOKEN=TOKEN)
+    assert ask("anna/gated")[0] == ask("anna/private")[0] == ask(models[0])[0]
+
+
+def test_no_hub_is_said_with_where_it_was_sought(refused, machine, hub, tmp_path):
+    hub.stop()
+    said = refused(NAME)
+    for words in (hub.url, "refused", f"not in the cache ({tmp_path / 'hf' / 'hub'})",
+                  "HF_ENDPOINT", "a local file or folder"):  # fmt: skip
+        assert words in said
+    machine(HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE is set" in refused(NAME)
+
+
+def test_without_the_package_its_extra_is_named(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    assert "pip install 'vitreous[hub]'" in refused(NAME)
+
+
+def test_a_cut_download_goes_on_where_it_was(machine, hub, tmp_path):
+    """Of a size that comes in several parts; HTTP alone is concerned, not what is in it."""
+    from vitreous.core.console import Console
+
+    content = torch.arange(1_000_000, dtype=torch.float32)
+    save_file({"numbers": content}, tmp_path / "w.safetensors")
+    hub.add("anna/long", {"model.safetensors": (tmp_path / "w.safetensors").read_bytes()})
+    hub.cuts = 1
+    place = locate("anna/long", Console(quiet=True))
+    assert torch.equal(load_file(place.path)["numbers"], content)
+    starts = [headers.get("range") for _, path, headers in hub.requests if path.startswith("/cdn")]
+    assert starts == [None, "bytes=3145728-"]
+    assert place.id == HubId("anna/long", hub.repositories["anna/long"].refs["main"])
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"), [("shortens", "Consistency check failed"), ("spoils", "came damaged")]
+)
+def test_half_a_file_or_a_wrong_one_is_never_taken(
+    ask, refused, hub, models, tmp_path, fault, said
+):
+    setattr(hub, fault, True)
+    assert said in refused(NAME)
+    assert not any(path.suffix == ".safetensors" for path in snapshots(tmp_path))
+    assert sum(path.stat().st_size for path in (tmp_path / "hf").rglob("*")) < 100_000
+    setattr(hub, fault, False)
+    assert ask(NAME)[0] == ask(models[0])[0]
+
+
+def test_a_full_disk_is_one_line(machine, hub, tmp_path, picture):
+    script = f"""
+import resource, signal, sys
+from vitreous.cli import _status, cli
+import torch, huggingface_hub
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+words = ["predict", {NAME!r}, {str(picture)!r}, "--quiet"]
+sys.exit(_status(lambda: cli.main(words, standalone_mode=False)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"can't write {NAME}@main to {tmp_path / 'hf' / 'hub'}: File too large" in done.stderr
+    assert "HF_HOME" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_other_layouts_of_a_repository(vitreous, ask, hub, models, faces, tmp_path):
+    whole = files_of(models[0])
+    local, _ = ask(models[0])
+    state = load_file(models[0] / "model.safetensors")
+    names = sorted(state)
+    places = {}
+    sharded = {"config.json": whole["config.json"], "README.md": whole["README.md"]}
+    for number in range(2):
+        shard = f"model-0000{number + 1}-of-00002.safetensors"
+        part = {name: state[name] for name in names[number::2]}
+        save_file(part, tmp_path / shard)
+        sharded[shard] = (tmp_path / shard).read_bytes()
+        places |= dict.fromkeys(part, shard)
+    sharded["model.safetensors.index.json"] = json.dumps({"weight_map": places}).encode()
+    commit = hub.add("anna/shards", sharded)
+    pickled = {name: whole[name] for name in ("config.json", "pytorch_model.bin")}
+    hub.add("anna/pickle", pickled)
+    hub.add("anna/bare", {"vit.pth": whole["pytorch_model.bin"], "training_args.bin": b"x"})
+    run = tmp_path / "run"
+    assert vitreous("train", faces, "--out", run, "--weights", models[0], *ONCE).exit_code == 0
+    hub.add("anna/ours", files_of(run))
+    assert ask("anna/shards")[0] == local
+    lost = next(path for path in snapshots(tmp_path) if "of-00002" in path.name)
+    lost.resolve().unlink()
+    assert ask(f"anna/shards@{commit}")[0] == local  # half of it is no copy
+    assert ask("anna/pickle")[0] == local
+    bare, _ = ask("anna/bare", "--preprocess", "half")
+    assert list(bare.values()) == pytest.approx(list(local.values()), abs=1e-6)
+    assert ask("anna/ours")[0] == ask(run)[0]
+    assert {p.name for p in snapshots(tmp_path) if "ours" in str(p)} == {"best.safetensors"}
+
+
+def test_a_path_wins_and_a_mistyped_one_stays_here(
+    ask, refused, hub, models, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(models[1], tmp_path / NAME)
+    assert ask(NAME)[0] == ask(models[1])[0]
+    assert "anna/smal does not exist" in refused("anna/smal")
+    assert "weights/vit.pth does not exist" in refused("weights/vit.pth")
+    assert hub.requests == []
+    assert ask(f"hf://{NAME}")[0] == ask(models[0])[0]
+
+
+def test_auto_takes_small_weights_and_says_why(vitreous, machine, hub, models, faces, tmp_path):
+    commit = hub.add(TINY.id, files_of(models[0]))
+    run = tmp_path / "run"
+    result = vitreous("train", faces, "--out", run, "--weights", "auto", *ONCE)
+    assert result.exit_code == 0, result.stderr
+    for words in (TINY.id, "Apache-2.0", "shorter side is 32 px"):
+        assert words in result.stderr
+    assert tomllib.loads((run / "config.toml").read_text())["init"] == f"{TINY.id}@{commit}"
+    first = json.loads((run / "choice.json").read_text())[0]
+    assert first[:2] == ["init", f"{TINY.id}@{commit}"]
+    assert "Apache-2.0" in first[2]
+
+
+def test_auto_without_a_hub_is_never_from_scratch(vitreous, machine, hub, faces, tmp_path):
+    hub.stop()
+    result = vitreous("train", faces, "--out", tmp_path / "run", "--weights", "auto", "--quiet")
+    assert result.exit_code == 2
+    assert f"{TINY.id}@main is not in the cache" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_downloaded_unasked(vitreous, machine, hub, faces, tmp_path):
+    small = ("--set", "model.depth=1", "--set", "model.embed_dim=16", "--set", "model.num_heads=1")
+    line = f"--weights auto would begin with {TINY.id} (5.7 M parameters, 22.9 MB to download, "
+    result = vitreous("train", faces, "--out", tmp_path / "plain", *ONCE, *small)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count(line) == 1
+    assert "ViT from scratch" in result.stderr
+    quiet = vitreous("train", faces, "--out", tmp_path / "quiet", *ONCE, *small, "--quiet")
+    assert quiet.stderr == ""
+    assert hub.requests == []
+    assert "huggingface_hub" not in sys.modules
+
+
+def test_the_real_vit_comes_whole(ask, hub, timm):
+    weights = "vit_tiny_patch16_224_augreg_in21k_ft_in1k.safetensors"
+    file = ROOT.parent / "shared" / "weights" / weights
+    if not file.is_file():
+        pytest.skip("no ../shared beside the repository: real weights lie there")
+    stated = timm.models.get_pretrained_cfg(TINY.id.removeprefix("timm/")).to_dict()
+    config = {"architecture": "vit_tiny_patch16_224", "num_classes": 1000, "pretrained_cfg": stated}
+    hub.add(TINY.id, {"config.json": json.dumps(config).encode(),
+                      "model.safetensors": file.read_bytes()})  # fmt: skip
+    found, said = ask(TINY.id)
+    assert f"{TINY.megabytes} MB" in said
+    assert "cover 248x248 px" in said
+    local, _ = ask(file, "--preprocess", "half")
+    assert list(found.values()) == pytest.approx(list(local.values()), abs=1e-6)

@@ -356,7 +356,7 @@ sys.exit(_status(lambda: cli.main(words, standalone_mode=False)))
     assert done.stderr.count("\n") == 1
 
 
-def test_other_layouts_of_a_repository(vitreous, ask, hub, models, faces, tmp_path):
+def test_other_layouts_of_a_repository(vitreous, ask, refused, hub, models, faces, tmp_path):
     whole = files_of(models[0])
     local, _ = ask(models[0])
     state = load_file(models[0] / "model.safetensors")
@@ -381,11 +381,14 @@ def test_other_layouts_of_a_repository(vitreous, ask, hub, models, faces, tmp_pa
     lost = next(path for path in snapshots(tmp_path) if "of-00002" in path.name)
     lost.resolve().unlink()
     assert ask(f"anna/shards@{commit}")[0] == local  # half of it is no copy
+    index = {"weight_map": {"head.weight": "gone.safetensors"}}
+    hub.add("anna/torn", {"model.safetensors.index.json": json.dumps(index).encode()})
     assert ask("anna/pickle")[0] == local
     bare, _ = ask("anna/bare", "--preprocess", "half")
     assert list(bare.values()) == pytest.approx(list(local.values()), abs=1e-6)
     assert ask("anna/ours")[0] == ask(run)[0]
     assert {p.name for p in snapshots(tmp_path) if "ours" in str(p)} == {"best.safetensors"}
+    assert "names the shard 'gone.safetensors', which doesn't lie" in refused("anna/torn")
 
 
 def test_a_path_wins_and_a_mistyped_one_stays_here(

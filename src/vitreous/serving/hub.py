@@ -5,8 +5,8 @@ beside them are downloaded and nothing else, by huggingface_hub, into the cache 
 share. There they are found again without a network, by the commit that a run writes down.
 """
 
+import errno
 import hashlib
-import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -31,6 +31,8 @@ _ID = re.compile(
 _FILES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".npz", ".h5", ".keras", ".json")
 #: Weights under a name of their own; .bin and .pt are the state of optimisers as often.
 _OTHER_WEIGHTS = (".safetensors", ".npz", ".pth")
+#: What an operating system says of a folder that takes no more, or nothing at all.
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def _fetch(wanted: HubId, console: Console) -> Place:
                 timeout=constants.HF_HUB_ETAG_TIMEOUT,
             )
             pinned = HubId(wanted.repo, found.sha or wanted.revision)
-            path = _download(api, pinned, found.siblings or [], console)
+            path = _download(api, cache, pinned, found.siblings or [], console)
         except VitreousError:
             raise
         except Exception as error:
@@ -203,7 +205,8 @@ def _cached(cache: Path, wanted: HubId) -> Place | None:
     ref = _ref(cache, wanted)
     pinned = replace(wanted, revision=ref.read_text(encoding="utf-8")) if ref.is_file() else wanted
     folder = _snapshot(cache, pinned)
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    # A name stays where the file that it points to was removed.
+    names = [path.name for path in folder.glob("*") if path.exists()]
     weights = _weights_among(names)
     if weights is None:
         return None
@@ -223,7 +226,7 @@ def _weights_among(names: Collection[str]) -> str | None:
 
 
 def _download(
-    api: "HfApi", pinned: HubId, files: "Sequence[RepoSibling]", console: Console
+    api: "HfApi", cache: Path, pinned: HubId, files: "Sequence[RepoSibling]", console: Console
 ) -> Path:
     """The weights' path, with all that belongs to them in the cache.
 
@@ -241,32 +244,24 @@ def _download(
             "pytorch_model.bin, or a single .safetensors, .npz or .pth), only "
             f"{listed(sorted(there)) or 'nothing'}: name another, or download a file and name that"
         )
-    # Weights come last: where they are, all is.
-    settings = [there[name] for name in SETTINGS_FILES if name in there]
-    path = _download_files(api, pinned, [*settings, there[weights]], console)
-    if is_index(path):
-        shards = [there[name] for name in shard_names(path) if name in there]
-        _download_files(api, pinned, shards, console)
-    return path
+    folder = _snapshot(cache, pinned)
+
+    def get(*names: str) -> None:
+        missing = [name for name in names if name in there and not (folder / name).exists()]
+        if missing:
+            _get(api, pinned, [there[name] for name in missing], console)
+
+    get(*SETTINGS_FILES, weights)  # weights come last: where they are, all is
+    if is_index(folder / weights):
+        get(*shard_names(folder / weights))
+    return folder / weights
 
 
-def _download_files(
-    api: "HfApi", pinned: HubId, files: "Sequence[RepoSibling]", console: Console
-) -> Path:
-    """Put files into the cache that aren't there yet, and compare them with their checksums.
-
-    Returns:
-        The path of the last one.
-    """
-    from huggingface_hub import constants
+def _get(api: "HfApi", pinned: HubId, files: "Sequence[RepoSibling]", console: Console) -> None:
+    """Download files into the cache, with progress, and compare them with their checksums."""
     from huggingface_hub.utils import silent_tqdm
 
-    folder = _snapshot(Path(constants.HF_HUB_CACHE), pinned)
-    last = folder / files[-1].rfilename
-    missing = [file for file in files if not (folder / file.rfilename).exists()]
-    if not missing:
-        return last
-    total = sum(file.size or 0 for file in missing)
+    total = sum(file.size or 0 for file in files)
     console.info(f"downloading {pinned} from {api.endpoint}: {total / 1e6:.1f} MB")
     done = 0
     with console.task("downloading, MB", max(1, round(total / 1e6))) as task:
@@ -277,7 +272,7 @@ def _download_files(
                 done += int(n or 0)
                 task.update(round(done / 1e6))
 
-        for file in missing:
+        for file in files:
             path = api.hf_hub_download(
                 pinned.repo,
                 file.rfilename,
@@ -285,7 +280,6 @@ def _download_files(
                 tqdm_class=Bar,  # pyright: ignore[reportArgumentType]
             )
             _check(Path(path), file, pinned)
-    return last
 
 
 def _check(path: Path, file: "RepoSibling", pinned: HubId) -> None:
@@ -356,10 +350,10 @@ def _told(error: Exception, wanted: HubId, endpoint: str, cache: Path) -> Vitreo
         return WeightsError(
             f"{endpoint} refuses the token in use ({_reason(error)}): unset HF_TOKEN, or {token}"
         )
-    if isinstance(error, OSError) and error.errno is not None:
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
         return StorageError(
-            f"can't write {wanted} to {cache}: {os.strerror(error.errno)}; make room, or set "
-            "HF_HOME to another folder"
+            f"can't write {wanted} to {cache}: {error.strerror}; make room, or set HF_HOME to "
+            "another folder"
         )
     if _is_unreachable(error):
         return WeightsError(

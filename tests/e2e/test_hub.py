@@ -227,7 +227,7 @@ def test_a_process_of_its_own_works_offline(ask, hub, tmp_path, picture):
 
 def test_a_run_goes_on_with_the_very_commit(vitreous, machine, hub, models, faces, tmp_path):
     run, cache = tmp_path / "run", tmp_path / "hf"
-    result = vitreous("train", faces, "--out", run, "--weights", NAME, *ONCE)
+    result = vitreous("train", faces, "--out", run, "--init", NAME, *ONCE)
     assert result.exit_code == 0, result.stderr
     bits = (run / "last.safetensors").read_bytes()
 

@@ -299,9 +299,9 @@ class _Climber:
         ]
         kept = rungs[simplest_within_one_error(right, labels)]
         rung = self.run.rung(kept)
-        copy_file(rung.best, self.run.best)
-        if rung.metrics.exists():
-            copy_file(rung.metrics, self.run.metrics)
+        for name in ("best", "last", "metrics"):
+            if getattr(rung, name).exists():  # a head alone has no log and no last step
+                copy_file(getattr(rung, name), getattr(self.run, name))
         self.ladder = replace(self.ladder, kept=kept)
         self._write()
         for line in self.ladder.lines():

@@ -73,8 +73,10 @@ def run_python(code: str, scope: dict, monkeypatch) -> None:
     def quick(function):
         def shortened_function(source, **options):
             options.pop("budget_s", None)
-            model = {"depth": 1, "embed_dim": 16, "num_heads": 1}
-            return function(source, **{**options, "epochs": 1, "settings": {"model": model}})
+            settings = {"model": {"depth": 1, "embed_dim": 16, "num_heads": 1}}
+            if "weights" in options:  # has a model of its own
+                settings = {}
+            return function(source, **{**options, "epochs": 1, "settings": settings})
 
         return shortened_function
 

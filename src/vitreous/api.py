@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from vitreous.core.config import from_mapping, load_toml, merge
+from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder, check_free
 from vitreous.data.faces import write_faces
@@ -22,7 +22,7 @@ from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_settings
 from vitreous.recipes.facts import Choice
-from vitreous.serving.weights import find_own_weights, told_by
+from vitreous.serving.weights import find_classifier, find_own_weights, is_own, told_by
 from vitreous.trained import Source, evaluate, predict, tune
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
@@ -238,42 +238,54 @@ def summary(model: str, *, image_size: int | None = None, classes: int | None = 
 
 
 def export(
-    run: Source, out: Source | None = None, *, to: str = "keras", console: Console | None = None
+    run: Source,
+    out: Source | None = None,
+    *,
+    to: str = "keras",
+    labels: Source | None = None,
+    preprocess: str | Sequence[str] = (),
+    num_heads: int | None = None,
+    console: Console | None = None,
 ) -> Path:
     """Write a trained model in the format of another library.
 
     Args:
-        run: a run's folder or a weights file of one.
-        out: the new file; by default in the run's folder, under its name.
-        to: "keras": the lecture's model as ``.keras`` or ``.weights.h5``, which then takes pixels
-            from 0 to 255.
+        run: a run's folder, a weights file of one, or another library's checkpoint.
+        out: the new file or folder; by default in the run's folder, under its name, and for a
+            checkpoint in the present folder.
+        to: "timm" or "transformers": a folder that the library loads; "safetensors": one file with
+            everything in it, for this library and whoever reads safetensors; "keras": the
+            lecture's model as ``.keras`` or ``.weights.h5``, which then takes pixels from 0 to 255.
+        labels: of a checkpoint, as for `evaluate`.
+        preprocess: likewise.
+        num_heads: likewise.
         console: where messages go.
 
     Returns:
-        The file.
+        The file or folder.
 
     Raises:
-        RunError: where there is no trained model, or the file exists.
-        WeightsError: for a model that the format has no place for.
+        ConfigError: for an unknown format.
+        RunError: where there is no trained model, or `out` exists.
+        WeightsError: for a model that the format has no place for, or a checkpoint that can't be
+            read.
     """
-    from vitreous.exporting.keras import export_keras
+    from vitreous.exporting.formats import ENDINGS, export_classifier
 
-    if to != "keras":
-        raise ConfigError(f"unknown format '{to}': keras is there")
-    weights = find_own_weights(Path(run))
-    folder = weights.resolve().parent
-    path = folder / f"{folder.name}.keras" if out is None else Path(out)
-    if path.exists():
-        raise RunError(f"{path} exists already: name another file with --out")
-    classifier = load_classifier(weights)
-    export_keras(classifier, path)
-    height, width = classifier.preprocess.image_size
+    if to not in ENDINGS:
+        raise ConfigError(f"unknown format '{to}': {did_you_mean(to, ENDINGS)}")
     console = console or Console()
-    console.info(
-        f"{path} takes {height}x{width} px, values from 0 to 255, and answers in the order "
-        f"{', '.join(classifier.classes)}"
-    )
-    console.info("next: load it with the classes of docs/lecture/keras_vit.py registered")
+    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
+    if out is None:
+        folder = weights.resolve().parent
+        name = folder / folder.name if is_own(Path(run)) else Path(Path(run).stem)
+        path = name.with_name(name.name + ENDINGS[to])
+    else:
+        path = Path(out)
+    if path.exists():
+        raise RunError(f"{path} exists already: choose another --out")
+    for note in export_classifier(load_classifier(weights), path, to):
+        console.info(note)
     return path
 
 

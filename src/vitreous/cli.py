@@ -185,14 +185,39 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 
 @cli.command()
 @click.argument("run", type=options.PATH)
-@click.option("--to", type=click.Choice(["keras"]), required=True, help="Format.")
-@click.option("--out", type=options.PATH, help="The new file. [in RUN, under its name]")
+@click.option("--to", type=click.Choice(["timm", "transformers", "safetensors", "keras"]),
+              required=True, help="Format.")  # fmt: skip
+@click.option("--out", type=options.PATH, help="New file or folder. [in RUN, under its name]")
+@options.checkpoint
 @options.quiet
-def export(run: Path, to: str, out: Path | None, quiet: bool) -> None:
-    """Write the model of RUN in another library's format, such as the lecture's for Keras."""
+def export(
+    run: Path,
+    to: str,
+    out: Path | None,
+    labels: Path | None,
+    preprocess: tuple[str, ...],
+    num_heads: int | None,
+    quiet: bool,
+) -> None:
+    """Write the model of RUN for other programs.
+
+    A folder that timm or transformers loads, one safetensors file with everything in it, or, of
+    the lecture's model, a file for Keras. RUN is a run's folder, its weights, or a checkpoint of
+    another library.
+    """
     from vitreous import api
 
-    click.echo(api.export(run, out, to=to, console=options.console(quiet)))
+    click.echo(
+        api.export(
+            run,
+            out,
+            to=to,
+            labels=labels,
+            preprocess=preprocess,
+            num_heads=num_heads,
+            console=options.console(quiet),
+        )
+    )
 
 
 @cli.command()

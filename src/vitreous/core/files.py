@@ -52,6 +52,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
             staging.unlink(missing_ok=True)
 
 
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` to write to; on success it is renamed to `path`.
+
+    Raises:
+        StorageError: where something stands there, but for an empty folder, or the disk is full.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            yield staging
+            staging.chmod(0o777 & ~_umask())
+            # Renaming onto an empty folder is fine, onto a full one is refused.
+            staging.rename(path)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_path(path) as staging:
@@ -82,12 +101,19 @@ def read_json(path: Path) -> Any:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file atomically; equal contents give equal bytes."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write a safetensors file of vitreous atomically; equal contents give equal bytes."""
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+    write_safetensors(path, tensors, {METADATA_KEY: text})
+
+
+def write_safetensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write a safetensors file atomically."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with atomic_path(path) as staging:
         try:
-            save_file(plain, staging, metadata={METADATA_KEY: text})
+            save_file(plain, staging, metadata=dict(metadata))
         except SafetensorError as error:
             raise StorageError(f"can't write {path}: {error}") from error
 

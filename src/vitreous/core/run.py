@@ -18,8 +18,6 @@ provenance.json      versions, device and peak memory
 """
 
 import platform
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -27,8 +25,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vitreous.core.files import storage_errors
-from vitreous.errors import RunError
+from vitreous.core.files import new_folder, storage_errors
+from vitreous.errors import RunError, StorageError
 
 _PACKAGES = ("vitreous", "torch", "numpy", "pillow", "safetensors", "scikit-learn")
 
@@ -73,22 +71,14 @@ class RunFolder:
             StorageError: where it can't be written.
         """
         check_free(path)
-        with storage_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-            try:
+        try:
+            with new_folder(path) as staging:
                 for name, text in files.items():
                     (staging / name).write_text(text, encoding="utf-8")
                 (staging / "checkpoints").mkdir()
-                staging.chmod(0o755)
-                try:
-                    # Renaming onto an empty folder is fine, onto a full one is refused.
-                    staging.rename(path)
-                except OSError:
-                    check_free(path)
-                    raise
-            finally:
-                shutil.rmtree(staging, ignore_errors=True)
+        except StorageError:
+            check_free(path)  # another may have taken the place meanwhile
+            raise
         return cls(path)
 
     @classmethod

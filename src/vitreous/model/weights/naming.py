@@ -11,13 +11,15 @@ from torch import Tensor
 from vitreous.errors import WeightsError
 
 State = dict[str, Tensor]
+#: Patterns of whole names and what to put for them.
+Rules = Sequence[tuple[str, str]]
 
 _LISTED = 8
 
 
 def rename(
     tensors: Mapping[str, Tensor],
-    rules: Iterable[tuple[str, str]],
+    rules: Rules,
     unused: Mapping[str, str],
     where: Path,
 ) -> tuple[State, list[str]]:
@@ -36,21 +38,30 @@ def rename(
     Raises:
         WeightsError: where a number isn't finite, or two tensors get one name.
     """
-    compiled = [(re.compile(pattern), name) for pattern, name in rules]
     state: State = {}
     left_out: Counter[str] = Counter()
     for name, tensor in tensors.items():
         if what := next((w for p, w in unused.items() if re.fullmatch(p, name)), None):
             left_out[what] += 1
             continue
-        matches = ((pattern.fullmatch(name), ours) for pattern, ours in compiled)
-        ours = next((match.expand(ours) for match, ours in matches if match), name)
+        ours = new_name(name, rules)
         if ours in state:
             raise WeightsError(f"{where} has two tensors for {ours}, the second of them {name}")
         state[ours] = as_numbers(where, name, tensor)
     return state, [
         f"left out: {what} ({count} tensor{'s' * (count > 1)})" for what, count in left_out.items()
     ]
+
+
+def new_name(name: str, rules: Rules) -> str:
+    r"""What the first rule that fits makes of a name; the same where none does.
+
+    Example:
+        >>> new_name("blocks.7.ls1.gamma", [(r"(blocks\.\d+)\.ls([12])\.gamma", r"\1.gamma_\2")])
+        'blocks.7.gamma_1'
+    """
+    matches = ((re.fullmatch(pattern, name), new) for pattern, new in rules)
+    return next((match.expand(new) for match, new in matches if match), name)
 
 
 def as_numbers(where: Path, name: str, tensor: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from vitreous.errors import WeightsError
@@ -59,6 +60,18 @@ def three_numbers(value: Any) -> tuple[float, float, float] | None:
     if len(values) != 3 or not fine:
         raise WeightsError(f"a mean or std of {str(value)[:80]} isn't a number per colour channel")
     return float(values[0]), float(values[1]), float(values[2])
+
+
+def positive(where: Path, settings: Mapping[str, Any], name: str, default: float) -> float:
+    """A number above 0.
+
+    Raises:
+        WeightsError: for anything else, naming the file.
+    """
+    value = settings.get(name, default)
+    if type(value) not in (int, float) or not 0 < value < 1e9:
+        raise WeightsError(f"{where} has a config.json with {name} {str(value)[:40]!r}")
+    return float(value)
 
 
 def names_in_order(value: Any) -> tuple[str, ...] | None:

@@ -1,7 +1,8 @@
 """timm's names, and those of the papers' own PyTorch code, which are nearly the same.
 
 Original DINO, DINOv2, DINOv3, MAE and DeiT files name the parts of a block as timm does; what they
-have beside it (registers, gates, projection heads, decoders) is told from its own names.
+have beside it (registers, gates, projection heads, decoders) is told from its own names. Written is
+a folder as timm itself saves it, in `timm_folder`.
 """
 
 import math
@@ -16,7 +17,13 @@ from vitreous.errors import WeightsError
 from vitreous.model.config import Activation, Pool
 from vitreous.model.weights.files import Source
 from vitreous.model.weights.naming import State, head_behind_tanh, rename, strip_prefixes
-from vitreous.model.weights.settings import Preprocessing, names_in_order, size_of, three_numbers
+from vitreous.model.weights.settings import (
+    Preprocessing,
+    names_in_order,
+    positive,
+    size_of,
+    three_numbers,
+)
 from vitreous.model.weights.translation import Stated, Translation, Wanted, is_gated, settle
 
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "teacher.")
@@ -28,6 +35,8 @@ _RULES = (
     (r"(blocks\.\d+\.mlp)\.w12\.(\w+)", r"\1.fc1.\2"),
     (r"(blocks\.\d+\.mlp)\.w3\.(\w+)", r"\1.fc2.\2"),
 )
+#: The other way round, where timm turns queries and keys.
+TURNED_RULES = ((r"(blocks\.\d+)\.ls([12])\.gamma", r"\1.gamma_\2"),)
 _UNUSED = {
     "mask_token": "the mask token of pretraining",
     r"decoder_\w+(\..*)?": "the decoder of pretraining",
@@ -38,8 +47,21 @@ _UNUSED = {
 #: timm's architectures that are this model; of those that only look like it, the second tells.
 _PLAIN = re.compile(r"(vit|deit3?|flexivit|eva_giant|eva_large)_")
 _OTHER = re.compile(r"_(rpn|rope|pe|relpos|srelpos)_")
-_POOLS: dict[str, Pool] = {"token": "cls", "avg": "mean", "map": "map"}
-_ACTIVATIONS: dict[str, Activation] = {
+#: Architectures whose norms have an epsilon of 1e-5; of all others it is 1e-6.
+_LARGER_EPS = re.compile(r"_(clip|dinov3)")
+#: The one kind of its architectures with a second token and head.
+DISTILLED = "deit_tiny_distilled_patch16_224"
+#: Arguments with which queries and keys are turned as they are here.
+TURNED = {
+    "use_abs_pos_emb": False,
+    "use_rot_pos_emb": True,
+    "rope_type": "dinov3",
+    "rope_grid_indexing": "ij",
+    "rope_rotate_half": True,
+}
+#: Names of its rooms for the head, and of activations, ours behind them.
+POOLS: dict[str, Pool] = {"token": "cls", "avg": "mean", "map": "map"}
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
     "gelu_tanh": "gelu_tanh",
     "quick_gelu": "quick_gelu",
@@ -71,7 +93,7 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     tensors = _unwrapped(source.tensors)
     settings = source.config
     architecture = str(settings.get("architecture", ""))
-    if architecture and (not _PLAIN.match(architecture) or _OTHER.search(architecture)):
+    if architecture and not _is_plain(architecture, _mapping(settings, "model_args")):
         raise WeightsError(f"{source.path} is timm's {architecture}, which isn't a plain ViT")
     unused = _UNUSED | head_behind_tanh(tensors, r"pre_logits\..*", r"head\..*")
     state, notes = rename(tensors, _RULES, unused, source.path)
@@ -91,6 +113,18 @@ def translate(source: Source, wanted: Wanted) -> Translation:
         classes=names_in_order(pretrained.get("label_names") or settings.get("label_names")),
         preprocessing=_preprocessing(pretrained, stated.notes),
     )
+
+
+def _is_plain(architecture: str, arguments: Mapping[str, Any]) -> bool:
+    if not _PLAIN.match(architecture):
+        return False
+    return not _OTHER.search(architecture) or _is_turned(architecture, arguments)
+
+
+def _is_turned(architecture: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether queries and keys are turned, and as they are here."""
+    stated = {name: arguments.get(name) for name in TURNED}
+    return "_dinov3" in architecture or stated == TURNED
 
 
 def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -145,24 +179,36 @@ def _join_partial_bias(state: State) -> None:
 def _stated(source: Source, architecture: str, state: State) -> Stated:
     settings = source.config
     arguments = _mapping(settings, "model_args")
-    turned = "pos_embed" not in state and {"cls_token", "reg_token"} <= state.keys()
-    if turned and architecture and "dinov3" not in architecture:
-        raise WeightsError(f"{source.path} is timm's {architecture}: its positions aren't known")
-    stated = Stated(rope_theta=100.0 if turned else None)
-    if turned and not architecture:
+    stated = Stated(rope_theta=_theta(source, architecture, arguments, state))
+    if stated.rope_theta and not architecture:
         stated.notes.append("no table of positions: queries and keys turned as in DINOv3 assumed")
-    is_clip = "norm_pre.weight" in state
-    stated.norm_eps = 1e-5 if turned or is_clip else 1e-6
+    is_clip_or_dinov3 = "norm_pre.weight" in state or stated.rope_theta is not None
+    if architecture:
+        is_clip_or_dinov3 = _LARGER_EPS.search(architecture) is not None
+    stated.norm_eps = 1e-5 if is_clip_or_dinov3 else 1e-6
     stated.image_size = size_of(
         arguments.get("img_size") or _mapping(settings, "pretrained_cfg").get("input_size")
     )
     heads = arguments.get("num_heads")
     stated.num_heads = heads if isinstance(heads, int) and heads > 0 else None
-    stated.pool = _POOLS.get(str(settings.get("global_pool", "")))
+    stated.pool = POOLS.get(str(settings.get("global_pool", "")))
     if stated.pool is None and "fc_norm.weight" in state:
         stated.pool = "mean"
     stated.activation = _activation(architecture, arguments, state, stated.notes)
     return stated
+
+
+def _theta(
+    source: Source, architecture: str, arguments: Mapping[str, Any], state: State
+) -> float | None:
+    """Of turned queries and keys, which a model without a table of positions has."""
+    if "pos_embed" in state:
+        return None
+    if not architecture:
+        return 100.0 if {"cls_token", "reg_token"} <= state.keys() else None
+    if not _is_turned(architecture, arguments):
+        raise WeightsError(f"{source.path} is timm's {architecture}: its positions aren't known")
+    return positive(source.path, arguments, "rope_temperature", 100.0)
 
 
 def _mapping(settings: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -175,9 +221,9 @@ def _activation(
 ) -> Activation:
     if "act_layer" in arguments:
         name = str(arguments["act_layer"])
-        if name not in _ACTIVATIONS:
-            raise WeightsError(f"unknown activation '{name}': known are {', '.join(_ACTIVATIONS)}")
-        return _ACTIVATIONS[name]
+        if name not in ACTIVATIONS:
+            raise WeightsError(f"unknown activation '{name}': known are {', '.join(ACTIVATIONS)}")
+        return ACTIVATIONS[name]
     for pattern, activation in _BY_ARCHITECTURE:
         if re.search(pattern, architecture):
             return activation

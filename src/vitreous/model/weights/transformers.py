@@ -2,7 +2,8 @@
 
 One table of names serves all of them, as saved by any version. The family, which decides what its
 library implies (activation, epsilon, pooling), is told from names that only it has; numbers come
-from ``config.json`` where it lies beside the weights.
+from ``config.json`` where it lies beside the weights. Written is a folder of a class that has a
+classifier, in `transformers_folder`; its names stand here too.
 """
 
 import re
@@ -16,7 +17,13 @@ from vitreous.errors import WeightsError
 from vitreous.model.config import Activation, Pool
 from vitreous.model.weights.files import Source
 from vitreous.model.weights.naming import State, rename, strip_prefixes
-from vitreous.model.weights.settings import Preprocessing, names_in_order, size_of, three_numbers
+from vitreous.model.weights.settings import (
+    Preprocessing,
+    names_in_order,
+    positive,
+    size_of,
+    three_numbers,
+)
 from vitreous.model.weights.translation import Stated, Translation, Wanted, is_gated, settle
 
 #: What a model with a head puts before its encoder's names.
@@ -57,6 +64,52 @@ _RULES = (
     (r"(?:cls_)?classifier\.(\w+)", r"head.\1"),
     (r"distillation_classifier\.(\w+)", r"head_dist.\1"),
 )
+#: Our names as its files have had them since its first versions, behind the name of the encoder;
+#: the first that fits is taken. Queries, keys and values are apart.
+_OURS = r"blocks\.(\d+)\."
+WRITTEN_VIT = (
+    (r"(cls_token|mask_token)", r"embeddings.\1"),
+    ("dist_token", "embeddings.distillation_token"),
+    ("reg_token", "embeddings.register_tokens"),
+    ("pos_embed", "embeddings.position_embeddings"),
+    (r"patch_embed\.proj\.(\w+)", r"embeddings.patch_embeddings.projection.\1"),
+    (r"norm\.(\w+)", r"layernorm.\1"),
+    (rf"{_OURS}norm1\.(\w+)", r"encoder.layer.\1.layernorm_before.\2"),
+    (rf"{_OURS}norm2\.(\w+)", r"encoder.layer.\1.layernorm_after.\2"),
+    (rf"{_OURS}attn\.q\.(\w+)", r"encoder.layer.\1.attention.attention.query.\2"),
+    (rf"{_OURS}attn\.k\.(\w+)", r"encoder.layer.\1.attention.attention.key.\2"),
+    (rf"{_OURS}attn\.v\.(\w+)", r"encoder.layer.\1.attention.attention.value.\2"),
+    (rf"{_OURS}attn\.proj\.(\w+)", r"encoder.layer.\1.attention.output.dense.\2"),
+    (rf"{_OURS}mlp\.fc1\.(\w+)", r"encoder.layer.\1.intermediate.dense.\2"),
+    (rf"{_OURS}mlp\.fc2\.(\w+)", r"encoder.layer.\1.output.dense.\2"),
+)
+WRITTEN_DINOV2 = (
+    (rf"{_OURS}(norm[12]|mlp\.fc[12])\.(\w+)", r"encoder.layer.\1.\2.\3"),
+    (rf"{_OURS}ls([12])\.gamma", r"encoder.layer.\1.layer_scale\2.lambda1"),
+    *WRITTEN_VIT,
+)
+WRITTEN_GATED = (
+    (rf"{_OURS}mlp\.fc1\.(\w+)", r"encoder.layer.\1.mlp.weights_in.\2"),
+    (rf"{_OURS}mlp\.fc2\.(\w+)", r"encoder.layer.\1.mlp.weights_out.\2"),
+    *WRITTEN_DINOV2,
+)
+#: CLIP's and SigLIP's.
+WRITTEN_TOWER = (
+    ("cls_token", "embeddings.class_embedding"),
+    ("pos_embed", "embeddings.position_embedding.weight"),
+    (r"patch_embed\.proj\.(\w+)", r"embeddings.patch_embedding.\1"),
+    (r"norm_pre\.(\w+)", r"pre_layrnorm.\1"),
+    (r"norm\.(\w+)", r"post_layernorm.\1"),
+    (rf"{_OURS}norm([12])\.(\w+)", r"encoder.layers.\1.layer_norm\2.\3"),
+    (rf"{_OURS}attn\.([qkv])\.(\w+)", r"encoder.layers.\1.self_attn.\2_proj.\3"),
+    (rf"{_OURS}attn\.proj\.(\w+)", r"encoder.layers.\1.self_attn.out_proj.\2"),
+    (rf"{_OURS}mlp\.(fc[12])\.(\w+)", r"encoder.layers.\1.mlp.\2.\3"),
+)
+WRITTEN_HEAD = ((r"head\.(\w+)", r"classifier.\1"),)
+WRITTEN_TWO_HEADS = (
+    (r"head\.(\w+)", r"cls_classifier.\1"),
+    (r"head_dist\.(\w+)", r"distillation_classifier.\1"),
+)
 _UNUSED = {
     r"text_model\..*|text_projection\..*|visual_projection\..*|logit_(scale|bias)": (
         "the text tower and the projections between it and pictures"
@@ -66,16 +119,18 @@ _UNUSED = {
     rf"{_BASE}pooler\..*": "a pooler that classifiers don't use",
     rf"{_EMBED}position_ids": "the numbers of the positions",
 }
-_ACTIVATIONS: dict[str, Activation] = {
+#: Its words, and ours behind them; of several the first is written.
+ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",
-    "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
     "quick_gelu": "quick_gelu",
     "relu": "relu",
     "silu": "silu",
     "swish": "silu",
 }
-_INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
+#: Pillow's numbers.
+INTERPOLATIONS = {2: "bilinear", 3: "bicubic"}
 
 
 @dataclass(frozen=True)
@@ -136,8 +191,10 @@ def translate(source: Source, wanted: Wanted) -> Translation:
         num_heads=_whole(source, settings, "num_attention_heads"),
         image_size=size_of(settings.get("image_size")),
         activation=_activation(source, settings, family, state),
-        norm_eps=_positive(source, settings, "layer_norm_eps", family.norm_eps),
-        rope_theta=_positive(source, settings, "rope_theta", 100.0) if family is _DINOV3 else None,
+        norm_eps=positive(source.path, settings, "layer_norm_eps", family.norm_eps),
+        rope_theta=positive(source.path, settings, "rope_theta", 100.0)
+        if family is _DINOV3
+        else None,
         notes=notes,
     )
     if "head.weight" in state and "head_dist.weight" not in state:
@@ -203,12 +260,12 @@ def _activation(
     name = settings.get("hidden_act")
     if name is None:
         return "silu" if gated else family.activation
-    if name not in _ACTIVATIONS:
+    if name not in ACTIVATIONS:
         raise WeightsError(
             f"{source.path} has the activation {str(name)[:40]!r}; known are "
-            f"{', '.join(_ACTIVATIONS)}"
+            f"{', '.join(ACTIVATIONS)}"
         )
-    return _ACTIVATIONS[name]
+    return ACTIVATIONS[name]
 
 
 def _whole(source: Source, settings: Mapping[str, Any], name: str) -> int | None:
@@ -216,13 +273,6 @@ def _whole(source: Source, settings: Mapping[str, Any], name: str) -> int | None
     if value is not None and (type(value) is not int or not 0 < value <= 2**16):
         raise WeightsError(f"{source.path} has a config.json with {name} {str(value)[:40]!r}")
     return value
-
-
-def _positive(source: Source, settings: Mapping[str, Any], name: str, default: float) -> float:
-    value = settings.get(name, default)
-    if type(value) not in (int, float) or not 0 < value < 1e9:
-        raise WeightsError(f"{source.path} has a config.json with {name} {str(value)[:40]!r}")
-    return float(value)
 
 
 def _preprocessing(settings: Mapping[str, Any], notes: list[str]) -> Preprocessing | None:
@@ -237,13 +287,13 @@ def _preprocessing(settings: Mapping[str, Any], notes: list[str]) -> Preprocessi
             "its pictures were squeezed into the input's size; here the longer side is cropped"
         )
     code = settings.get("resample")
-    if code is not None and code not in _INTERPOLATIONS:
+    if code is not None and code not in INTERPOLATIONS:
         notes.append(f"its resampling (Pillow's number {str(code)[:20]}) isn't known here")
     plain = settings.get("do_normalize", True) and settings.get("do_rescale", True)
     return Preprocessing(
         image_size=crop or covered,
         resize=covered if crop else None,
-        interpolation=_INTERPOLATIONS.get(code) if isinstance(code, int) else None,
+        interpolation=INTERPOLATIONS.get(code) if isinstance(code, int) else None,
         mean=three_numbers(settings.get("image_mean")) if plain else None,
         std=three_numbers(settings.get("image_std")) if plain else None,
     )

@@ -1,0 +1,87 @@
+"""Which formats a trained model goes out in, and what is said about each.
+
+`keras` and `checkpoints` write; `api` and the command are the callers.
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from vitreous.errors import WeightsError
+from vitreous.exporting.checkpoints import export_file, export_folder
+from vitreous.exporting.keras import export_keras
+from vitreous.model.config import ModelConfig
+from vitreous.model.weights import keras, timm_folder, transformers_folder
+from vitreous.training.classifier import Classifier
+
+#: What the name of a run is followed by, for each format.
+ENDINGS = {
+    "timm": "-timm",
+    "transformers": "-transformers",
+    "safetensors": ".safetensors",
+    "keras": ".keras",
+}
+#: Each refuses a model that the format has no place for; what isn't here takes all.
+_CHECKS: Mapping[str, Callable[[ModelConfig], Any]] = {
+    "timm": timm_folder.choose,
+    "transformers": transformers_folder.choose,
+    "keras": keras.check_lecture,
+}
+
+
+def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
+    """Write a classifier in a format.
+
+    Args:
+        classifier: what to write.
+        path: the new file or folder.
+        to: one of `ENDINGS`.
+
+    Returns:
+        What the format can't say, and what to do with it next, in plain English.
+
+    Raises:
+        StorageError: where it can't be written, or something stands there.
+        VitreousError: where what was written doesn't answer as the model does.
+        WeightsError: for a model that the format has no place for, naming those that have.
+    """
+    config = classifier.model.config
+    try:
+        if to in _CHECKS:
+            _CHECKS[to](config)
+    except WeightsError as error:
+        raise WeightsError(f"{error}; these take it: {_able(config)}") from None
+    if to == "safetensors":
+        export_file(classifier, path)
+        return [f"next: vitreous predict {path} photo.jpg"]
+    said = []
+    if classifier.preprocess.mirror:
+        said.append(f"{to} has no word for it: here a picture's mirror image is looked at too")
+    if to == "keras":
+        export_keras(classifier, path)
+        height, width = classifier.preprocess.image_size
+        return [
+            *said,
+            f"{path} takes {height}x{width} px, values from 0 to 255, and answers in the order "
+            f"{', '.join(classifier.classes)}",
+            "next: load it with the classes of docs/lecture/keras_vit.py registered",
+        ]
+    said += export_folder(classifier, path, to)
+    call = {
+        "timm": f"timm.create_model('local-dir:{path}', pretrained=True)",
+        "transformers": f"transformers.pipeline('image-classification', '{path}')",
+    }
+    return [*said, f"next, in Python: {call[to]}"]
+
+
+def _able(config: ModelConfig) -> str:
+    """The formats that have a place for a model, as options."""
+
+    def is_able(name: str) -> bool:
+        try:
+            _CHECKS[name](config)
+        except WeightsError:
+            return False
+        return True
+
+    return ", ".join(f"--to {n}" for n in ENDINGS if n not in _CHECKS or is_able(n))

@@ -274,19 +274,22 @@ def export(
 
     if to not in ENDINGS:
         raise ConfigError(f"unknown format '{to}': {did_you_mean(to, ENDINGS)}")
-    console = console or Console()
-    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
-    if out is None:
-        folder = weights.resolve().parent
-        name = folder / folder.name if is_own(Path(run)) else Path(Path(run).stem)
-        path = name.with_name(name.name + ENDINGS[to])
-    else:
-        path = Path(out)
+    path = _beside(Path(run), ENDINGS[to]) if out is None else Path(out)
     if path.exists():
         raise RunError(f"{path} exists already: choose another --out")
+    console = console or Console()
+    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
     for note in export_classifier(load_classifier(weights), path, to):
         console.info(note)
     return path
+
+
+def _beside(run: Path, ending: str) -> Path:
+    """In the folder of a run, under its name; what a checkpoint becomes, in the present folder."""
+    if not is_own(run):
+        return Path(f"{run.stem}{ending}")
+    folder = find_own_weights(run).resolve().parent
+    return folder / f"{folder.name}{ending}"
 
 
 def patches(

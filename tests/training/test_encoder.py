@@ -3,11 +3,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tests.model.weights.compare import shake
 from vitreous.core.files import read_tensors, write_tensors
 from vitreous.errors import ConfigError, RunError, WeightsError
 from vitreous.model.vit import ViT
 from vitreous.training.classifier import Classifier, load_classifier, save_classifier
-from vitreous.training.encoder import Encoder, load_encoder, save_encoder, without_head
+from vitreous.training.encoder import (
+    Encoder,
+    load_encoder,
+    save_encoder,
+    without_head,
+    without_pooling,
+)
 from vitreous.training.learner import ClassLearner
 
 CLASSES = ("angry", "happy", "sad")
@@ -15,12 +22,13 @@ CLASSES = ("angry", "happy", "sad")
 
 @pytest.fixture
 def encoder(config) -> Encoder:
-    """Of another seed, with statistics as after some steps."""
+    """Pretrained, so without its pooling; of another seed, with statistics as after some steps."""
     torch.manual_seed(99)
     model = ViT(config.model)
     with torch.no_grad():
         model.train()(torch.randn(8, 3, 32, 32))
-    return Encoder(config.model, config.preprocess, without_head(model.state_dict()))
+    tensors = without_pooling(without_head(model.state_dict()))
+    return Encoder(config.model, config.preprocess, tensors)
 
 
 def test_a_file_brings_everything_back(encoder, tmp_path):
@@ -57,11 +65,43 @@ def test_a_trained_model_gives_its_encoder_but_not_its_head(config, tmp_path):
     classifier = Classifier(model, config.preprocess, CLASSES, 0)
     save_classifier(tmp_path / "trained", classifier)
     encoder = load_encoder(tmp_path / "trained")
-    assert not any(name.startswith(("head", "attn_pool")) for name in encoder.tensors)
+    assert not any(name.startswith("head") for name in encoder.tensors)
     other = replace(config.model, pool="flatten", num_classes=7, drop_path_rate=0.0, dropout=0.0,
                     attention_dropout=0.0, patch_dropout=0.0, init="keras2")  # fmt: skip
     begun = encoder.load_into(ViT(other))
     assert torch.equal(begun.blocks[1].mlp.fc1.weight, model.blocks[1].mlp.fc1.weight)
+
+
+@pytest.mark.parametrize("pool", ["map", "seq"])
+def test_a_pooling_that_was_trained_is_kept_with_the_norm_behind_it(config, faces, tmp_path, pool):
+    trained = shake(ViT(replace(config.model, pool=pool, fc_norm=True, head_hidden=(8,))))
+    save_classifier(tmp_path / "trained", Classifier(trained, config.preprocess, CLASSES, 0))
+    encoder = load_encoder(tmp_path / "trained")
+    begun = replace(config, model=replace(trained.config, num_classes=7))
+    learner = ClassLearner(begun, faces, tuple("abcdefg"), encoder)
+    images = torch.randn(2, 3, 32, 32)
+    for model in (learner.state.model.eval(), learner.state.ema.model):
+        with torch.no_grad():
+            wanted = trained.pool(trained.forward_tokens(images))
+            found = model.pool(model.forward_tokens(images))
+        torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+        assert not torch.equal(model.head_mlp[0].weight, trained.head_mlp[0].weight)
+    for other in (replace(begun.model, pool="mean"), replace(begun.model, fc_norm=False)):
+        model = ViT(other)
+        drawn = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        encoder.load_into(model)
+        assert not torch.equal(drawn["norm.weight"], model.norm.weight)
+        if other.pool == "mean":
+            assert torch.equal(drawn["fc_norm.weight"], model.fc_norm.weight)
+
+
+def test_half_a_pooling_is_damage(config, tmp_path):
+    model = ViT(replace(config.model, pool="map"))
+    tensors = without_head(model.state_dict())
+    del tensors["attn_pool.latent"]
+    save_encoder(tmp_path / "half", Encoder(model.config, config.preprocess, tensors))
+    with pytest.raises(WeightsError, match=r"missing: attn_pool\.latent"):
+        load_encoder(tmp_path / "half")
 
 
 def test_another_model_is_refused_with_what_differs(config, encoder):

@@ -56,7 +56,10 @@ def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
         return [f"next: vitreous predict {path} photo.jpg"]
     said = []
     if classifier.preprocess.mirror:
-        said.append(f"{to} has no word for it: here a picture's mirror image is looked at too")
+        said.append(
+            f"here an answer is the mean of those for a picture and its mirror image; {to} has no "
+            "word for that and looks at the picture alone"
+        )
     if to == "keras":
         export_keras(classifier, path)
         height, width = classifier.preprocess.image_size
@@ -67,6 +70,10 @@ def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
             "next: load it with the classes of docs/lecture/keras_vit.py registered",
         ]
     said += export_folder(classifier, path, to)
+    said.append(
+        f"{to} rounds the longer side of a scaled picture down, here it is rounded: the answers to "
+        "pictures that aren't square can differ a little"
+    )
     call = {
         "timm": f"timm.create_model('local-dir:{path}', pretrained=True)",
         "transformers": f"transformers.pipeline('image-classification', '{path}')",

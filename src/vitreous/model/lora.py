@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitreous.model.vit import HEAD, ViT
+from vitreous.model.vit import HEAD, POOLING, ViT
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -60,7 +60,7 @@ def add_lora(model: ViT, rank: int) -> ViT:
         rank: of the updates.
     """
     model.requires_grad_(False)
-    for name in HEAD:
+    for name in (*POOLING, *HEAD):
         if (part := getattr(model, name)) is not None:
             part.requires_grad_()
     for parent, name, linear in _layers(model.blocks, nn.Linear):

@@ -16,8 +16,9 @@ from vitreous.model.layers import ACTIVATIONS, Block, Mlp, Rotation, attend
 from vitreous.model.patches import ConvStem, PatchEmbed
 from vitreous.model.positions import resize_positions, rope2d, sincos2d
 
-#: The modules behind the last norm: what turns tokens into classes.
-HEAD = ("attn_pool", "fc_norm", "head_mlp", "head")
+#: The modules behind the last norm, which turn tokens into one vector, and that into classes.
+POOLING = ("attn_pool", "fc_norm")
+HEAD = ("head_mlp", "head")
 
 
 class ViT(nn.Module):

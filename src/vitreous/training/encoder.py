@@ -1,8 +1,9 @@
 """A ViT without its head, in a safetensors file: what pretraining makes and training begins with.
 
-The encoder is everything from the patches to the last norm. What stands behind it (a pooling's
-weights, dense layers, the classifier) belongs to certain classes and is never taken over. A file
-of `classifier` can be read as an encoder too; the other way round there are no classes.
+The encoder is everything from the patches to the last norm, and a pooling's own weights where they
+have been trained (attention pooling, the norm behind it). Dense layers and the classifier belong to
+certain classes and are never taken over. A file of `classifier` can be read as an encoder too; the
+other way round there are no classes.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,7 @@ from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError, RunError, WeightsError
 from vitreous.model.config import ModelConfig
 from vitreous.model.positions import resize_positions
-from vitreous.model.vit import HEAD, ViT
+from vitreous.model.vit import HEAD, POOLING, ViT
 
 #: Settings that the encoder's weights don't depend on.
 _FREE = ("image_size", "num_classes", "pool", "fc_norm", "head_hidden", "init",
@@ -59,7 +60,7 @@ class Encoder:
             )
 
     def load_into(self, model: ViT) -> ViT:
-        """Give a model these weights; what they don't have stays as it is.
+        """Give a model these weights; its head stays as it is, and so does another pooling.
 
         Learned positions are interpolated where its pictures are of another size.
 
@@ -67,7 +68,9 @@ class Encoder:
             ConfigError: where the model is another one.
         """
         self.check_fits(model.config)
-        tensors = dict(self.tensors)
+        tensors, own = dict(self.tensors), model.state_dict()
+        if model.config.pool != self.config.pool:
+            tensors = without_pooling(tensors)
         if self.config.pos_embed == "learned":
             tensors["pos_embed"] = resize_positions(
                 tensors["pos_embed"],
@@ -75,13 +78,23 @@ class Encoder:
                 model.config.grid_size,
                 int(self.config.class_token),
             )
-        model.load_state_dict({**model.state_dict(), **tensors})
+        # A norm behind the pooling, which the model may do without, is all that can be left over.
+        model.load_state_dict(own | {name: t for name, t in tensors.items() if name in own})
         return model
 
 
 def without_head(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of a model's tensors that belong to its encoder."""
-    return {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in HEAD}
+    """Those of a model's tensors that don't belong to certain classes."""
+    return _without(HEAD, tensors)
+
+
+def without_pooling(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those that every pooling has a use for."""
+    return _without(POOLING, tensors)
+
+
+def _without(parts: tuple[str, ...], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in tensors.items() if name.partition(".")[0] not in parts}
 
 
 def save_encoder(path: Path, encoder: Encoder) -> None:
@@ -115,6 +128,8 @@ def load_encoder(path: Path, with_head: bool = False) -> Encoder:
     found = tensors
     if not with_head:
         expected, found = without_head(expected), without_head(found)
+    if found.keys() == without_pooling(found).keys():  # pretraining teaches none
+        expected = without_pooling(expected)
     problems = {
         "missing": [name for name in expected if name not in found],
         "left over": [name for name in found if name not in expected],

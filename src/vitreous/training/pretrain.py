@@ -23,7 +23,7 @@ from vitreous.model.patches import extract_patches, join_patches
 from vitreous.model.positions import sincos2d
 from vitreous.model.vit import ViT
 from vitreous.training.config import PretrainConfig, RunConfig
-from vitreous.training.encoder import Encoder, save_encoder, without_head
+from vitreous.training.encoder import Encoder, save_encoder, without_head, without_pooling
 from vitreous.training.learner import Learner
 
 _BATCH_SIZE = 64
@@ -251,7 +251,7 @@ class PatchLearner(Learner[MaskedAutoencoder]):
 
     def save_weights(self, path: Path) -> None:
         """Write the encoder, without the decoder."""
-        tensors = without_head(self.state.ema.model.encoder.state_dict())
+        tensors = without_pooling(without_head(self.state.ema.model.encoder.state_dict()))
         save_encoder(path, Encoder(self.config.model, self.config.preprocess, tensors))
 
 

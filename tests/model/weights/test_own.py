@@ -15,7 +15,7 @@ from vitreous.model.vit import ViT
 from vitreous.model.weights import keras
 from vitreous.model.weights.checkpoint import read_checkpoint
 from vitreous.training.classifier import Classifier, save_classifier
-from vitreous.training.encoder import Encoder, save_encoder, without_head
+from vitreous.training.encoder import Encoder, save_encoder, without_head, without_pooling
 
 PLAIN = ModelConfig(
     image_size=(32, 32), patch_size=(8, 8), num_classes=3, embed_dim=24, depth=2, num_heads=3
@@ -66,13 +66,18 @@ def test_a_run_is_brought_to_another_size_and_channels(tmp_path):
         read_checkpoint(tmp_path, image_size=(33, 32))
 
 
-def test_an_encoder_has_no_head(tmp_path):
-    model = shake(ViT(replace(PLAIN, pool="map", head_hidden=(7,))))
-    encoder = Encoder(model.config, Preprocess(), without_head(model.state_dict()))
+@pytest.mark.parametrize("pretrained", [True, False])
+def test_an_encoder_has_no_head(tmp_path, pretrained):
+    """Its pooling it has where that was trained; pretraining teaches none."""
+    model = shake(ViT(replace(PLAIN, pool="map", fc_norm=True, head_hidden=(7,))))
+    tensors = without_head(model.state_dict())
+    tensors = without_pooling(tensors) if pretrained else tensors
+    encoder = Encoder(model.config, Preprocess(), tensors)
     save_encoder(tmp_path / "encoder.safetensors", encoder)
     found = read_checkpoint(tmp_path / "encoder.safetensors")
     with torch.no_grad():
-        features = model.forward_tokens(pictures())[:, 1:].mean(1)
+        tokens = model.forward_tokens(pictures())
+        features = tokens[:, 1:].mean(1) if pretrained else model.pool(tokens)
     assert difference(answers(found.model, pictures()), features) < 1e-5
     assert found.notes == ("a pretrained encoder: it has no head",)
 

@@ -38,7 +38,9 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     state = {name: as_numbers(source.path, name, t) for name, t in source.tensors.items()}
     notes = []
     if "head.weight" not in state:
-        pool = "mean" if config.pool in ("map", "seq") else config.pool
-        config = replace(config, num_classes=0, head_hidden=(), fc_norm=False, pool=pool)
+        config = replace(config, num_classes=0, head_hidden=())
+        if not any(name.startswith(("attn_pool.", "fc_norm.")) for name in state):
+            pool = "mean" if config.pool in ("map", "seq") else config.pool
+            config = replace(config, fc_norm=False, pool=pool)
         notes.append("a pretrained encoder: it has no head")
     return Translation("vitreous", config, state, classes, preprocessing, tuple(notes))

@@ -132,7 +132,7 @@ def write(
 def _shared_arguments(config: ModelConfig) -> dict[str, Any]:
     pools = {ours: theirs for theirs, ours in POOLS.items()}
     return {
-        "img_size": list(config.image_size),
+        "img_size": whole_or_pair(config.image_size),
         "patch_size": whole_or_pair(config.patch_size),
         "in_chans": config.in_channels,
         "num_classes": config.num_classes,
@@ -141,7 +141,6 @@ def _shared_arguments(config: ModelConfig) -> dict[str, Any]:
         "depth": config.depth,
         "num_heads": config.num_heads,
         "qkv_bias": config.qkv_bias,
-        "qk_norm": config.qk_norm,
         "init_values": config.layer_scale_init,
         "class_token": config.class_token,
     }
@@ -151,6 +150,7 @@ def _vit_arguments(config: ModelConfig) -> dict[str, Any]:
     names = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     return _shared_arguments(config) | {
         "mlp_ratio": _ratio(config.mlp_hidden_dim * (1 + config.gated_mlp), config.embed_dim),
+        "qk_norm": config.qk_norm,
         "act_layer": names[config.activation],
         "reg_tokens": 0 if config.pool == "prefix" else config.num_register_tokens,
         "no_embed_class": _are_folded(config),
@@ -161,7 +161,9 @@ def _vit_arguments(config: ModelConfig) -> dict[str, Any]:
 
 
 def _turned_arguments(config: ModelConfig) -> dict[str, Any]:
+    only_new_ones_know = {"qk_norm": True} if config.qk_norm else {}
     return _shared_arguments(config) | {
+        **only_new_ones_know,
         "mlp_ratio": _ratio(config.mlp_hidden_dim, config.embed_dim),
         "swiglu_mlp": config.gated_mlp,
         "swiglu_align_to": 0,
@@ -210,7 +212,7 @@ def _preprocessing(
     assert size is not None
     return {
         "input_size": [in_channels, *size],
-        "crop_pct": _share(size, preprocessing.resize or size, notes),
+        "crop_pct": crop_share(size, preprocessing.resize or size, notes),
         "crop_mode": "center",
         "interpolation": preprocessing.interpolation,
         "mean": preprocessing.mean,
@@ -218,8 +220,14 @@ def _preprocessing(
     }
 
 
-def _share(size: tuple[int, int], cover: tuple[int, int], notes: list[str]) -> float:
-    """Side of the crop by side covered, with few digits where these are enough."""
+def crop_share(size: tuple[int, int], cover: tuple[int, int], notes: list[str]) -> float:
+    """Side of the crop by side covered, of which timm makes the latter by rounding down.
+
+    Args:
+        size: height and width in pixels of the crop.
+        cover: height and width in pixels that the picture covers before.
+        notes: is added to where one share for both sides isn't enough.
+    """
 
     def covers(share: float) -> bool:
         return share <= 1 and tuple(math.floor(side / share) for side in size) == cover

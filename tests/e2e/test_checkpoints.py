@@ -148,6 +148,31 @@ def test_training_begins_with_it_wherever_it_was_kept(
     assert again.exit_code == 0, again.stderr
 
 
+@pytest.mark.parametrize("with_head", [False, True])
+def test_attention_pooling_and_the_norm_behind_it_are_kept(
+    vitreous, timm, faces, tmp_path, with_head
+):
+    """SigLIP's towers have no head, its classifiers of timm have one; only that is new."""
+    torch.manual_seed(0)
+    original = shake(
+        timm.models.vision_transformer.VisionTransformer(
+            img_size=32, patch_size=8, embed_dim=128, depth=1, num_heads=2, class_token=False,
+            global_pool="map", fc_norm=True, num_classes=5 if with_head else 0,
+        )
+    ).state_dict()  # fmt: skip
+    save_file(original, tmp_path / "siglip.safetensors")
+    words = ("--weights", tmp_path / "siglip.safetensors", "--preprocess", "half", "--epochs", "1",
+             "--set", "train.learning_rate=1e-12")  # fmt: skip
+    result = vitreous("train", faces, "--out", tmp_path / "run", *words)
+    assert result.exit_code == 0, result.stderr
+    ours = load_file(tmp_path / "run" / "best.safetensors")
+    assert ours["head.weight"].shape == (3, 128)
+    kept = original.keys() - {"head.weight", "head.bias"}
+    assert {"attn_pool.latent", "attn_pool.mlp.fc2.bias", "fc_norm.weight"} <= kept
+    for name in kept:
+        torch.testing.assert_close(ours[name], original[name], atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -60,6 +60,18 @@ def test_operations_are_those_counted_by_hand(name):
     assert summarize(config).flops == total
 
 
+def test_attention_pooling_is_counted_too():
+    """One query, so that most of it are the keys and values of all patches."""
+    mean = preset("Ti/16", pool="mean", class_token=False)
+    pooled = replace(mean, pool="map")
+    patches, width, hidden = mean.num_patches, mean.embed_dim, mean.mlp_hidden_dim
+    own = 2 * width * 2 * width + 2 * patches * width * 2 * width  # query and output, then keys
+    own += 2 * 2 * patches * width + 2 * 2 * width * hidden
+    assert summarize(pooled).flops - summarize(mean).flops == own
+    found = summarize(pooled)
+    assert found.parameters == sum(p.numel() for p in ViT(pooled).parameters())
+
+
 @pytest.mark.parametrize("name", [name for name in PRESETS if name.startswith("compact")])
 def test_a_compact_model_is_still_a_vision_transformer(name):
     config = preset(name)

@@ -56,7 +56,8 @@ def summarize(config: ModelConfig) -> Summary:
         5717416
     """
     with torch.device("meta"):
-        model = ViT(config).eval()
+        # The counter's hooks stumble over a learned query, unless nothing asks for gradients.
+        model = ViT(config).eval().requires_grad_(False)
         image = torch.empty(1, config.in_channels, *config.image_size)
     counter = FlopCounterMode(display=False)
     # The counter knows matrix products; the "math" attention is made of nothing else.

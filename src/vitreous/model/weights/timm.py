@@ -192,7 +192,7 @@ def _stated(source: Source, architecture: str, state: State) -> Stated:
     heads = arguments.get("num_heads")
     stated.num_heads = heads if isinstance(heads, int) and heads > 0 else None
     stated.pool = POOLS.get(str(settings.get("global_pool", "")))
-    if stated.pool is None and "fc_norm.weight" in state:
+    if stated.pool is None and "fc_norm.weight" in state and "attn_pool.latent" not in state:
         stated.pool = "mean"
     stated.activation = _activation(architecture, arguments, state, stated.notes)
     return stated

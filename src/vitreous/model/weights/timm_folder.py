@@ -135,7 +135,6 @@ def _shared_arguments(config: ModelConfig) -> dict[str, Any]:
         "img_size": whole_or_pair(config.image_size),
         "patch_size": whole_or_pair(config.patch_size),
         "in_chans": config.in_channels,
-        "num_classes": config.num_classes,
         "global_pool": pools.get(config.pool, "token"),
         "embed_dim": config.embed_dim,
         "depth": config.depth,

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from vitreous.core.files import atomic_path, read_json, read_tensors, write_tensors, write_text
+from vitreous.core.files import (
+    atomic_path,
+    new_folder,
+    read_json,
+    read_tensors,
+    write_tensors,
+    write_text,
+)
 from vitreous.errors import RunError, StorageError
 
 
@@ -22,6 +29,28 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         fail_half_way()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "new" / "a"
+
+    def fail_half_way():
+        with new_folder(path) as staging:
+            write_text(staging / "half.txt", "half")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert list(path.parent.iterdir()) == []
+    with new_folder(path) as staging:
+        write_text(staging / "whole.txt", "whole")
+        assert not path.exists()
+    (tmp_path / "plain").mkdir()
+    assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
+    with pytest.raises(StorageError, match="can't write"), new_folder(path) as staging:
+        write_text(staging / "other.txt", "other")
+    assert [file.name for file in path.iterdir()] == ["whole.txt"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path):

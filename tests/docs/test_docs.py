@@ -86,7 +86,7 @@ def run_python(code: str, scope: dict, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
-def test_every_block_of_a_page_runs(page, folder, monkeypatch):
+def test_every_block_of_a_page_runs(page, folder, monkeypatch, timm, transformers):
     blocks = BLOCK.findall(page.read_text())
     assert blocks
     monkeypatch.syspath_prepend(page.parent)  # where a page's own modules lie

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 
 from tests.model.weights.compare import answers, difference, pictures, shake
 from vitreous.errors import WeightsError
+from vitreous.model.weights import timm as reader
 from vitreous.model.weights.checkpoint import read_checkpoint
 from vitreous.model.weights.settings import Preprocessing
 
@@ -140,6 +141,18 @@ def test_published_widths_have_their_published_heads(tmp_path, timm):
     assert found.config.num_heads == 16
     assert "16 heads assumed, as in the published models of width 1152" in found.notes
     assert read_checkpoint(tmp_path / "w.safetensors", num_heads=18).config.num_heads == 18
+
+
+def test_epsilon_is_that_of_each_architecture(timm):
+    """No setting says it. Some architectures are told from this model by their tensors only."""
+    others = ("sapiens2", "lingbot", "_xp_", "wee_", "_dlittle_")
+    names = [name for name in timm.list_models(module=["vision_transformer", "eva", "deit"])
+             if reader.is_plain(name, {}) and not any(part in name for part in others)]  # fmt: skip
+    assert len(names) > 150
+    for name in names:
+        model = timm.create_model(name, embed_dim=24, depth=1, num_heads=3, num_classes=2)
+        norms = {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)}
+        assert norms == {reader.epsilon_of(name)}, name
 
 
 def test_preprocessing_and_class_names_come_along(timm, tmp_path):

@@ -1,7 +1,7 @@
 """What the formats that are written share: which models they have a place for, and tensors moved.
 
-A format's own module (`timm`, `transformers_folder`) knows its names and arguments; here a model is
-held against them, and what can be said in two ways is brought into the one that they have.
+A format's own modules (`timm_folder`, `transformers_folder`) know its names and arguments; here a
+model is held against what they have, and what can be said in two ways is brought into theirs.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -47,8 +47,7 @@ _UNUSED = {
 #: timm's architectures that are this model; of those that only look like it, the second tells.
 _PLAIN = re.compile(r"(vit|deit3?|flexivit|eva_giant|eva_large)_")
 _OTHER = re.compile(r"_(rpn|rope|pe|relpos|srelpos)_")
-#: Architectures whose norms have an epsilon of 1e-5; of all others it is 1e-6.
-_LARGER_EPS = re.compile(r"_(clip|dinov3)")
+_LARGER_EPS = re.compile(r"vit_.*_(clip|dinov3)")
 #: The one kind of its architectures with a second token and head.
 DISTILLED = "deit_tiny_distilled_patch16_224"
 #: Arguments with which queries and keys are turned as they are here.
@@ -93,7 +92,7 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     tensors = _unwrapped(source.tensors)
     settings = source.config
     architecture = str(settings.get("architecture", ""))
-    if architecture and not _is_plain(architecture, _mapping(settings, "model_args")):
+    if architecture and not is_plain(architecture, _mapping(settings, "model_args")):
         raise WeightsError(f"{source.path} is timm's {architecture}, which isn't a plain ViT")
     unused = _UNUSED | head_behind_tanh(tensors, r"pre_logits\..*", r"head\..*")
     state, notes = rename(tensors, _RULES, unused, source.path)
@@ -115,10 +114,16 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     )
 
 
-def _is_plain(architecture: str, arguments: Mapping[str, Any]) -> bool:
+def is_plain(architecture: str, arguments: Mapping[str, Any]) -> bool:
+    """Whether one of timm's architectures, with some arguments, is this model."""
     if not _PLAIN.match(architecture):
         return False
     return not _OTHER.search(architecture) or _is_turned(architecture, arguments)
+
+
+def epsilon_of(architecture: str) -> float:
+    """Of the norms of one of timm's architectures, which no argument says."""
+    return 1e-5 if _LARGER_EPS.match(architecture) else 1e-6
 
 
 def _is_turned(architecture: str, arguments: Mapping[str, Any]) -> bool:
@@ -182,10 +187,11 @@ def _stated(source: Source, architecture: str, state: State) -> Stated:
     stated = Stated(rope_theta=_theta(source, architecture, arguments, state))
     if stated.rope_theta and not architecture:
         stated.notes.append("no table of positions: queries and keys turned as in DINOv3 assumed")
-    is_clip_or_dinov3 = "norm_pre.weight" in state or stated.rope_theta is not None
     if architecture:
-        is_clip_or_dinov3 = _LARGER_EPS.search(architecture) is not None
-    stated.norm_eps = 1e-5 if is_clip_or_dinov3 else 1e-6
+        stated.norm_eps = epsilon_of(architecture)
+    else:
+        is_clip_or_dinov3 = "norm_pre.weight" in state or stated.rope_theta is not None
+        stated.norm_eps = 1e-5 if is_clip_or_dinov3 else 1e-6
     stated.image_size = size_of(
         arguments.get("img_size") or _mapping(settings, "pretrained_cfg").get("input_size")
     )

@@ -35,21 +35,20 @@ _EPS = 1e-6
 
 
 def _vit_problems(config: ModelConfig) -> list[str]:
-    wrong = []
-    if config.fc_norm and config.final_norm:
-        wrong.append("two norms behind the last block (model.fc_norm and model.final_norm)")
-    if config.gated_mlp and config.pool == "map":
-        wrong.append("model.gated_mlp True with model.pool 'map'")
-    return wrong
+    two_norms = "two norms behind the last block (model.fc_norm and model.final_norm)"
+    return [two_norms] * (config.fc_norm and config.final_norm) + _pool_problems(config)
 
 
 def _turned_problems(config: ModelConfig) -> list[str]:
-    wrong = []
-    if config.activation != ("silu" if config.gated_mlp else "gelu"):
-        wrong.append(name_field(config, "activation"))
-    if config.gated_mlp and config.pool == "map":
-        wrong.append("model.gated_mlp True with model.pool 'map'")
-    return wrong
+    if config.activation == ("silu" if config.gated_mlp else "gelu"):
+        return _pool_problems(config)
+    return [name_field(config, "activation"), *_pool_problems(config)]
+
+
+def _pool_problems(config: ModelConfig) -> list[str]:
+    """A pooling that attends has an MLP of its own, as wide there as both layers of a gated one."""
+    is_gated = config.gated_mlp and config.pool == "map"
+    return ["model.gated_mlp True with model.pool 'map'"] if is_gated else []
 
 
 _ALL: Values = NOWHERE | {
@@ -109,12 +108,11 @@ def write(
     is_turned = config.pos_embed == "rope2d"
     arguments = _turned_arguments(config) if is_turned else _vit_arguments(config)
     tensors = _turned_tensors(state) if is_turned else _vit_tensors(config, state)
-    pool = arguments["global_pool"]
     settings = {
         "architecture": place.architecture,
         "num_classes": config.num_classes,
         "num_features": config.embed_dim,
-        "global_pool": pool,
+        "global_pool": arguments["global_pool"],
         "label_names": list(classes),
         "model_args": arguments,
         "pretrained_cfg": {

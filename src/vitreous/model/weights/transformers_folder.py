@@ -88,13 +88,16 @@ class _Class(Place):
 
     Args:
         model_type: its family.
-        encoder: what stands before the names of all tensors but those of its heads.
         fill: says a model with a table of positions in the words of the class.
     """
 
     model_type: str
-    encoder: str
     fill: Callable[[ModelConfig, State], _Filled]
+
+    @property
+    def encoder(self) -> str:
+        """What stands before the names of all tensors but those of its heads."""
+        return "vision_model" if self.model_type in ("clip", "siglip") else self.model_type
 
 
 def _fill_vit(config: ModelConfig, state: State) -> _Filled:
@@ -179,13 +182,12 @@ _SIGLIP = _VIT | {"class_token": (False,), "pool": ("mean",)}
 _CLIP = _VIT | {"pre_norm": (True,), "final_norm": (False,), "pool": ("mean",)}
 
 _CLASSES = (
-    _Class("ViTForImageClassification", _VIT, model_type="vit", encoder="vit", fill=_fill_vit),
-    _Class("DeiTForImageClassification", _DEIT, model_type="deit", encoder="deit", fill=_fill_vit),
+    _Class("ViTForImageClassification", _VIT, model_type="vit", fill=_fill_vit),
+    _Class("DeiTForImageClassification", _DEIT, model_type="deit", fill=_fill_vit),
     _Class(
         "DeiTForImageClassificationWithTeacher",
         _DEIT | {"pool": ("prefix",)},
         model_type="deit",
-        encoder="deit",
         fill=_fill_vit,
     ),
     _Class(
@@ -193,7 +195,6 @@ _CLASSES = (
         _REGISTERS | {"num_register_tokens": (0,)},
         _dinov2_problems,
         model_type="dinov2",
-        encoder="dinov2",
         fill=_fill_dinov2,
     ),
     _Class(
@@ -201,7 +202,6 @@ _CLASSES = (
         _REGISTERS,
         _dinov2_problems,
         model_type="dinov2_with_registers",
-        encoder="dinov2_with_registers",
         fill=_fill_dinov2,
     ),
     _Class(
@@ -209,7 +209,6 @@ _CLASSES = (
         _SIGLIP,
         _square_problems,
         model_type="siglip",
-        encoder="vision_model",
         fill=_fill_tower,
     ),
     _Class(
@@ -217,7 +216,6 @@ _CLASSES = (
         _CLIP,
         _square_problems,
         model_type="clip",
-        encoder="vision_model",
         fill=_fill_tower,
     ),
 )

@@ -1,0 +1,134 @@
+"""An exported model on real photographs: this library, timm and transformers, each from files.
+
+    python benchmarks/exported.py CHECKPOINT PICTURES --labels FILE --preprocess half \
+        --out benchmarks/results/DATE_exported
+
+CHECKPOINT goes out to both libraries. Then each opens, scales, crops and classifies every picture
+in its own way: timm as its `create_transform` does, transformers as its pipeline does. Needs timm,
+transformers and torchvision.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+import vitreous
+from vitreous.core.console import Console
+from vitreous.core.files import write_json, write_text
+from vitreous.data.folder import list_pictures
+
+# torchvision doesn't import beside a CPU build of PyTorch without these two.
+if not hasattr(torch.ops.torchvision, "nms"):
+    _library = torch.library.Library("torchvision", "FRAGMENT")
+    for _operator in ("nms", "qnms"):
+        _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou) -> Tensor")
+
+QUIET = Console(quiet=True)
+HEAD = """\
+# Exported, and asked about photographs
+
+`python benchmarks/exported.py CHECKPOINT PICTURES --out DIR`: of each picture the difference of the
+probability that differs most, between this library and the other. The longer side of a scaled
+picture is rounded to the nearest pixel here and down there, so it isn't always the same.
+"""
+
+
+@torch.no_grad()
+def by_timm(folder: Path, files: list[Path]) -> np.ndarray:
+    import timm
+    from timm.data import create_transform, resolve_data_config
+
+    model = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    transform = create_transform(**resolve_data_config({}, model=model))
+    rows = []
+    for file in files:
+        with Image.open(file) as image:
+            rows.append(model(transform(image.convert("RGB"))[None]).softmax(1)[0].numpy())
+    return np.stack(rows)
+
+
+def by_transformers(folder: Path, files: list[Path]) -> np.ndarray:
+    from transformers import pipeline
+
+    classify = pipeline("image-classification", str(folder))
+    names = classify.model.config.id2label
+    rows = []
+    for file in files:
+        scores = {row["label"]: row["score"] for row in classify(str(file), top_k=len(names))}
+        rows.append([scores[names[index]] for index in range(len(names))])
+    return np.array(rows)
+
+
+def longer_side_differs(file: Path, cover: int) -> bool:
+    """Rounded down, or to the nearest."""
+    with Image.open(file) as image:
+        shorter, longer = sorted(image.size)
+    return int(longer * cover / shorter + 0.5) != int(cover * longer / shorter)
+
+
+def compare(ours: np.ndarray, theirs: np.ndarray, differs: np.ndarray) -> dict[str, float]:
+    apart = np.abs(ours - theirs).max(1)
+    return {
+        "pictures": len(apart),
+        "same_label": int((ours.argmax(1) == theirs.argmax(1)).sum()),
+        "same_longer_side": int((~differs).sum()),
+        "largest_of_these": float(apart[~differs].max()),
+        "median_of_these": float(np.median(apart[~differs])),
+        "largest_of_the_others": float(apart[differs].max(initial=0.0)),
+        "median_of_the_others": float(np.median(apart[differs])) if differs.any() else 0.0,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("pictures", type=Path)
+    parser.add_argument("--labels", type=Path)
+    parser.add_argument("--preprocess", action="append", default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    files = list_pictures([arguments.pictures])
+    told = {"labels": arguments.labels, "preprocess": arguments.preprocess, "console": QUIET}
+    answers = vitreous.predict(arguments.checkpoint, *files, **told)
+    ours = np.array([list(answer["probabilities"].values()) for answer in answers])
+    rows = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for to, classify in (("timm", by_timm), ("transformers", by_transformers)):
+            folder = vitreous.export(arguments.checkpoint, Path(temporary) / to, to=to, **told)
+            cover = resized_side(folder)
+            differs = np.array([longer_side_differs(file, cover) for file in files])
+            rows[to] = compare(ours, classify(folder, files), differs)
+    write_json(arguments.out / "exported.json", rows)
+    write_text(arguments.out / "README.md", page(rows))
+    print(page(rows))
+
+
+def resized_side(folder: Path) -> int:
+    from vitreous.model.weights.checkpoint import read_checkpoint
+
+    found = read_checkpoint(folder).preprocessing
+    return (found.resize or found.image_size)[0]
+
+
+def page(rows: dict[str, dict[str, float]]) -> str:
+    lines = [
+        HEAD,
+        "| | pictures | same label | same longer side | their median, largest | the others' |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {to} | {row['pictures']} | {row['same_label']} | {row['same_longer_side']} | "
+            f"{row['median_of_these']:.0e}, {row['largest_of_these']:.0e} | "
+            f"{row['median_of_the_others']:.0e}, {row['largest_of_the_others']:.0e} |"
+            for to, row in rows.items()
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

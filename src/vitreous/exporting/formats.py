@@ -72,7 +72,7 @@ def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
     said += export_folder(classifier, path, to)
     said.append(
         f"{to} rounds the longer side of a scaled picture down, here it is rounded: the answers to "
-        "pictures that aren't square can differ a little"
+        "pictures that aren't square can differ"
     )
     call = {
         "timm": f"timm.create_model('local-dir:{path}', pretrained=True)",

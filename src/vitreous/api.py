@@ -250,7 +250,7 @@ def export(
     """Write a trained model in the format of another library.
 
     Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint.
+        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub.
         out: the new file or folder; by default in the run's folder, under its name, and for a
             checkpoint in the present folder.
         to: "timm" or "transformers": a folder that the library loads; "safetensors": one file with
@@ -278,7 +278,7 @@ def export(
     if path.exists():
         raise RunError(f"{path} exists already: choose another --out")
     console = console or Console()
-    weights = find_classifier(Path(run), told_by(labels, preprocess, num_heads), console.info)
+    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     for note in export_classifier(load_classifier(weights), path, to):
         console.info(note)
     return path
@@ -287,7 +287,8 @@ def export(
 def _beside(run: Path, ending: str) -> Path:
     """In the folder of a run, under its name; what a checkpoint becomes, in the present folder."""
     if not is_own(run):
-        return Path(f"{run.stem}{ending}")
+        name = run.stem if run.is_file() else run.name.partition("@")[0]
+        return Path(f"{name}{ending}")
     folder = find_own_weights(run).resolve().parent
     return folder / f"{folder.name}{ending}"
 

@@ -184,14 +184,14 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 
 
 @cli.command()
-@click.argument("run", type=options.PATH)
+@click.argument("run", type=options.PLACE)
 @click.option("--to", type=click.Choice(["timm", "transformers", "safetensors", "keras"]),
               required=True, help="Format.")  # fmt: skip
 @click.option("--out", type=options.PATH, help="New file or folder. [in RUN, under its name]")
 @options.checkpoint
 @options.quiet
 def export(
-    run: Path,
+    run: str,
     to: str,
     out: Path | None,
     labels: Path | None,
@@ -203,7 +203,7 @@ def export(
 
     A folder that timm or transformers loads, one safetensors file with everything in it, or, of
     the lecture's model, a file for Keras. RUN is a run's folder, its weights, or a checkpoint of
-    another library.
+    another library, also on the Hugging Face hub.
     """
     from vitreous import api
 

@@ -30,7 +30,7 @@ from vitreous.data.preprocess import Preprocess, fit
 from vitreous.errors import DataError, StorageError, UnreadablePicture
 
 #: Part of every entry's name: raise it when decoding or fitting changes its result.
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 Progress = Callable[[str, int, int], None]
 Result = TypeVar("Result")

@@ -75,9 +75,11 @@ def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         math.ceil(_REACH * target_width / scale),
     )
     height, width = picture.shape[:2]
-    # The side that decides comes out exactly; the other is rounded half up and covers the target.
-    new_height = max(target_height, int(height * scale + 0.5))
-    new_width = max(target_width, int(width * scale + 0.5))
+    # The side that decides comes out exactly; the other is rounded down, as torchvision does it.
+    if target_height * width >= target_width * height:
+        new_height, new_width = target_height, target_height * width // height
+    else:
+        new_height, new_width = target_width * height // width, target_width
     if (new_height, new_width) != (height, width):
         picture = _resize(picture, (new_height, new_width), preprocess.interpolation)
     top = (new_height - preprocess.image_size[0]) // 2

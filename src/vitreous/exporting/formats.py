@@ -70,10 +70,6 @@ def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
             "next: load it with the classes of docs/lecture/keras_vit.py registered",
         ]
     said += export_folder(classifier, path, to)
-    said.append(
-        f"{to} rounds the longer side of a scaled picture down, here it is rounded: the answers to "
-        "pictures that aren't square can differ"
-    )
     call = {
         "timm": f"timm.create_model('local-dir:{path}', pretrained=True)",
         "transformers": f"transformers.pipeline('image-classification', '{path}')",

@@ -18,34 +18,29 @@ file of its own, and one that is there already is not run again; at the end `REA
 
 import argparse
 import csv
-import json
-import os
 import sys
 import tempfile
-import time
-import traceback
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accuracy_loop import Trained, train_peer
+from accuracy_loop import train_peer
 from accuracy_page import write_page
 from accuracy_peers import PEERS, PREPROCESS, TUNINGS, Peer
 from accuracy_products import ABLATIONS, LECTURE, OURS, Product, parse_ours, train_product
+from result_files import Job, OtherWork, run_missing, score
 from torch import nn
 
 from vitreous.core.config import merge
-from vitreous.core.files import atomic_path, write_json
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import Dataset, open_dataset
 from vitreous.data.folder import list_labelled
 from vitreous.data.loader import PictureSet
-from vitreous.errors import Interrupted
+from vitreous.data.preprocess import Preprocess
 from vitreous.evaluation.inference import TorchNetwork, predict_set
-from vitreous.evaluation.metrics import evaluate_probabilities
 from vitreous.recipes.configure import configure
 from vitreous.training.device import choose_device, describe_device
 
@@ -67,7 +62,7 @@ def open_pictures(contender: Contender, source: Path, seed: int) -> Dataset:
     return open_dataset(listing, config.data, config.preprocess, seed)
 
 
-def predict(model: nn.Module, trained: Trained, pictures: PictureSet) -> np.ndarray:
+def predict(model: nn.Module, preprocess: Preprocess, pictures: PictureSet) -> np.ndarray:
     """Probabilities of the pictures and of their mirror images.
 
     Shape:
@@ -79,49 +74,8 @@ def predict(model: nn.Module, trained: Trained, pictures: PictureSet) -> np.ndar
     )
     model.to(choose_device("auto"))
     both = (pictures, mirrored)
-    once = replace(trained.preprocess, mirror=False)
+    once = replace(preprocess, mirror=False)
     return np.stack([predict_set(TorchNetwork(model), one, once) for one in both])
-
-
-def score(probabilities: np.ndarray, labels: np.ndarray, dataset: Dataset) -> dict[str, float]:
-    evaluation = evaluate_probabilities(
-        probabilities,
-        labels,
-        dataset.classes,
-        dataset.sets["train"].majority_class,
-    )
-    return {
-        "accuracy": evaluation.accuracy.value,
-        "balanced_accuracy": evaluation.balanced_accuracy.value,
-        "loss": evaluation.loss,
-    }
-
-
-class _OtherWork:
-    """How busy others keep the machine while a run is at work, where the system tells (Linux).
-
-    Two threads that wait for each other suffer from a neighbour out of proportion, bfloat16
-    convolutions most of all, so a table means little where this is not near 0.
-    """
-
-    def __init__(self) -> None:
-        self._before, self._started = self._seconds(), time.monotonic()
-
-    def cores(self) -> float | None:
-        """Cores taken by other processes since the start, on average."""
-        now = self._seconds()
-        if now is None or self._before is None:
-            return None
-        return round(max(now - self._before, 0.0) / (time.monotonic() - self._started), 2)
-
-    @staticmethod
-    def _seconds() -> float | None:
-        file = Path("/proc/stat")
-        if not file.exists():
-            return None
-        user, nice, system, _idle, _wait, *interrupts = map(int, file.read_text().split()[1:9])
-        busy = (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
-        return busy - sum(os.times()[:4])
 
 
 def run(
@@ -132,7 +86,7 @@ def run(
     Scored are the test pictures where the source has some, else the validation pictures.
     """
     dataset = open_pictures(contender, source, seed)
-    others = _OtherWork()
+    others = OtherWork()
     if isinstance(contender, Product):
         trained = train_product(contender, source, seed, 60 * minutes)
     else:
@@ -140,8 +94,8 @@ def run(
     others_cores = others.cores()
     scored = dataset.sets.get("test", dataset.sets["valid"])
     probabilities = {
-        "best": predict(trained.best, trained, scored),
-        "last": predict(trained.last, trained, scored),
+        "best": predict(trained.best, trained.preprocess, scored),
+        "last": predict(trained.last, trained.preprocess, scored),
     }
     labels = scored.labels.numpy()
     seen = trained.epochs * len(dataset.sets["train"])
@@ -159,8 +113,8 @@ def run(
         "pictures_per_s": round(seen / trained.seconds, 1),
         "scores": {
             weights: {
-                "plain": score(both[0], labels, dataset),
-                "flip": score(both.mean(0), labels, dataset),
+                "plain": score(both[0], labels, dataset.classes),
+                "flip": score(both.mean(0), labels, dataset.classes),
             }
             for weights, both in probabilities.items()
         },
@@ -202,39 +156,10 @@ def write_table(source: Path, folder: Path, limit: int | None, votes: bool) -> P
     return table
 
 
-def run_missing(
-    contenders: Sequence[Contender],
-    source: Path,
-    asked: dict[str, Any],
-    seeds: Sequence[int],
-    out: Path,
-) -> int:
-    """Run what has no file yet; how many runs failed."""
-    failed = 0
-    for place, seed in enumerate(seeds):
-        for contender in contenders[:: -1 if place % 2 else 1]:
-            file = out / f"{contender.name}-{seed}.json"
-            this = {**asked, **_asked_of(contender)}
-            if file.exists():
-                if json.loads(file.read_text(encoding="utf-8"))["asked"] != this:
-                    raise SystemExit(f"{file} was asked for otherwise: name another --out")
-                continue
-            print(f"== {contender.name}, seed {seed}", flush=True)
-            try:
-                result, arrays = run(
-                    _with_targets(contender, asked), source, seed, asked["minutes"]
-                )
-            except Interrupted:
-                raise
-            except Exception:  # the others are worth their hours all the same
-                traceback.print_exc()
-                failed += 1
-                continue
-            with atomic_path(file.with_suffix(".npz")) as staging, staging.open("wb") as stream:
-                np.savez_compressed(stream, **arrays)
-            # Last, because the file says that the run is done.
-            write_json(file, {**result, "asked": this})
-    return failed
+def make_job(contender: Contender, source: Path, asked: dict[str, Any]) -> Job:
+    """A contender's runs; `asked` is what all contenders are asked."""
+    run_seed = partial(run, _with_targets(contender, asked), source, minutes=asked["minutes"])
+    return Job(contender.name, {**asked, **_asked_of(contender)}, run_seed)
 
 
 def _with_targets(contender: Contender, asked: dict[str, Any]) -> Contender:
@@ -302,8 +227,8 @@ def main() -> None:
         source = arguments.emotions.absolute()
         if limit or votes:
             source = write_table(source, Path(folder), limit, votes)
-        contenders = [known[name] for name in names]
-        failed = run_missing(contenders, source, asked, arguments.seeds, arguments.out)
+        jobs = [make_job(known[name], source, asked) for name in names]
+        failed = run_missing(jobs, arguments.seeds, arguments.out)
     write_page(arguments.out, arguments.flip_test)
     sys.exit(1 if failed else 0)
 

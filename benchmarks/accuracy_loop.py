@@ -9,12 +9,12 @@ import copy
 import math
 import time
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from accuracy_peers import PREPROCESS, Peer
+from pace import CHECKS_PER_VALIDATION, Pace, keep_budget
 from torch import Tensor, nn
 
 from vitreous.core.rng import derive_seed, numpy_stream
@@ -32,9 +32,6 @@ from vitreous.training.ema import Ema
 from vitreous.training.optim import parameter_groups
 from vitreous.training.plan import Plan, learning_rate_factor, plan_budget, plan_epochs
 from vitreous.training.shards import Shards, choose_shards
-
-#: How often the pace is compared with the time left, as in the product.
-CHECKS_PER_VALIDATION = 6
 
 
 @dataclass(frozen=True)
@@ -113,13 +110,11 @@ class PeerLearner:
 
     def measure_step_s(self, plan: Plan) -> float:
         """Seconds of a step; the learner is of no use afterwards."""
-        durations: list[float] = []
-        while len(durations) < 12 and sum(durations[2:]) < 4.0:
-            started = time.perf_counter()
+        pace = Pace()
+        while not pace.is_known:
             self.learn(plan).item()
-            durations.append(time.perf_counter() - started)
-        # The first steps allocate memory and choose kernels.
-        return median(durations[2:] or durations)
+            pace.note_step()
+        return pace.step_s
 
     def _batch(self, progress: float) -> tuple[Tensor, Tensor]:
         images, positions = next(self.batches)
@@ -191,6 +186,7 @@ def train_peer(peer: Peer, dataset: Dataset, seed: int, budget_s: float) -> Trai
     plan = _make_plan(peer, dataset, seed, budget_s, diary)
     learner = PeerLearner(peer, dataset, seed)
     check_every = max(1, plan.evaluate_every // CHECKS_PER_VALIDATION)
+    most_steps = max(1, round(TrainConfig.epochs * diary.steps_per_epoch))
     began, pace_step = time.monotonic(), 0
     while learner.step < plan.total_steps:
         learner.learn(plan)
@@ -200,7 +196,8 @@ def train_peer(peer: Peer, dataset: Dataset, seed: int, budget_s: float) -> Trai
             began += diary.validation_s  # the pace of the steps leaves validations out
         if learner.step % check_every == 0 and not at_end:
             step_s = (time.monotonic() - began) / (learner.step - pace_step)
-            plan = _keep_budget(plan, learner.step, step_s, budget_s, diary)
+            left_s = budget_s - diary.elapsed_s - diary.validation_s
+            plan = keep_budget(plan, learner.step, step_s, diary.validation_s, left_s, most_steps)
             began, pace_step = time.monotonic(), learner.step
     assert diary.best_model is not None
     return Trained(
@@ -222,14 +219,3 @@ def _make_plan(peer: Peer, dataset: Dataset, seed: int, budget_s: float, diary: 
     diary.validate(probe.ema.model)
     left = budget_s - diary.elapsed_s - diary.validation_s
     return plan_budget(left, step_s, diary.validation_s, diary.steps_per_epoch, TrainConfig.epochs)
-
-
-def _keep_budget(plan: Plan, step: int, step_s: float, budget_s: float, diary: _Diary) -> Plan:
-    """Change the number of steps where the machine has become slower or faster."""
-    left = budget_s - diary.elapsed_s - diary.validation_s
-    with_validation_s = step_s + diary.validation_s / plan.evaluate_every
-    if 0.9 * left <= (plan.total_steps - step) * with_validation_s <= left:
-        return plan
-    most = max(1, round(TrainConfig.epochs * diary.steps_per_epoch))
-    total = min(step + max(int(left / with_validation_s), 1), most)
-    return plan if total == plan.total_steps else plan.replanned(step, total)

@@ -1,65 +1,12 @@
 """What `accuracy.py` found: the tables with who wins, and the curves over time."""
 
-import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from wall_page import MUTED, STYLE
+from comparison import REFERENCE, RESAMPLES, Row, compare, draw_curves, read_rows, spread
 
-from vitreous.core.files import atomic_path, write_text
-from vitreous.core.rng import numpy_stream
-
-REFERENCE = "ours"
-RESAMPLES = 10_000
-OURS_COLOR = "#0f766e"
-COLORS = ("#b45309", "#1d4ed8", "#9d174d", "#6d28d9", "#4d7c0f", "#57534e")
-
-
-@dataclass(frozen=True)
-class Row:
-    """The runs of one contender.
-
-    Args:
-        name: of its files.
-        title: what it is.
-        runs: the results, a seed each.
-        right: by "best" and "last" weights, which pictures each run answered rightly.
-        labels: true class of each picture.
-
-    Shape:
-        right: (seeds, pictures); labels: (pictures,)
-    """
-
-    name: str
-    title: str
-    runs: tuple[dict[str, Any], ...]
-    right: dict[str, np.ndarray]
-    labels: np.ndarray
-
-
-@dataclass(frozen=True)
-class Difference:
-    """A difference of two shares with the interval that holds 95 % of its resamples."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:+.3f} ({self.low:+.3f} to {self.high:+.3f})"
-
-    @property
-    def verdict(self) -> str:
-        """What may be said of the first of the two."""
-        if self.low > 0:
-            return f"ahead by {self.value:.3f}"
-        return f"behind by {-self.value:.3f}" if self.high < 0 else "not told apart"
+from vitreous.core.files import write_text
 
 
 def write_page(out: Path, flip: bool) -> None:
@@ -72,63 +19,19 @@ def write_page(out: Path, flip: bool) -> None:
     rows = _read_rows(out, flip)
     if not rows:
         return
-    with matplotlib.rc_context(STYLE), atomic_path(out / "curves.svg") as staging:
-        _curves(rows).savefig(staging, format="svg", metadata={"Date": None})
+    draw_curves(rows, out / "curves.svg")
     write_text(out / "README.md", _page(rows, flip))
-
-
-def compare(ours: np.ndarray, other: np.ndarray, labels: np.ndarray) -> dict[str, Difference]:
-    """Ours minus another's accuracy and balanced accuracy, resampled over the same pictures.
-
-    A picture counts as right by the share of the seeds that answered it rightly, so the interval
-    is about other pictures, not about other seeds.
-
-    Shape:
-        (seeds, pictures), (other seeds, pictures), (pictures,)
-    """
-    gain = ours.mean(0) - other.mean(0)
-    classes = [labels == label for label in np.unique(labels)]
-    rng = numpy_stream(0, "bootstrap")
-    accuracy, balanced = [], []
-    for _ in range(10):  # in parts, for the memory
-        count = len(gain)
-        times = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES // 10).astype(float)
-        accuracy.append(times @ gain / count)
-        recalls = [times[:, one] @ gain[one] / times[:, one].sum(1).clip(1) for one in classes]
-        balanced.append(np.mean(recalls, axis=0))
-    values = {
-        "accuracy": (gain.mean(), accuracy),
-        "balanced_accuracy": (np.mean([gain[one].mean() for one in classes]), balanced),
-    }
-    return {
-        name: Difference(float(value), *np.quantile(np.concatenate(parts), [0.025, 0.975]))
-        for name, (value, parts) in values.items()
-    }
 
 
 def _read_rows(out: Path, flip: bool) -> list[Row]:
     """The contenders, best balanced accuracy first."""
-    found: dict[str, list[tuple[dict[str, Any], dict[str, np.ndarray]]]] = {}
-    for file in sorted(out.glob("*.json")):
-        result = json.loads(file.read_text(encoding="utf-8"))
-        with np.load(file.with_suffix(".npz")) as arrays:
-            found.setdefault(result["name"], []).append((result, dict(arrays)))
-    rows = []
-    for name, pairs in found.items():
-        labels = pairs[0][1]["labels"]
-        right = {
-            weights: np.stack(
-                [
-                    (both[weights].mean(0) if flip else both[weights][0]).argmax(1) == labels
-                    for _, both in pairs
-                ]
-            )
+    rows = read_rows(
+        out,
+        lambda _, arrays: {
+            weights: arrays[weights].mean(0) if flip else arrays[weights][0]
             for weights in ("best", "last")
-        }
-        runs = tuple(result for result, _ in pairs)
-        rows.append(Row(name, runs[0]["title"], runs, right, labels))
-        if not np.array_equal(labels, rows[0].labels):
-            raise SystemExit(f"{name} was scored on other pictures than {rows[0].name}")
+        },
+    )
     kind = _kind(flip)
     return sorted(rows, key=lambda row: -np.mean(_scores(row, "best", kind, "balanced_accuracy")))
 
@@ -236,7 +139,7 @@ def _table(rows: Sequence[Row], weights: str, flip: bool) -> list[str]:
     ours = next((row for row in rows if row.name == REFERENCE), None)
     for row in rows:
         cells = [
-            _spread(_scores(row, weights, _kind(flip), name))
+            spread(_scores(row, weights, _kind(flip), name))
             for name in ("accuracy", "balanced_accuracy", "loss")
         ]
         cells.append(f"{row.runs[0]['parameters'] / 1e6:.2f} M")
@@ -263,54 +166,12 @@ def _runs(rows: Sequence[Row]) -> list[str]:
             "x".join(map(str, first["image_size"])),
             *(_rounded([run[name] for run in row.runs]) for name in
               ("steps", "pictures_per_s", "seconds")),
-            _spread(_scores(row, "best", "plain", "loss")),
+            spread(_scores(row, "best", "plain", "loss")),
             _rounded([len(run["curve"]) for run in row.runs]),
         ]  # fmt: skip
         lines.append(f"| {row.title} | {' | '.join(cells)} |")
     return lines
 
 
-def _spread(values: Sequence[float]) -> str:
-    if len(values) == 1:
-        return f"{values[0]:.3f}"
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
-
-
 def _rounded(values: Sequence[float]) -> str:
     return f"{np.mean(values):.0f}"
-
-
-def _curves(rows: Sequence[Row]) -> Figure:
-    figure = Figure((8, 4.8), layout="constrained")
-    axes: Axes = figure.subplots()
-    colors = iter(COLORS * len(rows))
-    ends = []
-    for row in rows:
-        color = OURS_COLOR if row.name == REFERENCE else next(colors)
-        seeds = [
-            (
-                [point["seconds"] / 60 for point in run["curve"]],
-                [point["balanced_accuracy"] for point in run["curve"]],
-            )
-            for run in row.runs
-        ]
-        if len(seeds) > 1:
-            for minutes, values in seeds:
-                axes.plot(minutes, values, color=color, linewidth=0.6, alpha=0.4)
-        # The seeds were validated at times of their own: their mean where all of them were.
-        grid = np.linspace(max(s[0][0] for s in seeds), min(s[0][-1] for s in seeds), 200)
-        mean = np.mean([np.interp(grid, *seed) for seed in seeds], axis=0)
-        axes.plot(grid, mean, color=color, linewidth=2.6 if row.name == REFERENCE else 1.8)
-        ends.append((mean[-1], row.title, color))
-    classes = len(np.unique(rows[0].labels))
-    axes.axhline(1 / classes, color=MUTED, linewidth=0.8, linestyle=":")
-    low, high = axes.get_ylim()
-    place = high
-    for value, title, color in sorted(ends, reverse=True):
-        place = min(value, place - 0.05 * (high - low))  # so that no two labels lie on each other
-        axes.annotate(title, (1.01, place), xycoords=("axes fraction", "data"), color=color,
-                      va="center", fontsize=8, annotation_clip=False)  # fmt: skip
-    axes.set_xlim(0, None)
-    axes.set_xlabel("minutes")
-    axes.set_title("Balanced accuracy on validation; dotted: one answer for all")
-    return figure

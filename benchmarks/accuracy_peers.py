@@ -18,6 +18,7 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
+from torchvision_operators import name_operators
 
 from vitreous.core.rng import derive_seed, torch_stream
 from vitreous.data.config import NO_AUGMENTATION, AugmentConfig
@@ -159,11 +160,7 @@ def timm_batches(pictures: PictureSet, batch_size: int, seed: int) -> Batches:
 
 
 def _timm():
-    # torchvision doesn't import beside a CPU build of PyTorch without these two.
-    if not hasattr(torch.ops.torchvision, "nms"):
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou) -> Tensor")
+    name_operators()
     import timm.data
     import timm.models.vision_transformer
 

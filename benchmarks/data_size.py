@@ -20,8 +20,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from accuracy import OURS, Contender, run
-from accuracy_page import COLORS, OURS_COLOR
 from accuracy_peers import PEERS, SIDE, TUNINGS
+from comparison import COLORS, OURS_COLOR
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from wall_page import MUTED, STYLE

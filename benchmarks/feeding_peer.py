@@ -12,13 +12,10 @@ import os
 import sys
 from typing import Any
 
-import torch
 from speed_turns import Turns
+from torchvision_operators import name_operators
 
-# torchvision doesn't import beside a CPU build of PyTorch without these two.
-_library = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+name_operators()
 
 BATCH_SIZE = 128
 

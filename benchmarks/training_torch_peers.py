@@ -17,13 +17,11 @@ from typing import Any
 import torch
 from speed_turns import Turns
 from torch import Tensor, nn
+from torchvision_operators import name_operators
+
+name_operators()
 
 NUM_CLASSES = 3
-# torchvision, which both libraries import, doesn't import beside a CPU build without these two.
-_library = torch.library.Library("torchvision", "FRAGMENT")
-for _name in ("nms", "qnms"):
-    _library.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-
 #: Width, depth, heads.
 SIZES = {"Ti": (192, 12, 3), "S": (384, 12, 6), "B": (768, 12, 12), "L": (1024, 24, 16)}
 

@@ -6,12 +6,15 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from vitreous.core.files import atomic_path, write_json
+from vitreous.core.machine import processor
 from vitreous.errors import Interrupted
 from vitreous.evaluation.metrics import evaluate_probabilities
 
@@ -75,6 +78,16 @@ def score(
             name: one.recall.value for name, one in evaluation.per_class.items() if one.support
         },
     }
+
+
+def machine(*packages: str) -> str:
+    """The processor, and the versions of what decides a run's speed.
+
+    Args:
+        packages: beside torch.
+    """
+    versions = ", ".join(f"{name} {version(name)}" for name in ("torch", *packages))
+    return f"{processor()}, {torch.get_num_threads()} threads, {versions}"
 
 
 class OtherWork:

@@ -2,12 +2,13 @@
 
 A peer measures its pace and plans, so that its schedule ends within the minutes; where the machine
 becomes slower or faster the rest is stretched, as the product's is. It validates once an epoch, or
-ten times where there are more epochs, and keeps the weights with the best balanced accuracy.
+ten times where there are more epochs (less often where that would take too much of the time), and
+keeps the weights with the best balanced accuracy.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from vitreous.training.plan import Plan, Stretch
 #: Processes that read pictures; timm's default of 4 is for more cores than 2.
 WORKERS = 2
 MOST_VALIDATIONS = 10
+#: Of the time, at most, as in the product.
+VALIDATION_SHARE = 1 / 12
 
 Transform = Callable[[Image.Image], Any]
 
@@ -119,39 +122,43 @@ def answers(
 
 
 class Diary:
-    """A peer's minutes: its plan, its validations, and the weights kept.
+    """A peer's minutes: its plan from now to their end, its validations, and the weights kept.
 
     Args:
         task: when the minutes began, and how many there are.
-        classes: names, for the scores.
         steps_per_epoch: batches that hold every training picture once.
+        step_s: measured seconds of a step.
+        validation_s: measured seconds of a validation.
     """
 
-    def __init__(self, task: Task, classes: Sequence[str], steps_per_epoch: float) -> None:
-        self.classes, self.steps_per_epoch = classes, steps_per_epoch
+    def __init__(
+        self, task: Task, steps_per_epoch: int, step_s: float, validation_s: float
+    ) -> None:
+        self.steps_per_epoch = steps_per_epoch
         self._budget_s = task.budget_s
         self._began = time.monotonic() - (time.time() - task.started)
-        self.step, self.validation_s = 0, 0.0
+        self.step, self._validation_s = 0, validation_s
         self.curve: list[dict[str, float]] = []
         self.best: Best | None = None
         self.best_weights: dict[str, Tensor] = {}
+        self.plan = self._make_plan(step_s)
+        self._check_every = max(1, self.plan.evaluate_every // CHECKS_PER_VALIDATION)
+        self._restart_pace()
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the process was started."""
         return time.monotonic() - self._began
 
-    def make_plan(self, step_s: float, validation_s: float) -> None:
-        """Fill what is left of the minutes, from now on."""
+    def _make_plan(self, step_s: float) -> Plan:
+        """Fill what is left of the minutes."""
         left_s = self._budget_s - self.elapsed_s
         epochs = left_s / step_s / self.steps_per_epoch
-        validations = min(MOST_VALIDATIONS, max(1, round(epochs)))
-        total = max(1, int((left_s - validations * validation_s) / step_s))
+        affordable = VALIDATION_SHARE * left_s / self._validation_s
+        validations = max(1, int(min(MOST_VALIDATIONS, round(epochs), affordable)))
+        total = max(1, int((left_s - validations * self._validation_s) / step_s))
         every = math.ceil(total / validations)
-        self.plan = Plan((Stretch(0, 0.0, total),), every, step_s, validation_s)
-        self.validation_s = validation_s
-        self._check_every = max(1, every // CHECKS_PER_VALIDATION)
-        self._restart_pace()
+        return Plan((Stretch(0, 0.0, total),), every, step_s, self._validation_s)
 
     @property
     def progress(self) -> float:
@@ -174,13 +181,13 @@ class Diary:
         if self.is_over or self.step % self._check_every:
             return
         step_s = (time.monotonic() - self._pace_began) / (self.step - self._pace_step)
-        left_s = self._budget_s - self.elapsed_s - self.validation_s
-        self.plan = keep_budget(self.plan, self.step, step_s, self.validation_s, left_s, math.inf)
+        left_s = self._budget_s - self.elapsed_s - self._validation_s
+        self.plan = keep_budget(self.plan, self.step, step_s, self._validation_s, left_s, math.inf)
         self._restart_pace()
 
     def note_validation(self, found: dict[str, Any], model: nn.Module, seconds: float) -> None:
         """Keep a score, and the weights where they are the best so far."""
-        self.validation_s = seconds
+        self._validation_s = seconds
         self._pace_began += seconds  # the pace of the steps leaves validations out
         now = Best(self.step, found["balanced_accuracy"], found["loss"])
         if now.beats(self.best):
@@ -274,8 +281,7 @@ def train_in_loop(task: Task, make: Callable[[Task, Listing], Learner]) -> Train
     _, validation_s = _validate(probe, listing)
     del probe
     learner = make(task, listing)
-    diary = Diary(task, listing.classes, learner.steps_per_epoch)
-    diary.make_plan(pace.step_s, validation_s)
+    diary = Diary(task, learner.steps_per_epoch, pace.step_s, validation_s)
     is_over = False
     while not is_over:
         learner.learn(diary.progress)

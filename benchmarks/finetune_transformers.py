@@ -161,12 +161,10 @@ def transformers_script(task: Task) -> Trained:
         trainer.evaluate()
         validation_s = time.monotonic() - began
         trainer, transform = _make_trainer(task, listing, folder)
-        batch_size = trainer.args.train_batch_size
-        steps_per_epoch = len(trainer.get_train_dataloader())
-        diary = Diary(task, listing.classes, steps_per_epoch)
-        # The Trainer's own linear decay to 0, over as many steps as fit.
         optimizer = trainer.create_optimizer()
-        diary.make_plan(measure.pace.step_s, validation_s)
+        steps_per_epoch = len(trainer.get_train_dataloader())
+        diary = Diary(task, steps_per_epoch, measure.pace.step_s, validation_s)
+        # The Trainer's own linear decay to 0, over as many steps as fit.
         trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: 1.0 - diary.plan.progress(step)
         )
@@ -185,7 +183,6 @@ def transformers_script(task: Task) -> Trained:
         "dataloader_num_workers": arguments.dataloader_num_workers,
         "precision": "float32",
         "transform": "RandomResizedCrop and RandomHorizontalFlip; Resize and CenterCrop",
-        "train_batch_size": batch_size,
     }
     device = next(model.parameters()).device
     return Trained(diary, model, lambda x: model(x.to(device)).logits, transform, seconds, settings)

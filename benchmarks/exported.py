@@ -15,18 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from torchvision_operators import name_operators
 
 import vitreous
 from vitreous.core.console import Console
 from vitreous.core.files import write_json, write_text
 from vitreous.data.folder import list_pictures
 
-# torchvision doesn't import beside a CPU build of PyTorch without these two.
-if not hasattr(torch.ops.torchvision, "nms"):
-    _library = torch.library.Library("torchvision", "FRAGMENT")
-    for _operator in ("nms", "qnms"):
-        _library.define(f"{_operator}(Tensor dets, Tensor scores, float iou) -> Tensor")
-
+name_operators()
 QUIET = Console(quiet=True)
 HEAD = """\
 # Exported, and asked about photographs

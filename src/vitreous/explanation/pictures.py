@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from vitreous.core.config import did_you_mean
+from vitreous.core.threads import SideBySide
 from vitreous.data.cache import Progress
 from vitreous.data.preprocess import normalise
 from vitreous.errors import ConfigError
@@ -116,9 +117,13 @@ class Explainer:
         Shape:
             (pictures, height, width, 3) uint8 -> (pictures, classes)
         """
-        batches = torch.from_numpy(pictures).split(BATCH_SIZE)
-        preprocess = self.classifier.preprocess
-        return np.concatenate([predict_pixels(self._network, x, preprocess) for x in batches])
+        threads = SideBySide(self._network.side_by_side)
+        batches = torch.from_numpy(pictures).split(max(1, BATCH_SIZE // threads.count))
+
+        def answer(batch: torch.Tensor) -> np.ndarray:
+            return predict_pixels(self._network, batch, self.classifier.preprocess)
+
+        return np.concatenate(threads.map(answer, batches))
 
     def maps(self, methods: Sequence[Named], picture: np.ndarray, target: int) -> dict[str, Map]:
         """How much each pixel counts for a class by some methods, and how faithful that is.

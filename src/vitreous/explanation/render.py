@@ -57,6 +57,16 @@ def overlay(picture: np.ndarray, values: np.ndarray, signed: bool = False) -> np
     return np.round(255 * mixed).astype(np.uint8)
 
 
+def stretched(values: np.ndarray) -> np.ndarray:
+    """A map of positive values whose least is 0; or else rollout would colour all of a picture.
+
+    Shape:
+        (height, width) -> the same
+    """
+    least = values.min()
+    return (values - least) / max(float(values.max() - least), 1e-12)
+
+
 def draw_explanation(explanation: "Explanation") -> bytes:
     """The picture beside its maps, each with what its check says, as a PNG."""
     picture, maps = explanation.picture, explanation.maps
@@ -78,9 +88,9 @@ def draw_explanation(explanation: "Explanation") -> bytes:
     axes[0].set_xlabel(_short(_name(explanation), 36), color=_MUTED, fontsize=9)
     for axis, (name, found) in zip(axes[1:], maps.items(), strict=True):
         signed = bool(found.values.min() < 0)
-        values = _smoothed(found.values) if signed else _stretched(found.values)
+        values = _smoothed(found.values) if signed else stretched(found.values)
         _show(axis, overlay(picture, values, signed))
-        gain = f"{found.faithfulness.gain:+.2f} over random order"
+        gain = f"{round(found.faithfulness.gain, 2) + 0.0:+.2f} over random order"
         passed = explanation.checks[name].passed
         _title(axis, _TITLES[name], gain if passed else "failed its check", passed)
         _colour_bar(figure, axis, signed)
@@ -142,12 +152,6 @@ def _smoothed(values: np.ndarray) -> np.ndarray:
 
     soft = gaussian_filter(values, max(values.shape) / 50)
     return soft / max(float(np.abs(soft).max()), 1e-12)
-
-
-def _stretched(values: np.ndarray) -> np.ndarray:
-    """A map whose least value is 0: without it, rollout would colour all of a picture."""
-    least = values.min()
-    return (values - least) / max(float(values.max() - least), 1e-12)
 
 
 def _resized(picture: np.ndarray) -> np.ndarray:

@@ -15,10 +15,6 @@ from vitreous.model.vit import ViT
 MethodName = Literal["relevance", "integrated", "rollout", "attention"]
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
 
-#: Those whose maps also tell what speaks against a class.
-SIGNED: tuple[MethodName, ...] = ("integrated",)
-
-
 class Method(Protocol):
     """Something that maps pictures by how much their parts count for a class."""
 

@@ -38,33 +38,35 @@ _LINE_PX, _CELL_PX, _FILTER_PX = 3, 96, 64
 _FILTER_COLUMNS = 7
 
 
-def overlay(picture: np.ndarray, values: np.ndarray, signed: bool = False) -> np.ndarray:
+def is_signed(values: np.ndarray) -> bool:
+    """Whether a map tells what speaks against a class, too."""
+    return bool(values.min() < 0)
+
+
+def overlay(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
     """A picture in grey with a map in colour over it: the more something counts, the more colour.
 
     Args:
         picture: as the model sees it.
-        values: from 0 to 1, or from -1 to 1 where signed.
-        signed: whether below 0 something speaks against the class.
+        values: from 0 to 1, of which the least gets no colour, or signed from -1 to 1.
 
     Shape:
         (height, width, 3) uint8, (height, width) -> (height, width, 3) uint8
     """
+    if is_signed(values):
+        return _blend(picture, values, _SIGNED)
+    # Or else rollout would colour all of a picture.
+    values = values - values.min()
+    return _blend(picture, values / max(float(values.max()), 1e-12), _HEAT)
+
+
+def _blend(picture: np.ndarray, values: np.ndarray, colours: str) -> np.ndarray:
+    """A picture in grey, and over it colours that are the denser the further values are from 0."""
     grey = picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-    colours = matplotlib.colormaps[_SIGNED if signed else _HEAT]
-    heat = colours((values + 1) / 2 if signed else values)[..., :3]
-    opacity = (1 - _LEFT) * np.sqrt(np.abs(values).clip(0, 1))[..., None]
-    mixed = (1 - opacity) * grey[..., None] + opacity * heat
-    return np.round(255 * mixed).astype(np.uint8)
-
-
-def stretched(values: np.ndarray) -> np.ndarray:
-    """A map of positive values whose least is 0; or else rollout would colour all of a picture.
-
-    Shape:
-        (height, width) -> the same
-    """
-    least = values.min()
-    return (values - least) / max(float(values.max() - least), 1e-12)
+    scale = Normalize(-1 if colours == _SIGNED else 0, 1)
+    heat = matplotlib.colormaps[colours](scale(values))[..., :3]
+    opacity = (1 - _LEFT) * np.sqrt(np.abs(values))[..., None]
+    return np.round(255 * ((1 - opacity) * grey[..., None] + opacity * heat)).astype(np.uint8)
 
 
 def draw_explanation(explanation: "Explanation") -> bytes:
@@ -87,13 +89,12 @@ def draw_explanation(explanation: "Explanation") -> bytes:
     _title(axes[0], answer, "" if chosen == answer else f"explained: {chosen}")
     axes[0].set_xlabel(_short(_name(explanation), 36), color=_MUTED, fontsize=9)
     for axis, (name, found) in zip(axes[1:], maps.items(), strict=True):
-        signed = bool(found.values.min() < 0)
-        values = _smoothed(found.values) if signed else stretched(found.values)
-        _show(axis, overlay(picture, values, signed))
+        values = _smoothed(found.values) if name == "integrated" else found.values
+        _show(axis, overlay(picture, values))
         gain = f"{round(found.faithfulness.gain, 2) + 0.0:+.2f} over random order"
         passed = explanation.checks[name].passed
         _title(axis, _TITLES[name], gain if passed else "failed its check", passed)
-        _colour_bar(figure, axis, signed)
+        _colour_bar(figure, axis, signed=is_signed(values))
     return _png(figure)
 
 
@@ -101,7 +102,7 @@ def draw_heads(explanation: "Explanation") -> bytes:
     """What each head of each block looks at: a row for each block, the first on top; a PNG."""
     maps = explanation.places.to_pixels(explanation.heads).numpy()
     most = float(maps.max())
-    cells = [[_resized(overlay(explanation.picture, seen / most)) for seen in row] for row in maps]
+    cells = [[_resized(_blend(explanation.picture, seen / most, _HEAT)) for seen in row] for row in maps]
     title = f"Attention in {_short(_name(explanation), 36)}"
     figure, axis = _page(_mosaic(np.array(cells)), title, "head", "layer", *maps.shape[:2])
     bar = figure.colorbar(ScalarMappable(Normalize(0, most), _HEAT), ax=axis, shrink=0.6)

@@ -68,8 +68,9 @@ class Map:
     """How much each part of a picture counts for a class.
 
     Args:
-        values: from 0 to 1, the greatest 1; of "integrated" from -1 to 1, below 0 what speaks
-            against the class.
+        values: from -1 to 1, the largest either way 1; below 0 what speaks against the class,
+            which "rollout" and "attention" can't tell, nor "relevance" where only class tokens
+            are read.
         faithfulness: what becomes of the class when parts are blurred in the map's order.
 
     Shape:

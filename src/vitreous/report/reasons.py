@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from vitreous.explanation.methods import Named
 from vitreous.explanation.pictures import Explainer
-from vitreous.explanation.render import overlay, stretched
+from vitreous.explanation.render import overlay
 from vitreous.report.page import Mistake
 from vitreous.training.classifier import Classifier
 
@@ -44,7 +44,7 @@ def with_reasons(mistakes: Sequence[Mistake], classifier: Classifier) -> tuple[l
             values = found.values
         else:
             values = explainer.map(method, mistake.picture, target)
-        explained.append(replace(mistake, overlay=overlay(mistake.picture, stretched(values))))
+        explained.append(replace(mistake, overlay=overlay(mistake.picture, values)))
     check = explainer.check(method, pictures, targets, measured)
     what = "Beside each, in colour, where the answer comes from by gradient-weighted attention"
     over = f"on {len(measured)} of them" if len(measured) < len(mistakes) else "on them"

@@ -15,6 +15,7 @@ from vitreous.model.vit import ViT
 MethodName = Literal["relevance", "integrated", "rollout", "attention"]
 METHOD_NAMES: tuple[MethodName, ...] = get_args(MethodName)
 
+
 class Method(Protocol):
     """Something that maps pictures by how much their parts count for a class."""
 

@@ -30,9 +30,7 @@ def relevance(model: ViT, images: Tensor, classes: Tensor) -> Tensor:
     return row[:, model.num_prefix_tokens :]
 
 
-def evidence(
-    model: ViT, captured: Captured, classes: Tensor
-) -> tuple[Tensor, tuple[Tensor, ...]]:
+def evidence(model: ViT, captured: Captured, classes: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
     """How much each token counts for the head, and each look of a block for the answer.
 
     A patch counts by its part in the log-odds: token times gradient; or where a pooling attends

@@ -102,7 +102,9 @@ def draw_heads(explanation: "Explanation") -> bytes:
     """What each head of each block looks at: a row for each block, the first on top; a PNG."""
     maps = explanation.places.to_pixels(explanation.heads).numpy()
     most = float(maps.max())
-    cells = [[_resized(_blend(explanation.picture, seen / most, _HEAT)) for seen in row] for row in maps]
+    cells = [
+        [_resized(_blend(explanation.picture, seen / most, _HEAT)) for seen in row] for row in maps
+    ]
     title = f"Attention in {_short(_name(explanation), 36)}"
     figure, axis = _page(_mosaic(np.array(cells)), title, "head", "layer", *maps.shape[:2])
     bar = figure.colorbar(ScalarMappable(Normalize(0, most), _HEAT), ax=axis, shrink=0.6)

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge
 from vitreous.core.console import Console
+from vitreous.core.files import first_free
 from vitreous.core.run import RunFolder, check_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
@@ -23,7 +24,7 @@ from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.serving.weights import find_classifier, find_own_weights, is_own, told_by
-from vitreous.trained import Source, evaluate, predict, tune
+from vitreous.trained import Source, evaluate, explain, predict, tune
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.encoder import load_encoder
@@ -33,6 +34,7 @@ __all__ = [
     "Run",
     "demo",
     "evaluate",
+    "explain",
     "export",
     "patches",
     "predict",
@@ -106,7 +108,7 @@ def train(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = Path(source).absolute()
-    path = _first_free(Path("runs") / source.stem) if out is None else Path(out)
+    path = first_free(Path("runs") / source.stem) if out is None else Path(out)
     check_free(path)
     changes = merge(
         settings or {}, named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
@@ -178,7 +180,7 @@ def pretrain(
     console = console or Console()
     source = Path(source).absolute()
     default = Path("runs") / f"{source.stem}-pretrained"
-    path = _first_free(default) if out is None else Path(out)
+    path = first_free(default) if out is None else Path(out)
     check_free(path)
     named = named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
     listing = list_unlabelled(source)
@@ -344,7 +346,7 @@ def demo(
         started: value of `time.monotonic` when the command began.
     """
     console = console or Console()
-    folder = _first_free(Path("demo")) if folder is None else Path(folder)
+    folder = first_free(Path("demo")) if folder is None else Path(folder)
     check_free(folder)
     counts = {"train": 1500, "valid": 150, "test": 400}
     with console.task("drawing faces", 3 * sum(counts.values())) as task:
@@ -363,12 +365,3 @@ def demo(
         console=console,
         started=started,
     )
-
-
-def _first_free(path: Path) -> Path:
-    """The path, or with the first number behind it that is free."""
-    free, number = path, 1
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free

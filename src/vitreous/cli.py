@@ -1,7 +1,8 @@
-"""The `vitreous` command: one sub-command for each function of `api`; two are in `cli_train`.
+"""The `vitreous` command: one sub-command for each function of `api`.
 
-Results go to standard output, everything else to standard error. PyTorch is imported inside the
-commands, so that ``vitreous --help`` answers at once.
+Those that learn are in `cli_train`, `explain` is in `cli_explain`. Results go to standard output,
+everything else to standard error. PyTorch is imported inside the commands, so that ``vitreous
+--help`` answers at once.
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vitreous import __version__, options, printing
+from vitreous.cli_explain import explain
 from vitreous.cli_train import pretrain, train
 from vitreous.errors import UserError, VitreousError
 
@@ -29,11 +31,13 @@ def cli() -> None:
       vitreous train faces/ --out runs/faces     one sub-folder a class
       vitreous evaluate runs/faces faces/test
       vitreous predict runs/faces photo.jpg
+      vitreous explain runs/faces photo.jpg
     """
 
 
 cli.add_command(train)
 cli.add_command(pretrain)
+cli.add_command(explain)
 
 
 @cli.command()

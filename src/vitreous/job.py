@@ -131,6 +131,7 @@ def _train(
     # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
     from vitreous.report.collect import report_of_run
     from vitreous.report.page import render_report, verdict
+    from vitreous.report.reasons import COST_IN_PICTURES
 
     device = choose_device(config.train.device)
     facts = _tell(config, dataset, device, console)
@@ -140,7 +141,8 @@ def _train(
     looks = 2 if config.preprocess.mirror else 1
     # Of a ladder the last rung is scored once more, and all are drawn.
     scored = 2 if config.ladder else 1
-    clock = replace(clock, closing_validations=scored + 1.2 * share * looks)
+    reasons = COST_IN_PICTURES / len(valid_set)
+    clock = replace(clock, closing_validations=scored + 1.2 * share * looks + reasons * looks)
     majority = train_set.majority_class
     # One look is enough to compare the weights of a run, and leaves more time to learn.
     once = replace(config.preprocess, mirror=False)
@@ -171,7 +173,7 @@ def _train(
     _write_provenance(folder, device, console)
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
     report = report_of_run(
-        folder, config, dataset.sets, split, evaluation, probabilities, facts, warnings
+        folder, config, dataset.sets, split, evaluation, probabilities, best, facts, warnings
     )
     write_text(folder.report, render_report(report))
     console.info(verdict(evaluation))

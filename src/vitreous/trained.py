@@ -1,4 +1,4 @@
-"""What a trained model is for: scoring it, asking it, and choosing what computes it.
+"""What a trained model is for: scoring it, asking it and asking it why, choosing what computes it.
 
 The functions are part of `api`; how a model comes about is told there.
 """
@@ -7,18 +7,23 @@ from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from vitreous.core.config import from_mapping, load_toml
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
+from vitreous.data.cache import decode_fitted
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
 from vitreous.data.folder import list_labelled, list_pictures
-from vitreous.errors import RunError
+from vitreous.errors import RunError, UnreadablePicture
 from vitreous.evaluation.inference import BATCH_SIZE
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set
+from vitreous.explanation.anatomy import patch_filters, position_similarity
+from vitreous.explanation.methods import MethodName
+from vitreous.explanation.pictures import Question, explain_pictures
+from vitreous.explanation.result import Explanations
 from vitreous.job import choose_split, open_own_pictures, warn_unreadable
 from vitreous.serving.hub import hub_id
 from vitreous.serving.predictor import (
@@ -31,7 +36,9 @@ from vitreous.serving.runtimes import Precision, Runtime
 from vitreous.serving.tune import Tuning, choose_engine
 from vitreous.serving.tune import tune as tune_weights
 from vitreous.serving.weights import find_classifier, told_by
+from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
+from vitreous.training.device import choose_device
 
 Source = str | PathLike[str]
 
@@ -154,6 +161,71 @@ def predict(
             predictor, files, on_progress, lambda change: _tell_change(precision, change, console)
         )
     return [answer.to_json() for answer in answers]
+
+
+def explain(
+    run: Source,
+    *sources: Source,
+    method: MethodName | Literal["all"] | None = None,
+    class_name: str | None = None,
+    layer: int | None = None,
+    head: int | None = None,
+    labels: Source | None = None,
+    preprocess: str | Sequence[str] = (),
+    num_heads: int | None = None,
+    console: Console | None = None,
+) -> Explanations:
+    """Show where in pictures a model's answers come from, and how far that can be believed.
+
+    Args:
+        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub
+            (``owner/name[@revision]``).
+        sources: files, and folders that are searched for pictures; none for what the model has
+            learned without any.
+        method: "relevance", "integrated", "rollout", "attention", or "all" of them; by default
+            those that pass their check on these pictures.
+        class_name: the class to explain; by default each picture's most probable one.
+        layer: the block whose attention is wanted, counted from 1.
+        head: the head likewise; by default the mean of all.
+        labels: of a checkpoint, as for `evaluate`.
+        preprocess: likewise.
+        num_heads: likewise.
+        console: where messages go.
+
+    Returns:
+        An explanation for each readable picture, with maps as arrays and ways to draw them, and
+        what came of each method's check.
+
+    Raises:
+        ConfigError: for a class, layer or head that the model doesn't have.
+        DataError: for a source that doesn't exist.
+        RunError: where there is no trained model.
+    """
+    console = console or Console()
+    question = Question.of(method, class_name, layer, head)
+    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
+    classifier = load_classifier(weights)
+    classifier.model.to(choose_device("auto"))
+    question.check(classifier)
+    files = list_pictures(Path(source) for source in sources) if sources else []
+    with console.stages() as on_progress:
+        decoded = decode_fitted(files, classifier.preprocess, on_progress, fingerprints=False)
+        found = list(zip(map(str, files), decoded, strict=True))
+        read = [(name, one.pixels) for name, one in found if not isinstance(one, UnreadablePicture)]
+        explained, checks = explain_pictures(
+            classifier,
+            [name for name, _ in read],
+            [pixels for _, pixels in read],
+            question,
+            on_progress,
+        )
+    return Explanations(
+        explained,
+        checks,
+        tuple((name, str(one)) for name, one in found if isinstance(one, UnreadablePicture)),
+        patch_filters(classifier.model),
+        position_similarity(classifier.model),
+    )
 
 
 def tune(

@@ -17,6 +17,7 @@ def test_the_public_names_are_these():
         "__version__",
         "demo",
         "evaluate",
+        "explain",
         "export",
         "patches",
         "predict",

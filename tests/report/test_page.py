@@ -104,9 +104,10 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         evaluation=evaluation,
         evaluated_on="test",
         chose_checkpoint=False,
+        ladder=[],
         history=history(),
         mistakes=[
-            Mistake(picture, f"{first}/IMG_{at}.jpg", first, second, 0.99)
+            Mistake(picture, f"{first}/IMG_{at}.jpg", first, second, 0.99, picture[::-1])
             for at, picture in enumerate(pictures(shown, side))
         ],
         augmented=pictures(shown, side),
@@ -319,6 +320,17 @@ def test_an_absent_class_says_so():
     page = Page(render_report(a_report(ONE_CLASS)))
     assert "none of these pictures has it" in page.text
     assert "nan" not in page.text
+
+
+def test_a_mistake_stands_beside_what_its_answer_comes_from():
+    report = replace(a_report(), reasons="In colour: <where> from.")
+    page = Page(render_report(report))
+    assert page.alts.count("Where the answer comes from") == 3
+    assert "In colour: <where> from." in page.text
+    unexplained = [replace(mistake, overlay=None) for mistake in report.mistakes]
+    plain = Page(render_report(replace(report, mistakes=unexplained, reasons="")))
+    assert "Where the answer comes from" not in plain.alts
+    assert len(plain.alts) == len(page.alts) - 3
 
 
 def test_pictures_are_made_small_and_pixel_art_stays_sharp():

@@ -88,6 +88,15 @@ def copy_file(source: Path, path: Path) -> None:
         shutil.copyfile(source, staging)
 
 
+def first_free(path: Path) -> Path:
+    """The path, or with the first number behind its stem that nothing has."""
+    free, number = path, 1
+    while free.exists() or free.is_symlink():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file of a run.
 

@@ -55,3 +55,25 @@ def mean_interval(parts: Sequence[Interval]) -> Interval:
     below = math.sqrt(sum((part.value - part.low) ** 2 for part in parts)) / count
     above = math.sqrt(sum((part.high - part.value) ** 2 for part in parts)) / count
     return Interval(value, max(0.0, value - below), min(1.0, value + above))
+
+
+def sample_interval(values: Sequence[float], low: float, high: float) -> Interval:
+    """Student's t interval of the mean that a sample comes from.
+
+    Args:
+        values: one for each of some independent pictures; one alone leaves everything open.
+        low: what no value can be below.
+        high: what none can be above.
+
+    Example:
+        >>> interval = sample_interval([0.2, 0.3, 0.4], -0.5, 0.5)
+        >>> round(interval.low, 3), interval.high
+        (0.052, 0.5)
+    """
+    from scipy.stats import sem, t
+
+    value = sum(values) / len(values)
+    if len(values) == 1:
+        return Interval(value, low, high)
+    reach = float(t.ppf((1 + CONFIDENCE) / 2, len(values) - 1) * sem(values))
+    return Interval(value, max(low, value - reach), min(high, value + reach))

@@ -17,6 +17,8 @@ from vitreous.data.transforms import augment
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.report.page import Mistake, Report, Rung
+from vitreous.report.reasons import with_reasons
+from vitreous.training.classifier import Classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.logbook import read_logbook
 
@@ -31,6 +33,7 @@ def report_of_run(
     split: str,
     evaluation: Evaluation,
     probabilities: np.ndarray,
+    classifier: Classifier,
     facts: Mapping[str, str],
     warnings: Sequence[str],
 ) -> Report:
@@ -43,9 +46,12 @@ def report_of_run(
         split: the one evaluated.
         evaluation: its score.
         probabilities: (pictures, classes) of that split.
+        classifier: that was evaluated, in evaluation mode.
         facts: label and text of what else to tell.
         warnings: lines to show.
     """
+    mistakes = confident_mistakes(sets[split], probabilities, evaluation.classes)
+    mistakes, reasons = with_reasons(mistakes, classifier)
     return Report(
         name=run.path.name,
         evaluation=evaluation,
@@ -53,7 +59,7 @@ def report_of_run(
         chose_checkpoint=split == "valid",
         ladder=_ladder(run),
         history=read_logbook(run.metrics),
-        mistakes=confident_mistakes(sets[split], probabilities, evaluation.classes),
+        mistakes=mistakes,
         augmented=augmented_sample(sets["train"], config),
         warnings=warnings,
         facts=facts,
@@ -64,6 +70,7 @@ def report_of_run(
             f"vitreous train {quote(config.data.source)} "
             f"--config {quote(str(run.config))} --out NEW_FOLDER"
         ),
+        reasons=reasons,
     )
 
 

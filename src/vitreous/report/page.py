@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
-from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
+from vitreous.report.figures import Embedded, confusion_uri, learning_curves, picture_uri
 
 Standing = Literal["one class", "collapsed", "worse", "guessing", "uneven", "learned"]
 
@@ -27,6 +27,7 @@ _TABLE_CLASSES = 20
 _CONFUSIONS = 10
 _WARNINGS = 500
 _MISTAKE_SIDE = 224
+_OVERLAY_SIDE = 128
 _AUGMENTED_SIDE = 160
 
 
@@ -40,9 +41,10 @@ class Mistake:
         truth: the class it has.
         answer: the class it was given.
         probability: of the answer, 0 to 1.
+        overlay: the picture with what the answer comes from in colour, where that is known.
 
     Shape:
-        picture: (height, width, 3) uint8
+        picture, overlay: (height, width, 3) uint8
     """
 
     picture: np.ndarray
@@ -50,6 +52,7 @@ class Mistake:
     truth: str
     answer: str
     probability: float
+    overlay: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Report:
         config: TOML of every setting.
         versions: of packages, by name.
         reproduce: the command line.
+        reasons: what the overlays of the mistakes are, and how far they can be believed.
     """
 
     name: str
@@ -106,6 +110,7 @@ class Report:
     config: str
     versions: Mapping[str, str]
     reproduce: str
+    reasons: str = ""
 
 
 @dataclass(frozen=True)
@@ -162,7 +167,7 @@ def render_report(report: Report) -> str:
         heat_map=confusion_uri(evaluation.confusion) if many else "",
         confusions=frequent_confusions(evaluation) if many else [],
         curves=learning_curves(report.history, 1 / len(evaluation.classes)),
-        mistakes=[(m, picture_uri(m.picture, _MISTAKE_SIDE)) for m in report.mistakes],
+        mistakes=[(mistake, _mistake_pictures(mistake)) for mistake in report.mistakes],
         augmented=[picture_uri(picture, _AUGMENTED_SIDE) for picture in report.augmented],
         warnings_shown=_WARNINGS,
     )
@@ -340,6 +345,14 @@ def _class_rows(evaluation: Evaluation, worst_first: bool) -> list[tuple[str, Cl
     found = [row for row in rows if row[1].support]
     absent = [row for row in rows if not row[1].support]
     return sorted(found, key=lambda row: row[1].recall.value) + absent
+
+
+def _mistake_pictures(mistake: Mistake) -> list[Embedded]:
+    """The picture, and its overlay where there is one."""
+    pictures = [picture_uri(mistake.picture, _MISTAKE_SIDE)]
+    if mistake.overlay is not None:
+        pictures.append(picture_uri(mistake.overlay, _OVERLAY_SIDE))
+    return pictures
 
 
 def _pictures_name(evaluated_on: str) -> str:

@@ -1,0 +1,53 @@
+"""Where the most confident mistakes come from, and whether that can be believed.
+
+Called by `collect` at the end of a run, so it takes one cheap method and checks it on some of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from vitreous.explanation.methods import Named
+from vitreous.explanation.pictures import Explainer
+from vitreous.explanation.render import overlay
+from vitreous.report.page import Mistake
+from vitreous.training.classifier import Classifier
+
+#: Mistakes on which the method is checked, and orders that each is held against.
+_CHECKED, _RANDOM_ORDERS = 8, 2
+
+#: What all of it costs at most, in pictures answered (a map is about four, a check about fifty).
+COST_IN_PICTURES = 24 * 4 + _CHECKED * 50 + 48
+
+
+def with_reasons(mistakes: Sequence[Mistake], classifier: Classifier) -> tuple[list[Mistake], str]:
+    """Mistakes with a map of what their answer comes from.
+
+    Args:
+        mistakes: the most confident first.
+        classifier: that made them, in evaluation mode.
+
+    Returns:
+        The mistakes, and in a sentence what the maps are and how far they can be believed; empty
+        where there are none.
+    """
+    if not mistakes:
+        return [], ""
+    explainer = Explainer(classifier, _RANDOM_ORDERS)
+    method = Named("relevance", mirror=classifier.preprocess.mirror)
+    targets = [classifier.classes.index(mistake.answer) for mistake in mistakes]
+    pictures = [mistake.picture for mistake in mistakes]
+    measured, explained = [], []
+    for at, (mistake, target) in enumerate(zip(mistakes, targets, strict=True)):
+        if at < _CHECKED:
+            found = explainer.maps([method], mistake.picture, target)[method.name]
+            measured.append(found.faithfulness)
+            values = found.values
+        else:
+            values = explainer.map(method, mistake.picture, target)
+        explained.append(replace(mistake, overlay=overlay(mistake.picture, values)))
+    check = explainer.check(method, pictures, targets, measured)
+    what = "Beside each, in colour, where the answer comes from by gradient-weighted attention"
+    over = f"on {len(measured)} of them" if len(measured) < len(mistakes) else "on them"
+    if check.passed:
+        return explained, f"{what}; checked {over}: {check}."
+    return explained, f"{what}. It failed its check {over}, so don't trust it: {check}."

@@ -23,7 +23,7 @@ from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.serving.weights import find_own_weights, told_by
-from vitreous.trained import Source, evaluate, predict, tune
+from vitreous.trained import Source, calibrate, compare, evaluate, predict, tune
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.encoder import load_encoder
@@ -31,6 +31,8 @@ from vitreous.training.trainer import Clock
 
 __all__ = [
     "Run",
+    "calibrate",
+    "compare",
     "demo",
     "evaluate",
     "export",

@@ -104,6 +104,7 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         evaluation=evaluation,
         evaluated_on="test",
         chose_checkpoint=False,
+        ladder=[],
         history=history(),
         mistakes=[
             Mistake(picture, f"{first}/IMG_{at}.jpg", first, second, 0.99)

@@ -7,6 +7,7 @@ data.json            fingerprint of the pictures, to notice a change before resu
 plan.json            number of steps; with a time budget, what was measured
 metrics.jsonl        a line for each validation and each few steps
 best.safetensors     weights with the best validation score: the ones to use
+calibration.safetensors  what pictures held out say about how far they can be trusted
 last.safetensors     weights at the end
 checkpoints/         what resuming needs
 ladder.json          of a fine-tuned run: what each rung scored, and which was kept

@@ -71,13 +71,11 @@ def print_calibration(calibration: "Calibration") -> None:
     most = f"{max(shares):g} and less" if shares else "nothing yet"
     click.echo(f"predict --sets promises, {100 * SURE:.0f} % sure, by {count} pictures: {most}")
     if calibration.refusal is None:
-        click.echo(
-            "predict --refuse needs a run of vitreous train: nobody knows what this learned from"
-        )
+        click.echo("predict --refuse can't be: nobody knows what this checkpoint learned from")
     elif calibration.refusal.promised:
-        click.echo(f"at least {KEPT:.0%} of such pictures kept (predict --refuse)")
+        click.echo(f"predict --refuse keeps at least {100 * KEPT:.0f} % of such pictures")
     else:
-        click.echo(f"too few to promise what --refuse keeps: that takes {needed_for(KEPT)}")
+        click.echo(f"predict --refuse promises nothing yet: that takes {needed_for(KEPT)}")
 
 
 def print_comparison(found: "Comparison", names: tuple[str, str]) -> None:

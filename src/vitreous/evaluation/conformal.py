@@ -29,7 +29,7 @@ def tolerance_rank(n: int, share: float) -> int | None:
 
     Example:
         >>> tolerance_rank(1000, 0.9), tolerance_rank(29, 0.9), tolerance_rank(28, 0.9)
-        (917, 29, None)
+        (916, 29, None)
     """
     from scipy.stats import binom
 

@@ -56,7 +56,7 @@ def difference_interval(gained: int, lost: int, total: int) -> Interval:
     Example:
         >>> interval = difference_interval(30, 12, 200)
         >>> round(interval.low, 3), round(interval.high, 3)
-        (0.027, 0.151)
+        (0.026, 0.152)
     """
     from scipy.stats import norm
 

@@ -61,6 +61,8 @@ def train(
     init: Source | None = None,
     weights: Source | None = None,
     tune: Literal["ladder", "probe", "lora", "full"] = "ladder",
+    folds: int | None = None,
+    repeats: int | None = None,
     preprocess: str | Sequence[str] = (),
     num_heads: int | None = None,
     seed: int | None = None,
@@ -90,6 +92,9 @@ def train(
             published one.
         weights: the same, tuned by recipe "finetune", rung by rung.
         tune: "ladder", or the one rung to climb: "probe", "lora" or "full".
+        folds: train so many times more first, each time scored on another part of the pictures held
+            out: a score that every picture has a part in. A budget is divided among all of them.
+        repeats: do that so often, each time divided otherwise.
         preprocess: of a checkpoint, as for `evaluate`.
         num_heads: likewise.
         seed: of every random draw.
@@ -119,6 +124,10 @@ def train(
         init, recipe = weights, recipe or "finetune"
     if tune != "ladder":
         changes = merge(changes, {"ladder": {"rungs": [tune]}})
+    if folds is not None:
+        changes = merge(changes, {"folds": {"count": folds, "repeats": repeats or 1}})
+    elif repeats is not None:
+        raise ConfigError("repeats is about folds: say how many")
     listing = list_labelled(source)
     choice = configure(
         source,

@@ -7,7 +7,7 @@ and are joined here.
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from html import escape
 from os import PathLike
@@ -31,11 +31,12 @@ from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
 from vitreous.evaluation.thumbnails import thumbnail_answers
+from vitreous.folds import cross_validate, share_of_time
 from vitreous.ladder.climb import Ladder, climb
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.facts import Choice
-from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run
+from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run, temper_run
 from vitreous.serving.hub import locate
 from vitreous.serving.weights import Told, find_weights
 from vitreous.training.checkpoint import has_checkpoint
@@ -137,8 +138,62 @@ def _train(
 
     device = choose_device(config.train.device)
     facts = _tell(config, dataset, device, console)
-    train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
+    train_set = dataset.sets["train"]
     split = "test" if "test" in dataset.sets else "valid"
+    settings, folds = config, None
+    if config.folds:
+
+        def learn(fold: RunFolder, settings: RunConfig, part: Dataset, clock: Clock) -> None:
+            _learn(fold, settings, part, "test", console, clock, tensorboard)
+
+        folds = cross_validate(folder, config, dataset, learn, console, clock)
+        console.info("all folds are scored: now the model that is kept")
+        settings, clock = share_of_time(config, clock, folds)
+    _learn(folder, settings, dataset, split, console, clock, tensorboard)
+    console.info("calibrating: how sure it may be, and what it doesn't know")
+    calibrate_run(folder.best, dataset.sets, config.train.device, config.train.seed)
+    best = load_classifier(folder.best)
+    evaluation, probabilities = examine_set(
+        TorchNetwork(best.model.to(device)),
+        dataset.sets[split],
+        best.preprocess,
+        best.classes,
+        train_set.majority_class,
+        best.temperature,
+    )
+    thumbnails = thumbnail_answers(train_set, dataset.sets[split], config.train.seed)
+    if thumbnails is not None:
+        labels = dataset.sets[split].labels.numpy()
+        evaluation = evaluation.with_baseline("thumbnails", thumbnails, labels)
+    found = {"split": split, **evaluation.to_json()}
+    write_json(folder.evaluation, {**found, "folds": asdict(folds)} if folds else found)
+    _write_provenance(folder, device, console)
+    warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
+    report = report_of_run(
+        folder, config, dataset.sets, split, evaluation, probabilities, facts, warnings
+    )
+    write_text(folder.report, render_report(report))
+    console.info(verdict(evaluation))
+    if folds:
+        console.info(folds.in_words())
+    console.info(f"report: {folder.report}")
+    console.info(f"next: vitreous predict {folder.path} PICTURE ...")
+
+
+def _learn(
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    split: str,
+    console: Console,
+    clock: Clock,
+    tensorboard: bool,
+) -> None:
+    """Train to the best weights, their probabilities as sure as they are right.
+
+    A budget leaves time to score a split afterwards.
+    """
+    train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     # Of a ladder the last rung is scored once more, and all are drawn.
     scored = 2 if config.ladder else 1
     pictures = scored * len(valid_set) + 1.2 * _still_to_see(config, dataset, split)
@@ -164,31 +219,7 @@ def _train(
     else:
         learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
         run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
-    console.info("calibrating: how sure it may be, and what it doesn't know")
-    calibrate_run(folder.best, dataset.sets, config.train.device, config.train.seed)
-    best = load_classifier(folder.best)
-    evaluation, probabilities = examine_set(
-        TorchNetwork(best.model.to(device)),
-        dataset.sets[split],
-        best.preprocess,
-        best.classes,
-        majority,
-        best.temperature,
-    )
-    thumbnails = thumbnail_answers(train_set, dataset.sets[split], config.train.seed)
-    if thumbnails is not None:
-        labels = dataset.sets[split].labels.numpy()
-        evaluation = evaluation.with_baseline("thumbnails", thumbnails, labels)
-    write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
-    _write_provenance(folder, device, console)
-    warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
-    report = report_of_run(
-        folder, config, dataset.sets, split, evaluation, probabilities, facts, warnings
-    )
-    write_text(folder.report, render_report(report))
-    console.info(verdict(evaluation))
-    console.info(f"report: {folder.report}")
-    console.info(f"next: vitreous predict {folder.path} PICTURE ...")
+    temper_run(folder.best, valid_set, config.train.device)
 
 
 def _still_to_see(config: RunConfig, dataset: Dataset, split: str) -> int:
@@ -315,6 +346,10 @@ def _tell(
     length = f"{train.epochs:g} epochs"
     if train.budget_s is not None:
         length = f"{train.budget_s / 60:g} minutes, at most {length}"
+    if config.folds:
+        times = config.folds.count * config.folds.repeats
+        each = "each" if train.budget_s is None else "in all"
+        length = f"{length} {each}, {times + 1} times: {times} folds to score, the last to keep"
     if config.ladder:
         length = f"{length}, rung by rung: {', '.join(config.ladder.rungs)}"
     classes = f"; classes {', '.join(dataset.classes)}" if dataset.classes else ""

@@ -282,8 +282,8 @@ def test_a_yardstick_that_hardly_looks_stands_beside_the_score():
     assert page.text.count("a linear classifier of 8x8 pixels") == 3  # verdict and both scores
     baselines["thumbnails"]["accuracy"] = 0.86
     assert verdict(replace(evaluation, baselines=baselines)).endswith(
-        "but a linear classifier of 8x8 pixels 86.0 %: it is not shown to see more than colours and "
-        "rough shapes."
+        "but a linear classifier of 8x8 pixels 86.0 %: it is not shown to see more than colours "
+        "and rough shapes."
     )
 
 

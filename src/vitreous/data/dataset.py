@@ -203,6 +203,11 @@ def _divide(
         # Be those named all unreadable: no others are taken in their place.
         if share and part not in splits:
             splits = _hold_back(part, share, listing.samples, splits, pixels, seed)
+    return divided(listing, splits, pixels)
+
+
+def divided(listing: Listing, splits: Sequence[str], pixels: Pixels) -> Dataset:
+    """Decoded pictures with each one's split; what has none of their names is in no set."""
     names = [name for name in SPLITS if name in splits]
     sets = {name: _picture_set(name, listing, splits, pixels) for name in names}
     return Dataset(listing.classes, sets, listing, tuple(splits), pixels)

@@ -46,7 +46,7 @@ def assign_splits(
     splits = [split or "train" for split in named_splits]
     if part in splits:
         return splits
-    linked = _linked_groups(groups, fingerprints)
+    linked = link_pictures(groups, fingerprints)
     elsewhere = {link for link, split in zip(linked, splits, strict=True) if split != "train"}
     members: dict[int, list[int]] = {}
     for index, link in enumerate(linked):
@@ -123,7 +123,7 @@ def _named(label: str) -> str:
     return f"class '{label}'" if label else "the folder or table"
 
 
-def _linked_groups(groups: Sequence[str | None], fingerprints: Sequence[str]) -> list[int]:
+def link_pictures(groups: Sequence[str | None], fingerprints: Sequence[str]) -> list[int]:
     """One number for all pictures joined by a shared group or by equal pixels, transitively."""
     parent = list(range(len(groups)))
 

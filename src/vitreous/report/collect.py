@@ -16,6 +16,7 @@ from vitreous.data.preprocess import denormalise, normalise
 from vitreous.data.transforms import augment
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import Evaluation
+from vitreous.report.cross_validated import read_folds
 from vitreous.report.page import Mistake, Report, Rung
 from vitreous.training.config import RunConfig
 from vitreous.training.logbook import read_logbook
@@ -64,6 +65,7 @@ def report_of_run(
             f"vitreous train {quote(config.data.source)} "
             f"--config {quote(str(run.config))} --out NEW_FOLDER"
         ),
+        folds=read_folds(run),
     )
 
 

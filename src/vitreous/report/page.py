@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
+from vitreous.report.cross_validated import CrossValidated
 from vitreous.report.figures import confusion_uri, learning_curves, picture_uri, reliability_curve
 
 Standing = Literal["one class", "collapsed", "worse", "guessing", "uneven", "learned"]
@@ -91,6 +92,7 @@ class Report:
         config: TOML of every setting.
         versions: of packages, by name.
         reproduce: the command line.
+        folds: the score by cross-validation, where there is one.
     """
 
     name: str
@@ -107,6 +109,7 @@ class Report:
     config: str
     versions: Mapping[str, str]
     reproduce: str
+    folds: CrossValidated | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from vitreous.core.rng import numpy_stream
 from vitreous.data.loader import PictureSet
 from vitreous.evaluation.calibration import Calibration, load_calibration, save_calibration
 from vitreous.evaluation.conformal import ConformalScores
-from vitreous.evaluation.inference import TorchNetwork, probabilities_of
+from vitreous.evaluation.inference import TorchNetwork, outputs_of_set, probabilities_of
 from vitreous.evaluation.refusal import FEATURES, LOOKS, Refusal, fit_views
 from vitreous.evaluation.seeing import Seen, see_set
 from vitreous.evaluation.temperature import fit_temperature
@@ -27,10 +27,26 @@ from vitreous.training.device import choose_device
 MOST_LOOKED_AT = 2000
 
 
-def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: str, seed: int) -> None:
-    """Divide the head by its temperature and write the calibration beside the weights.
+def temper_run(weights: Path, valid: PictureSet, device: str) -> None:
+    """Divide the head by the temperature that fits the validation pictures.
 
     Weights whose head has been divided already, by a run that was stopped right behind it, keep it.
+
+    Args:
+        weights: of the run.
+        valid: pictures that it didn't learn from.
+        device: as in `TrainConfig`.
+    """
+    classifier = load_classifier(weights)
+    if classifier.temperature is None:
+        network = TorchNetwork(classifier.model.to(choose_device(device)))
+        logits = outputs_of_set(network, valid, classifier.preprocess)
+        temperature = fit_temperature(logits, valid.labels.numpy())
+        save_classifier(weights, tempered(classifier, temperature))
+
+
+def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: str, seed: int) -> None:
+    """Write the calibration beside the weights.
 
     Args:
         weights: of the run.
@@ -38,13 +54,7 @@ def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: str, se
         device: as in `TrainConfig`.
         seed: of the choice of training pictures.
     """
-    classifier = load_classifier(weights)
-    if classifier.temperature is None:
-        seen = _see(classifier, sets["valid"], device)
-        labels = sets["valid"].labels.numpy()
-        classifier = tempered(classifier, fit_temperature(seen.logits, labels))
-        save_classifier(weights, classifier)
-    train = sets["train"]
+    classifier, train = load_classifier(weights), sets["train"]
     chosen = np.sort(numpy_stream(seed, "calibration").permutation(len(train))[:MOST_LOOKED_AT])
     once = replace(classifier, preprocess=replace(classifier.preprocess, mirror=False))
     seen = _see(once, train, device, chosen)

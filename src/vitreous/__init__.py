@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vitreous.api import (
         Run,
+        calibrate,
+        compare,
         demo,
         evaluate,
         explain,
@@ -32,6 +34,8 @@ __all__ = [
     "Run",
     "VitreousError",
     "__version__",
+    "calibrate",
+    "compare",
     "demo",
     "evaluate",
     "explain",

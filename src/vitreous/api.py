@@ -24,7 +24,7 @@ from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.serving.weights import find_classifier, find_own_weights, is_own, told_by
-from vitreous.trained import Source, evaluate, explain, predict, tune
+from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.encoder import load_encoder
@@ -32,6 +32,8 @@ from vitreous.training.trainer import Clock
 
 __all__ = [
     "Run",
+    "calibrate",
+    "compare",
     "demo",
     "evaluate",
     "explain",
@@ -61,6 +63,8 @@ def train(
     init: Source | None = None,
     weights: Source | None = None,
     tune: Literal["ladder", "probe", "lora", "full"] = "ladder",
+    folds: int | None = None,
+    repeats: int | None = None,
     preprocess: str | Sequence[str] = (),
     num_heads: int | None = None,
     seed: int | None = None,
@@ -90,6 +94,9 @@ def train(
             published one.
         weights: the same, tuned by recipe "finetune", rung by rung.
         tune: "ladder", or the one rung to climb: "probe", "lora" or "full".
+        folds: train so many times more first, each time scored on another part of the pictures held
+            out: a score that every picture has a part in. A budget is divided among all of them.
+        repeats: do that so often, each time divided otherwise.
         preprocess: of a checkpoint, as for `evaluate`.
         num_heads: likewise.
         seed: of every random draw.
@@ -119,6 +126,10 @@ def train(
         init, recipe = weights, recipe or "finetune"
     if tune != "ladder":
         changes = merge(changes, {"ladder": {"rungs": [tune]}})
+    if folds is not None:
+        changes = merge(changes, {"folds": {"count": folds, "repeats": repeats or 1}})
+    elif repeats is not None:
+        raise ConfigError("repeats is about folds: say how many")
     listing = list_labelled(source)
     choice = configure(
         source,

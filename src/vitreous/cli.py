@@ -1,8 +1,8 @@
-"""The `vitreous` command: one sub-command for each function of `api`.
+"""The `vitreous` command: a sub-command for each function of `api`, some in other modules.
 
-Those that learn are in `cli_train`, `explain` is in `cli_explain`. Results go to standard output,
-everything else to standard error. PyTorch is imported inside the commands, so that ``vitreous
---help`` answers at once.
+Those that learn are in `cli_train`, the others in modules named by them. Results go to standard
+output, everything else to standard error. PyTorch is imported inside the commands, so that
+``vitreous --help`` answers at once.
 """
 
 import os
@@ -16,6 +16,7 @@ import click
 from vitreous import __version__, options, printing
 from vitreous.cli_explain import explain
 from vitreous.cli_train import pretrain, train
+from vitreous.cli_trust import calibrate, compare
 from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
@@ -38,13 +39,14 @@ def cli() -> None:
 cli.add_command(train)
 cli.add_command(pretrain)
 cli.add_command(explain)
+cli.add_command(calibrate)
+cli.add_command(compare)
 
 
 @cli.command()
 @click.argument("run", type=options.PLACE)
 @click.argument("data", type=options.PATH, required=False)
-@click.option("--split", type=click.Choice(["train", "valid", "test"]),
-              help="Which pictures of DATA. [test, else valid]")  # fmt: skip
+@options.split("test, else valid")
 @options.checkpoint
 @options.runtime
 @options.precision
@@ -92,6 +94,13 @@ def evaluate(
 @cli.command()
 @click.argument("run", type=options.PLACE)
 @click.argument("pictures", type=options.PATH, nargs=-1, required=True)
+@click.option("--sets", type=float, metavar="SHARE",
+              help="Answer with sets of classes that hold the true one in at least this share of "
+              "the pictures, such as 0.9.")  # fmt: skip
+@click.option("--by-class", is_flag=True, help="With --sets: in this share of each class.")
+@click.option("--refuse", is_flag=True,
+              help="Answer none of these where a picture is unlike all RUN learned from."
+              )  # fmt: skip
 @options.checkpoint
 @options.runtime
 @options.precision
@@ -102,6 +111,9 @@ def predict(
     context: click.Context,
     run: str,
     pictures: tuple[Path, ...],
+    sets: float | None,
+    by_class: bool,
+    refuse: bool,
     labels: Path | None,
     preprocess: tuple[str, ...],
     num_heads: int | None,
@@ -117,6 +129,8 @@ def predict(
     """
     from vitreous import api
 
+    if by_class and sets is None:
+        raise click.UsageError("--by-class is about --sets: name a share with it")
     answers = api.predict(
         run,
         *pictures,
@@ -125,6 +139,9 @@ def predict(
         num_heads=num_heads,
         runtime=runtime,
         precision=precision,
+        sets=sets,
+        by_class=by_class,
+        refuse=refuse,
         console=options.console(quiet),
     )
     if as_json:
@@ -133,7 +150,7 @@ def predict(
         if "error" in answer:
             click.echo(f"error: {answer['file']}: {answer['error']}", err=True)
         elif not as_json:
-            click.echo(f"{answer['label']}  {answer['probability']:.3f}  {answer['file']}")
+            printing.print_answer(answer)
     if any("error" in answer for answer in answers):
         context.exit(1)
 
@@ -272,7 +289,7 @@ def demo(folder: Path | None, quiet: bool) -> None:
     run = api.demo(folder, console=console, started=options.STARTED)
     pictures = sorted((run.path.parent / "faces" / "test").glob("*/00000.png"))
     for answer in api.predict(run.path, *pictures, console=options.console(quiet=True)):
-        click.echo(f"{answer['label']}  {answer['probability']:.3f}  {answer['file']}")
+        printing.print_answer(answer)
     click.echo(f"report: {run.report}")
 
 

@@ -30,6 +30,11 @@ from vitreous import options, printing
               help="Of --weights learn a new head alone, low-rank updates, or all weights; or "
               "climb from one to the next and keep the simplest as good as the best. [ladder]"
               )  # fmt: skip
+@click.option("--folds", type=click.IntRange(min=2), metavar="N",
+              help="Train N times more first, each time scored on another Nth of the pictures. A "
+              "budget is divided among all of them.")  # fmt: skip
+@click.option("--repeats", type=click.IntRange(min=1), metavar="N",
+              help="With --folds: that often, each time divided otherwise. [1]")  # fmt: skip
 @options.num_heads
 @options.preprocess
 @click.option("--explain-choice", is_flag=True,
@@ -53,6 +58,8 @@ def train(
     init: str | None,
     weights: str | None,
     tune: Literal["ladder", "probe", "lora", "full"] | None,
+    folds: int | None,
+    repeats: int | None,
     num_heads: int | None,
     preprocess: tuple[str, ...],
     explain_choice: bool,
@@ -66,7 +73,8 @@ def train(
     """Learn a classifier from the pictures in SOURCE: a folder of classes, or a table."""
     named = {"--out": out, "--budget": budget, "--epochs": epochs, "--recipe": recipe,
              "--model": model, "--image-size": image_size, "--init": init, "--weights": weights,
-             "--tune": tune, "--num-heads": num_heads, "--preprocess": preprocess or None,
+             "--tune": tune, "--folds": folds, "--repeats": repeats, "--num-heads": num_heads,
+             "--preprocess": preprocess or None,
              "--explain-choice": explain_choice or None, "--seed": seed, "--config": config,
              "--set": assignments or None}  # fmt: skip
     source = _source_or_resume(source, resumed, named, tensorboard, quiet)
@@ -94,6 +102,8 @@ def train(
         init=init,
         weights=weights,
         tune=tune or "ladder",
+        folds=folds,
+        repeats=repeats,
         preprocess=preprocess,
         num_heads=num_heads,
         seed=seed,

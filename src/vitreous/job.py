@@ -6,7 +6,8 @@ and are joined here.
 """
 
 import json
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from html import escape
 from os import PathLike
@@ -28,11 +29,14 @@ from vitreous.data.table import VOTES
 from vitreous.errors import DataError, RunError, WeightsError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.evaluation.score import evaluate_set
+from vitreous.evaluation.score import evaluate_set, examine_set
+from vitreous.evaluation.thumbnails import thumbnail_answers
+from vitreous.folds import cross_validate, share_of_time
 from vitreous.ladder.climb import Ladder, climb
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.facts import Choice
+from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run, temper_run
 from vitreous.serving.hub import locate
 from vitreous.serving.weights import Told, find_weights
 from vitreous.training.checkpoint import has_checkpoint
@@ -131,18 +135,72 @@ def _train(
     # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
     from vitreous.report.collect import report_of_run
     from vitreous.report.page import render_report, verdict
-    from vitreous.report.reasons import COST_IN_PICTURES
 
     device = choose_device(config.train.device)
     facts = _tell(config, dataset, device, console)
-    train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
+    train_set = dataset.sets["train"]
     split = "test" if "test" in dataset.sets else "valid"
-    share = len(dataset.sets[split]) / len(valid_set)
-    looks = 2 if config.preprocess.mirror else 1
+    settings, folds = config, None
+    if config.folds:
+
+        def learn(fold: RunFolder, settings: RunConfig, part: Dataset, clock: Clock) -> None:
+            _learn(fold, settings, part, "test", console, clock, tensorboard)
+
+        folds = cross_validate(folder, config, dataset, learn, console, clock)
+        console.info("all folds are scored: now the model that is kept")
+        settings, clock = share_of_time(config, clock, folds)
+    _learn(folder, settings, dataset, split, console, clock, tensorboard)
+    console.info("calibrating: how sure it may be, and what it doesn't know")
+    calibrate_run(folder.best, dataset.sets, config.train.device, config.train.seed)
+    best = load_classifier(folder.best)
+    evaluation, probabilities = examine_set(
+        TorchNetwork(best.model.to(device)),
+        dataset.sets[split],
+        best.preprocess,
+        best.classes,
+        train_set.majority_class,
+        best.temperature,
+    )
+    thumbnails = thumbnail_answers(train_set, dataset.sets[split], config.train.seed)
+    if thumbnails is not None:
+        labels = dataset.sets[split].labels.numpy()
+        evaluation = evaluation.with_baseline("thumbnails", thumbnails, labels)
+    found = {"split": split, **evaluation.to_json()}
+    write_json(folder.evaluation, {**found, "folds": asdict(folds)} if folds else found)
+    _write_provenance(folder, device, console)
+    warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
+    report = report_of_run(
+        folder, config, dataset.sets, split, evaluation, probabilities, best, facts, warnings
+    )
+    write_text(folder.report, render_report(report))
+    console.info(verdict(evaluation))
+    if folds:
+        console.info(folds.in_words())
+    console.info(f"report: {folder.report}")
+    console.info(f"next: vitreous predict {folder.path} PICTURE ...")
+
+
+def _learn(
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    split: str,
+    console: Console,
+    clock: Clock,
+    tensorboard: bool,
+) -> None:
+    """Train to the best weights, their probabilities as sure as they are right.
+
+    A budget leaves time to score a split afterwards.
+    """
+    from vitreous.report.reasons import COST_IN_PICTURES
+
+    train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     # Of a ladder the last rung is scored once more, and all are drawn.
     scored = 2 if config.ladder else 1
-    reasons = COST_IN_PICTURES / len(valid_set)
-    clock = replace(clock, closing_validations=scored + 1.2 * share * looks + reasons * looks)
+    reasons = COST_IN_PICTURES * (2 if config.preprocess.mirror else 1)
+    pictures = scored * len(valid_set) + 1.2 * _still_to_see(config, dataset, split) + reasons
+    clock = replace(clock, closing_validations=pictures / len(valid_set))
     majority = train_set.majority_class
     # One look is enough to compare the weights of a run, and leaves more time to learn.
     once = replace(config.preprocess, mirror=False)
@@ -164,21 +222,15 @@ def _train(
     else:
         learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
         run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
-    best = load_classifier(folder.best)
-    best.model.to(device)
-    evaluation, probabilities = evaluate_set(
-        TorchNetwork(best.model), dataset.sets[split], best.preprocess, best.classes, majority
-    )
-    write_json(folder.evaluation, {"split": split, **evaluation.to_json()})
-    _write_provenance(folder, device, console)
-    warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
-    report = report_of_run(
-        folder, config, dataset.sets, split, evaluation, probabilities, best, facts, warnings
-    )
-    write_text(folder.report, render_report(report))
-    console.info(verdict(evaluation))
-    console.info(f"report: {folder.report}")
-    console.info(f"next: vitreous predict {folder.path} PICTURE ...")
+    temper_run(folder.best, valid_set, config.train.device)
+
+
+def _still_to_see(config: RunConfig, dataset: Dataset, split: str) -> int:
+    """How often a picture is looked at behind training: to calibrate, and to score."""
+    looks = 2 if config.preprocess.mirror else 1
+    held_out = dataset.sets.get("calibration", dataset.sets["valid"])
+    twice = (dataset.sets["valid"], held_out, dataset.sets[split])
+    return looks * sum(map(len, twice)) + min(len(dataset.sets["train"]), MOST_LOOKED_AT)
 
 
 def _pretrain(
@@ -297,6 +349,10 @@ def _tell(
     length = f"{train.epochs:g} epochs"
     if train.budget_s is not None:
         length = f"{train.budget_s / 60:g} minutes, at most {length}"
+    if config.folds:
+        times = config.folds.count * config.folds.repeats
+        each = "each" if train.budget_s is None else "in all"
+        length = f"{length} {each}, {times + 1} times: {times} folds to score, the last to keep"
     if config.ladder:
         length = f"{length}, rung by rung: {', '.join(config.ladder.rungs)}"
     classes = f"; classes {', '.join(dataset.classes)}" if dataset.classes else ""
@@ -315,13 +371,19 @@ def _tell(
     return facts
 
 
-def choose_split(there: set[str], wanted: str | None, where: Path) -> str:
-    """The split asked for, or the one that the score is most honest on; "" is no split."""
-    order = ("test", "valid", "", "train")
-    name = wanted if wanted is not None else next(name for name in order if name in there)
+#: From the pictures that a score is most honest on; "" is no split.
+SPLIT_ORDER = ("test", "valid", "", "calibration", "train")
+
+
+def choose_split(
+    there: set[str], wanted: str | None, where: Path, order: Sequence[str] = SPLIT_ORDER
+) -> str:
+    """The split asked for, or the first that is there; "" is no split."""
+    name = next((name for name in order if name in there), "") if wanted is None else wanted
     if name not in there:
         names = ", ".join(sorted(there - {""})) or "no splits"
-        raise DataError(f"{where} has no '{name}' pictures: it has {names}")
+        asked = f"'{name}'" if name else f"{' or '.join(filter(None, order))}"
+        raise DataError(f"{where} has no {asked} pictures: it has {names}")
     return name
 
 

@@ -68,6 +68,12 @@ _labels = click.option(
 )
 
 
+def split(default: str) -> Callable[..., Any]:
+    """Which part of the pictures, where they are divided."""
+    names = click.Choice(["train", "valid", "calibration", "test"])
+    return click.option("--split", type=names, help=f"Which pictures of DATA. [{default}]")
+
+
 def checkpoint(command: Callable[..., Any]) -> Callable[..., Any]:
     """What RUN may leave unsaid, where it is a checkpoint of another library."""
     return _labels(preprocess(num_heads(command)))

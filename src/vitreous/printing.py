@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from vitreous.evaluation.calibration import Calibration
+    from vitreous.evaluation.comparison import Comparison
     from vitreous.evaluation.metrics import Evaluation
     from vitreous.recipes.facts import Choice
     from vitreous.serving.tune import Tuning
@@ -28,7 +30,7 @@ _MOST_COLUMNS = 20
 
 def print_evaluation(score: "Evaluation") -> None:
     """Class by class, what is taken for what, the score and what to make of it."""
-    from vitreous.report.page import verdict
+    from vitreous.report.page import reliability_in_words, verdict
 
     rows = [
         (name, f"{part.precision:.3f}", f"{part.recall.value:.3f}", f"{part.f1:.3f}",
@@ -42,9 +44,57 @@ def print_evaluation(score: "Evaluation") -> None:
         print_table("confusion", head, [(name, *map(str, row)) for name, row in counts])
     for name, interval in (("accuracy", score.accuracy), ("balanced", score.balanced_accuracy)):
         click.echo(f"{name:9} {interval.value:.3f}  ({interval.low:.3f} to {interval.high:.3f})")
+    if score.reliability:
+        click.echo(reliability_in_words(score))
     if score.unreadable:
         click.echo(f"{len(score.unreadable)} unreadable files were left out")
     click.echo(verdict(score))
+
+
+def print_answer(answer: dict[str, Any]) -> None:
+    """What a picture is, how surely, what else it may be, or that it is none of these."""
+    if answer.get("refused"):
+        click.echo(f"none of these: {answer['reason']}  {answer['file']}")
+        return
+    others = answer.get("set", [])[1:]
+    also = f" or {', '.join(others)}" if others else ""
+    click.echo(f"{answer['label']}{also}  {answer['probability']:.3f}  {answer['file']}")
+
+
+def print_calibration(calibration: "Calibration") -> None:
+    """What the calibration pictures allow to promise."""
+    from vitreous.evaluation.conformal import SURE, needed_for
+    from vitreous.evaluation.refusal import KEPT
+
+    count = len(calibration.scores.labels)
+    shares = [share for share in (0.5, 0.8, 0.9, 0.95, 0.99) if count >= needed_for(share)]
+    most = f"{max(shares):g} and less" if shares else "nothing yet"
+    click.echo(f"predict --sets promises, {100 * SURE:.0f} % sure, by {count} pictures: {most}")
+    if calibration.refusal is None:
+        click.echo("predict --refuse can't be: nobody knows what this checkpoint learned from")
+    elif calibration.refusal.promised:
+        click.echo(f"predict --refuse keeps at least {100 * KEPT:.0f} % of such pictures")
+    else:
+        click.echo(f"predict --refuse promises nothing yet: that takes {needed_for(KEPT)}")
+
+
+def print_comparison(found: "Comparison", names: tuple[str, str]) -> None:
+    """Both scores, the difference, and what to make of it."""
+    from vitreous.evaluation.comparison import comparison_in_words
+
+    rows = [
+        (name, *(f"{part[key].value:.3f}" for part in (found.accuracy, found.balanced_accuracy)),
+         str(found.only_right[key]))
+        for name, key in zip(names, "ab", strict=True)
+    ]  # fmt: skip
+    print_table(f"{found.n} pictures", ("run", "accuracy", "balanced", "alone right"), rows)
+    balanced = found.balanced_gain
+    span = f"{100 * balanced.low:+.1f} to {100 * balanced.high:+.1f}"
+    click.echo(
+        f"balanced accuracy {100 * balanced.value:+.1f} points ({span}); McNemar's p "
+        f"{found.p_value:.2g}"
+    )
+    click.echo(comparison_in_words(found, names))
 
 
 def print_tuning(tuning: "Tuning") -> None:

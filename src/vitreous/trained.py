@@ -1,8 +1,9 @@
-"""What a trained model is for: scoring it, asking it and asking it why, choosing what computes it.
+"""What a trained model is for: scoring, calibrating, asking it, and asking it why.
 
 The functions are part of `api`; how a model comes about is told there.
 """
 
+import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from os import PathLike
@@ -15,19 +16,25 @@ from vitreous.core.run import RunFolder
 from vitreous.data.cache import decode_fitted
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
-from vitreous.data.folder import list_labelled, list_pictures
-from vitreous.errors import RunError, UnreadablePicture
-from vitreous.evaluation.inference import BATCH_SIZE
+from vitreous.data.folder import Listing, list_labelled, list_pictures
+from vitreous.data.loader import PictureSet
+from vitreous.errors import DataError, RunError, UnreadablePicture
+from vitreous.evaluation.calibration import Calibration
+from vitreous.evaluation.comparison import Comparison, compare_answers
+from vitreous.evaluation.inference import BATCH_SIZE, predict_set
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.evaluation.score import evaluate_set
+from vitreous.evaluation.score import examine_set
 from vitreous.explanation.anatomy import patch_filters, position_similarity
 from vitreous.explanation.methods import MethodName
 from vitreous.explanation.pictures import Question, explain_pictures
 from vitreous.explanation.result import Explanations
-from vitreous.job import choose_split, open_own_pictures, warn_unreadable
+from vitreous.job import SPLIT_ORDER, choose_split, open_own_pictures, warn_unreadable
+from vitreous.serving.calibrate import calibrate_on
+from vitreous.serving.guard import open_guard
 from vitreous.serving.hub import hub_id
 from vitreous.serving.predictor import (
     Change,
+    Predictor,
     compare_precision,
     open_predictor,
     predict_files,
@@ -35,8 +42,8 @@ from vitreous.serving.predictor import (
 from vitreous.serving.runtimes import Precision, Runtime
 from vitreous.serving.tune import Tuning, choose_engine
 from vitreous.serving.tune import tune as tune_weights
-from vitreous.serving.weights import find_classifier, told_by
-from vitreous.training.classifier import load_classifier
+from vitreous.serving.weights import NOTHING, find_classifier, told_by
+from vitreous.training.classifier import Description, load_classifier, read_description
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device
 
@@ -93,25 +100,17 @@ def evaluate(
         name = choose_split(set(own.sets), split, folder.path)
         pictures = own.sets[name]
     else:
-        listing = list_labelled(Path(data))
-        name = choose_split({sample.split or "" for sample in listing.samples}, split, Path(data))
-        chosen = tuple(sample for sample in listing.samples if (sample.split or "") == name)
-        with console.stages() as on_progress:
-            pictures = open_labelled(
-                replace(listing, samples=chosen),
-                predictor.classes,
-                DataConfig(str(data), cache_dir=str(cache) if cache else None),
-                predictor.preprocess,
-                on_progress,
-            )
+        listing, name = _list_split(Path(data), split)
+        pictures = _open(listing, Path(data), predictor, cache, console)
     console.info(f"evaluating {len(pictures)} {name} pictures".replace("  ", " "))
     warn_unreadable(pictures, console)
-    evaluation, _ = evaluate_set(
+    evaluation, _ = examine_set(
         predictor.network,
         pictures,
         predictor.preprocess,
         predictor.classes,
         predictor.majority_class,
+        predictor.temperature,
     )
     first = pictures.batch(range(min(BATCH_SIZE, len(pictures))))[0]
     _tell_change(precision, compare_precision(predictor, first), console)
@@ -126,6 +125,9 @@ def predict(
     num_heads: int | None = None,
     runtime: Runtime | None = None,
     precision: Precision = "float32",
+    sets: float | None = None,
+    by_class: bool = False,
+    refuse: bool = False,
     console: Console | None = None,
 ) -> list[dict[str, Any]]:
     """Classify pictures.
@@ -140,22 +142,30 @@ def predict(
         runtime: "torch", "onnxruntime" or "openvino"; by default what `tune` chose, or torch.
         precision: "float32", "bfloat16" (torch, openvino) or "int8" (onnxruntime); what the last
             two change is measured on the first pictures and said.
-        console: where progress goes.
+        sets: give each answer a set of classes that holds the true one for at least this share of
+            the pictures, such as 0.9; whether that can be promised is said.
+        by_class: keep that share in each class.
+        refuse: answer none of these where a picture is unlike all that the model learned from.
+        console: where progress and promises go.
 
     Returns:
         For each picture in the order given ``{"file", "label", "probability", "probabilities"}``,
-        or ``{"file", "error"}`` for one that can't be read.
+        or ``{"file", "error"}`` for one that can't be read. With `sets` also ``"set"``, the
+        likeliest class first; with `refuse` also ``"refused"`` and ``"reason"``, and of a refused
+        picture label and probability are ``None``.
 
     Raises:
-        ConfigError: for a runtime that isn't installed, or a precision that it doesn't have.
+        ConfigError: for a runtime that isn't installed, a precision that it doesn't have, or a
+            coverage that isn't between 0 and 1.
         DataError: for a source that doesn't exist.
-        RunError: where there is no trained model.
+        RunError: where there is no trained model, or it isn't calibrated for what is asked.
     """
     console = console or Console()
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     files = list_pictures(Path(source) for source in sources)
+    guard = open_guard(weights, run, sets, by_class, refuse, console)
     engine = choose_engine(weights, runtime, precision, console)
-    predictor = open_predictor(weights, engine, console)
+    predictor = open_predictor(weights, engine, console, guard)
     with console.stages() as on_progress:
         answers = predict_files(
             predictor, files, on_progress, lambda change: _tell_change(precision, change, console)
@@ -255,6 +265,131 @@ def tune(
     console = console or Console()
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     return tune_weights(weights, console)
+
+
+def calibrate(
+    run: Source,
+    data: Source,
+    *,
+    split: str | None = None,
+    labels: Source | None = None,
+    preprocess: str | Sequence[str] = (),
+    num_heads: int | None = None,
+    cache: Source | None = None,
+    console: Console | None = None,
+) -> Calibration:
+    """Learn from pictures that the model never saw how far it can be trusted, for `predict`.
+
+    What they say is written beside the weights as ``calibration.safetensors``, in the place of what
+    was there. The weights stay as they are.
+
+    Args:
+        run: as for `evaluate`.
+        data: a folder of classes or a table; its pictures must be new to the run.
+        split: which of them; by default "calibration" where there are such, else those without a
+            split, else "test".
+        labels: of a checkpoint, as for `evaluate`; the calibration holds where the same is said
+            again.
+        preprocess: likewise.
+        num_heads: likewise.
+        cache: folder of decoded pictures.
+        console: where messages go.
+
+    Raises:
+        DataError: for a class that the model doesn't know, no such pictures, or some that the run
+            has learned from or was chosen by.
+        RunError: where there is no trained model.
+    """
+    console = console or Console()
+    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
+    described = read_description(weights)
+    listing, name = _list_split(Path(data), split, ("calibration", "", "test"))
+    _check_new(listing, RunFolder(Path(run)))
+    pictures = _open(listing, Path(data), described, cache, console)
+    if not len(pictures):
+        raise DataError(f"none of the {len(pictures.unreadable)} pictures can be read")
+    console.info(f"calibrating on {len(pictures)} {name} pictures".replace("  ", " "))
+    warn_unreadable(pictures, console)
+    return calibrate_on(weights, pictures)
+
+
+def compare(
+    a: Source,
+    b: Source,
+    data: Source,
+    *,
+    split: str | None = None,
+    cache: Source | None = None,
+    console: Console | None = None,
+) -> Comparison:
+    """Whether one trained model is better than another on the same pictures.
+
+    Args:
+        a: a run's folder, a weights file of one, or a checkpoint that says all it needs.
+        b: the other.
+        data: a folder of classes or a table.
+        split: as for `evaluate`.
+        cache: folder of decoded pictures.
+        console: where messages go.
+
+    Raises:
+        DataError: for a class that one of them doesn't know, or no such pictures.
+        RunError: where there is no trained model.
+    """
+    console = console or Console()
+    listing, name = _list_split(Path(data), split)
+    console.info(f"comparing on {len(listing.samples)} {name} pictures".replace("  ", " "))
+    found = []
+    for run in (a, b):
+        weights = find_classifier(run, NOTHING, console)
+        engine = choose_engine(weights, None, "float32", console)
+        predictor = open_predictor(weights, engine, console)
+        pictures = _open(listing, Path(data), predictor, cache, console)
+        if not len(pictures):
+            raise DataError(f"none of the {len(pictures.unreadable)} pictures can be read")
+        probabilities = predict_set(predictor.network, pictures, predictor.preprocess)
+        found.append([predictor.classes[at] for at in probabilities.argmax(1)])
+    warn_unreadable(pictures, console)
+    labels = [predictor.classes[at] for at in pictures.labels.tolist()]
+    return compare_answers((found[0], found[1]), labels, len(pictures.unreadable))
+
+
+def _list_split(
+    data: Path, split: str | None, order: Sequence[str] = SPLIT_ORDER
+) -> tuple[Listing, str]:
+    """The pictures of one split of a folder or table, and its name."""
+    listing = list_labelled(data)
+    there = {sample.split or "" for sample in listing.samples}
+    name = choose_split(there, split, data, order)
+    chosen = tuple(sample for sample in listing.samples if (sample.split or "") == name)
+    return replace(listing, samples=chosen), name
+
+
+def _check_new(listing: Listing, run: RunFolder) -> None:
+    """Refuse pictures that a run has learned from or was chosen by."""
+    if not run.split.exists():  # a file of weights alone
+        return
+    with run.split.open(encoding="utf-8", newline="") as file:
+        known = {row["path"] for row in csv.DictReader(file) if row["split"] in ("train", "valid")}
+    old = [sample.path for sample in listing.samples if str(sample.path.absolute()) in known]
+    if old:
+        raise DataError(
+            f"{run.path} has learned from {len(old)} of these {len(listing.samples)} pictures or "
+            f"was chosen by them, such as {old[0]}: calibrate on others"
+        )
+
+
+def _open(
+    listing: Listing,
+    data: Path,
+    model: Predictor | Description,
+    cache: Source | None,
+    console: Console,
+) -> PictureSet:
+    """Decoded as the model wants them."""
+    config = DataConfig(str(data), cache_dir=str(cache) if cache else None)
+    with console.stages() as on_progress:
+        return open_labelled(listing, model.classes, config, model.preprocess, on_progress)
 
 
 def _tell_change(precision: Precision, change: Change | None, console: Console) -> None:

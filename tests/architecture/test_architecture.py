@@ -15,6 +15,8 @@ def test_the_public_names_are_these():
         "Run",
         "VitreousError",
         "__version__",
+        "calibrate",
+        "compare",
         "demo",
         "evaluate",
         "explain",

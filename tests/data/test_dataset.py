@@ -20,7 +20,7 @@ from vitreous.data.decode import read_picture
 from vitreous.data.folder import Listing, list_labelled, list_unlabelled
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.data.table import Sample
-from vitreous.errors import DataError, StorageError
+from vitreous.errors import ConfigError, DataError, StorageError
 
 SMALL = Preprocess(image_size=(8, 8))
 
@@ -29,8 +29,10 @@ SMALL = Preprocess(image_size=(8, 8))
 def opened(tmp_path):
     """Opens a folder or table with its cache beside it."""
 
-    def open_source(source: Path, seed: int = 0) -> Dataset:
-        config = DataConfig(str(source), cache_dir=str(tmp_path / "cache"))
+    def open_source(source: Path, seed: int = 0, calibration_share: float = 0.0) -> Dataset:
+        config = DataConfig(
+            str(source), str(tmp_path / "cache"), calibration_share=calibration_share
+        )
         return open_dataset(list_labelled(source), config, SMALL, seed)
 
     return open_source
@@ -63,6 +65,39 @@ def test_named_splits_make_three_sets(tmp_path, class_folder, opened):
     assert {name: len(part) for name, part in sets.items()} == {"train": 5, "valid": 6, "test": 7}
     for name, folder in (("train", "train"), ("valid", "dev"), ("test", "test")):
         assert {path.parent.parent.name for path in sets[name].paths} == {folder}
+
+
+def test_a_share_is_put_aside_for_calibration(tmp_path, class_folder, opened):
+    root = class_folder(tmp_path / "pictures", {"ant": 40, "bee": 25})
+    first = sorted((root / "ant").iterdir())
+    for number in range(3):  # three copies of one picture stay on one side
+        first[number].write_bytes(first[3].read_bytes())
+    plain, dataset = opened(root), opened(root, calibration_share=0.25)
+    assert list(dataset.sets) == ["train", "valid", "calibration"]
+    # What chooses the weights is the same with it and without.
+    assert dataset.sets["valid"].paths == plain.sets["valid"].paths
+    left = Counter(plain.sets["train"].labels.tolist())
+    aside = Counter(dataset.sets["calibration"].labels.tolist())
+    assert aside == {label: round(count / 4) for label, count in left.items()}
+    assert sum(map(len, dataset.sets.values())) == 65
+    sides = {name for name, part in dataset.sets.items() if set(first[:4]) & set(part.paths)}
+    assert len(sides) == 1
+    assert opened(root, calibration_share=0.25).splits == dataset.splits
+    assert "calibration" in dataset.split_table()
+
+
+def test_calibration_pictures_that_are_named_are_taken(tmp_path, class_folder, opened):
+    for seed, split in enumerate(("train", "valid", "calibration")):
+        class_folder(tmp_path / "pictures" / split, {"ant": 6, "bee": 6}, seed=seed)
+    for share in (0.0, 0.5):
+        dataset = opened(tmp_path / "pictures", calibration_share=share)
+        assert [len(dataset.sets[name]) for name in ("train", "valid", "calibration")] == [12] * 3
+
+
+@pytest.mark.parametrize("share", [-0.1, 0.6])
+def test_most_pictures_are_for_learning(share):
+    with pytest.raises(ConfigError, match="calibration_share"):
+        DataConfig("pictures", calibration_share=share)
 
 
 def test_votes_become_shares_and_the_label_stands_in(tmp_path, class_folder, opened):

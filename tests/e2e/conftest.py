@@ -15,6 +15,10 @@ QUICK = ("--epochs", "25", "--set", "train.learning_rate=4e-3", "--set", "train.
          "--set", "model.stem=[16,32,64]", "--set", "augment.affine_chance=0")  # fmt: skip
 
 
+#: Those that decode a whole folder.
+CACHED = ("train", "pretrain", "evaluate", "calibrate", "compare")
+
+
 class Command:
     """Runs `vitreous` in this process, with the exit status that a shell would see."""
 
@@ -24,7 +28,7 @@ class Command:
     def __call__(self, *arguments: object) -> Result:
         runner = CliRunner()
         words = [str(argument) for argument in arguments]
-        if words[0] in ("train", "pretrain", "evaluate") and "--resume" not in words:
+        if words[0] in CACHED and "--resume" not in words:
             words += ["--cache", str(self.cache)]
         with runner.isolation() as (out, err, _):
             status = _status(lambda: cli.main(words, standalone_mode=False))

@@ -37,6 +37,15 @@ def probabilities(found: list[dict]) -> np.ndarray:
     return np.array([list(answer["probabilities"].values()) for answer in found])
 
 
+def numbers(value: object) -> list[float]:
+    """All numbers in nested plain values, in order."""
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in numbers(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in numbers(item)]
+    return [value]
+
+
 def stamps(folder: Path) -> dict[str, int]:
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
     return {str(path): path.stat().st_mtime_ns for path in files}
@@ -53,8 +62,23 @@ def test_answers_and_scores_are_torchs(vitreous, run, faces, runtime):
         json.loads(vitreous("evaluate", run, faces / "test", "--runtime", name, "--json").stdout)
         for name in ("torch", runtime)
     ]
-    assert scores[0].pop("loss") == pytest.approx(scores[1].pop("loss"), abs=1e-4)
+    for rounded in ("loss", "reliability", "untempered"):
+        mine, torchs = (score.pop(rounded) for score in reversed(scores))
+        assert numbers(mine) == pytest.approx(numbers(torchs), abs=1e-4)
     assert scores[0] == scores[1]
+
+
+@pytest.mark.parametrize("runtime", PARTS)
+def test_caution_is_torchs(vitreous, run, faces, runtime):
+    """Features come out of a converted network too, behind its logits."""
+    caution = ("--sets", "0.8", "--refuse")
+    wanted = answers(vitreous, run, faces / "test", "--runtime", "torch", *caution)
+    found = answers(vitreous, run, faces / "test", "--runtime", runtime, *caution)
+    for mine, torchs in zip(found, wanted, strict=True):
+        for key in ("label", "set", "refused", "reason"):
+            assert mine[key] == torchs[key]
+    assert np.abs(probabilities(found) - probabilities(wanted)).max() < 1e-4
+    assert len({len(answer["set"]) for answer in wanted}) > 1
 
 
 @pytest.mark.parametrize("runtime", PARTS)
@@ -218,9 +242,9 @@ def follows(vitreous, copy, faces, monkeypatch, runtime, *options) -> None:
     opened = []
     real = runtimes.open_network
 
-    def watch(weights, engine, console):
+    def watch(weights, engine, *others):
         opened.append(engine.runtime)
-        return real(weights, engine, console)
+        return real(weights, engine, *others)
 
     with monkeypatch.context() as patch:
         patch.setattr("vitreous.serving.predictor.open_network", watch)

@@ -9,13 +9,15 @@ import numpy as np
 import pytest
 
 from vitreous.evaluation.intervals import mean_interval, proportion_interval
-from vitreous.evaluation.metrics import ClassScore, Evaluation
+from vitreous.evaluation.metrics import ClassScore, Evaluation, Untempered
+from vitreous.evaluation.reliability import measure_reliability
 from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
 from vitreous.report.page import (
     Mistake,
     Report,
     frequent_confusions,
     percent,
+    reliability_in_words,
     render_report,
     standing,
     verdict,
@@ -252,6 +254,37 @@ def test_the_page_is_whole_and_loads_nothing():
     assert verdict(LEARNED).replace(" %", "\u00a0%") in page.text
     assert "Lowest validation loss: 0.412, at epoch 10." in page.text
     assert "epoch 8: 87.0\u00a0% of the validation pictures right" in page.text
+
+
+def test_probabilities_are_held_against_what_is_right():
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0.5, 1, 400)
+    chances = np.stack([sure, 1 - sure], axis=1)
+    reliability = measure_reliability(chances, np.where(rng.random(400) < sure - 0.1, 0, 1))
+    before = Untempered(1.5, 0.61, proportion_interval(60, 400))
+    evaluation = replace(PERFECT, reliability=reliability, untempered=before)
+    page = Page(render_report(a_report(evaluation)))
+    assert "Can its probabilities be trusted?" in page.text
+    assert len(page.ids) == len(set(page.ids))
+    assert reliability_in_words(evaluation).replace(" %", "\u00a0%") in page.text
+    assert "the log loss 0.610 instead of 0.500" in page.text
+    assert "Each dot stands for 40 answers" in page.text
+    bare = Page(render_report(a_report(PERFECT))).text
+    assert "Can its probabilities be trusted?" not in bare
+    assert reliability_in_words(PERFECT) == ""
+
+
+def test_a_yardstick_that_hardly_looks_stands_beside_the_score():
+    baselines = {**LEARNED.baselines, "thumbnails": {"accuracy": 0.6, "balanced_accuracy": 0.45}}
+    evaluation = replace(LEARNED, baselines=baselines)
+    assert verdict(evaluation).endswith("55.5 %, a linear classifier of 8x8 pixels 60.0 %.")
+    page = Page(render_report(a_report(evaluation)))
+    assert page.text.count("a linear classifier of 8x8 pixels") == 3  # verdict and both scores
+    baselines["thumbnails"]["accuracy"] = 0.86
+    assert verdict(replace(evaluation, baselines=baselines)).endswith(
+        "but a linear classifier of 8x8 pixels 86.0 %: it is not shown to see more than colours "
+        "and rough shapes."
+    )
 
 
 def test_hostile_names_stay_text():

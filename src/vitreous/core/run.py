@@ -7,10 +7,14 @@ data.json            fingerprint of the pictures, to notice a change before resu
 plan.json            number of steps; with a time budget, what was measured
 metrics.jsonl        a line for each validation and each few steps
 best.safetensors     weights with the best validation score: the ones to use
+calibration.safetensors  what pictures held out say about how far they can be trusted
 last.safetensors     weights at the end
 checkpoints/         what resuming needs
 ladder.json          of a fine-tuned run: what each rung scored, and which was kept
 rungs/               of those, each as far as it goes a run's files again
+folds.json           of a cross-validated run: what each fold scored, and all together
+folds.safetensors    what was answered for each picture by the folds that it was held out of
+folds/               of those, each as far as it goes a run's files again
 evaluation.json      the final score
 report.html          the same for people
 reconstructions.png  instead of it behind pretraining: pictures, masked, filled in
@@ -36,7 +40,7 @@ class RunFolder:
 
     Args:
         path: of the folder.
-        whole: the run's folder where this one is a rung of it.
+        whole: the run's folder where this one is a rung or a fold of it.
     """
 
     def __init__(self, path: Path, whole: Path | None = None) -> None:
@@ -53,6 +57,8 @@ class RunFolder:
         self.ladder = path / "ladder.json"
         self.rungs = path / "rungs"
         self.answers = path / "answers.safetensors"
+        self.folds = path / "folds.json"
+        self.fold_answers = path / "folds.safetensors"
         self.evaluation = path / "evaluation.json"
         self.report = path / "report.html"
         self.reconstructions = path / "reconstructions.png"
@@ -100,10 +106,17 @@ class RunFolder:
         Raises:
             StorageError: where it can't be written.
         """
-        rung = RunFolder(self.rungs / name, self.path)
-        with storage_errors(rung.path):
-            rung.checkpoints.mkdir(parents=True, exist_ok=True)
-        return rung
+        return self._inner(self.rungs / name)
+
+    def fold(self, name: str) -> "RunFolder":
+        """The same of a fold."""
+        return self._inner(self.path / "folds" / name)
+
+    def _inner(self, path: Path) -> "RunFolder":
+        inner = RunFolder(path, self.whole)
+        with storage_errors(path):
+            inner.checkpoints.mkdir(parents=True, exist_ok=True)
+        return inner
 
     @contextmanager
     def locked(self) -> Iterator[None]:

@@ -73,8 +73,17 @@ class DataConfig:
         source: folder or table.
         cache_dir: folder of decoded pictures; ``None`` means the user's cache folder.
         max_cache_gb: largest size of that folder in GB (10^9 bytes).
+        calibration_share: of each class' training pictures, put aside for the promises of
+            `predict` alone, where the source names no calibration pictures; 0 puts none aside.
     """
 
     source: str
     cache_dir: str | None = None
     max_cache_gb: float = 20.0
+    calibration_share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.calibration_share <= 0.5:
+            raise ConfigError(
+                f"data.calibration_share is {self.calibration_share}: it lies in [0, 0.5]"
+            )

@@ -19,7 +19,7 @@ from vitreous.data.folder import Listing
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.split import VALID_SHARE, assign_splits
-from vitreous.data.table import Sample
+from vitreous.data.table import SPLITS, Sample
 from vitreous.errors import DataError, UnreadablePicture
 
 #: Without labels nothing is chosen by the pictures held back: a few show how the loss goes.
@@ -34,7 +34,7 @@ class Dataset:
 
     Args:
         classes: names; an index into it is the model's output index; none without labels.
-        sets: by split, "train" and "valid" always, "test" where there is one.
+        sets: by split, "train" and "valid" always, "calibration" and "test" where there are any.
         listing: every picture found.
         splits: of every picture found.
         pixels: of every picture found.
@@ -100,7 +100,7 @@ def open_dataset(
     if not any(sample.split in (None, "train") for sample in listing.samples):
         raise DataError(f"{config.source} has no training pictures, only some held back")
     pixels = _decode(listing, config, preprocess, on_progress)
-    dataset = _divide(listing, pixels, seed, VALID_SHARE)
+    dataset = _divide(listing, pixels, seed, VALID_SHARE, config.calibration_share)
     for label, name in enumerate(listing.classes):
         if not (dataset.sets["train"].labels == label).any():
             raise DataError(f"class '{name}' has no readable training picture in {config.source}")
@@ -195,32 +195,47 @@ def _decode(
     )
 
 
-def _divide(listing: Listing, pixels: Pixels, seed: int, valid_share: float) -> Dataset:
-    splits = _split_readable(listing.samples, pixels, seed, valid_share)
-    names = [name for name in ("train", "valid", "test") if name in splits]
+def _divide(
+    listing: Listing, pixels: Pixels, seed: int, valid_share: float, calibration_share: float = 0.0
+) -> Dataset:
+    splits = [sample.split or "train" for sample in listing.samples]
+    for part, share in (("valid", valid_share), ("calibration", calibration_share)):
+        # Be those named all unreadable: no others are taken in their place.
+        if share and part not in splits:
+            splits = _hold_back(part, share, listing.samples, splits, pixels, seed)
+    return divided(listing, splits, pixels)
+
+
+def divided(listing: Listing, splits: Sequence[str], pixels: Pixels) -> Dataset:
+    """Decoded pictures with each one's split; what has none of their names is in no set."""
+    names = [name for name in SPLITS if name in splits]
     sets = {name: _picture_set(name, listing, splits, pixels) for name in names}
     return Dataset(listing.classes, sets, listing, tuple(splits), pixels)
 
 
-def _split_readable(
-    samples: Sequence[Sample], pixels: Pixels, seed: int, valid_share: float
+def _hold_back(
+    part: str,
+    share: float,
+    samples: Sequence[Sample],
+    splits: Sequence[str],
+    pixels: Pixels,
+    seed: int,
 ) -> list[str]:
-    """Divide by the readable pictures; an unreadable one goes where it is named, else to train."""
-    splits = [sample.split or "train" for sample in samples]
-    if "valid" in splits:  # be they all unreadable: no others are taken in their place
-        return splits
+    """Take a part out of training, of the readable pictures alone."""
     readable = [row for row in range(len(samples)) if row not in pixels.errors]
     divided = assign_splits(
         [samples[row].label or "" for row in readable],
-        [samples[row].split for row in readable],
+        [splits[row] for row in readable],
         [samples[row].group for row in readable],
         [pixels.fingerprints[row] for row in readable],
         seed,
-        valid_share,
+        share,
+        part,
     )
+    after = list(splits)
     for row, split in zip(readable, divided, strict=True):
-        splits[row] = split
-    return splits
+        after[row] = split
+    return after
 
 
 def _picture_set(name: str, listing: Listing, splits: Sequence[str], pixels: Pixels) -> PictureSet:

@@ -1,4 +1,4 @@
-"""Which picture is for training, which for choosing, which for testing.
+"""Which picture is for training, which for choosing, which for calibrating, which for testing.
 
 Splits that the folder or table names are kept. Otherwise pictures are divided by class shares,
 seeded, so that groups and exact duplicates never stand on two sides.
@@ -21,13 +21,15 @@ def assign_splits(
     fingerprints: Sequence[str],
     seed: int,
     share: float = VALID_SHARE,
+    part: str = "valid",
 ) -> list[str]:
     """Give every picture its split.
 
     Pictures without a named split become training or validation pictures: a share of each class,
     or as near to it as whole groups allow, goes to validation. Where validation pictures are
     named, all pictures without a split are for training; where only training (and test) pictures
-    are named, validation is taken out of training.
+    are named, validation is taken out of training. Another part, for calibration, is taken out in
+    the same way.
 
     Args:
         labels: class of each picture.
@@ -36,26 +38,28 @@ def assign_splits(
         fingerprints: equal for pictures with equal pixels.
         seed: of the division.
         share: of each class that goes to validation.
+        part: what to call it, if not "valid".
 
     Raises:
         DataError: where a class has too few pictures, or too few groups, for both sides.
     """
     splits = [split or "train" for split in named_splits]
-    if "valid" in splits:
+    if part in splits:
         return splits
-    linked = _linked_groups(groups, fingerprints)
+    linked = link_pictures(groups, fingerprints)
     elsewhere = {link for link, split in zip(linked, splits, strict=True) if split != "train"}
     members: dict[int, list[int]] = {}
     for index, link in enumerate(linked):
         if splits[index] == "train" and link not in elsewhere:
             members.setdefault(link, []).append(index)
-    for index in _choose(members, labels, seed, share):
-        splits[index] = "valid"
+    stream = "split" if part == "valid" else part
+    for index in _choose(members, labels, seed, share, stream):
+        splits[index] = part
     return splits
 
 
 def _choose(
-    members: dict[int, list[int]], labels: Sequence[str], seed: int, share: float
+    members: dict[int, list[int]], labels: Sequence[str], seed: int, share: float, stream: str
 ) -> list[int]:
     """The pictures to hold back: whole groups."""
     contents = {link: Counter(labels[i] for i in group) for link, group in members.items()}
@@ -72,13 +76,13 @@ def _choose(
     # Groups of several classes may stand in each other's way in one order and not in another.
     for attempt in range(_ATTEMPTS):
         order = sorted(members)
-        numpy_stream(seed, "split", attempt).shuffle(order)
+        numpy_stream(seed, stream, attempt).shuffle(order)
         chosen = _fill(order, contents, totals, share)
         lacking = totals.keys() - {label for link in chosen for label in contents[link]}
         if not lacking:
             return [index for link in chosen for index in members[link]]
     raise DataError(
-        f"{_named(min(lacking))} gets no validation picture as long as groups stay whole: name "
+        f"{_named(min(lacking))} gets no picture held back as long as groups stay whole: name "
         "the splits yourself, by folders or in a column 'split'"
     )
 
@@ -119,7 +123,7 @@ def _named(label: str) -> str:
     return f"class '{label}'" if label else "the folder or table"
 
 
-def _linked_groups(groups: Sequence[str | None], fingerprints: Sequence[str]) -> list[int]:
+def link_pictures(groups: Sequence[str | None], fingerprints: Sequence[str]) -> list[int]:
     """One number for all pictures joined by a shared group or by equal pixels, transitively."""
     parent = list(range(len(groups)))
 

@@ -16,7 +16,7 @@ from vitreous.errors import DataError
 
 #: What the columns of votes begin with; the class' name follows.
 VOTES = "votes_"
-SPLITS = ("train", "valid", "test")
+SPLITS = ("train", "valid", "calibration", "test")
 SPLIT_WORDS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train"} | {
     split: split for split in SPLITS
 }
@@ -29,7 +29,7 @@ class Sample:
     Args:
         path: the file.
         label: its class' name; ``None`` where unknown.
-        split: "train", "valid" or "test" where the folder or table says so.
+        split: one of `SPLITS` where the folder or table says so.
         group: pictures of one group (one person, one scene) stay in one split.
         votes: how many annotators chose each class, where the table says so.
     """

@@ -59,18 +59,43 @@ class TorchNetwork:
 
 
 @torch.inference_mode()
-def predict_pixels(network: Network, pixels: Tensor, preprocess: Preprocess) -> np.ndarray:
+def outputs_of_pixels(network: Network, pixels: Tensor, preprocess: Preprocess) -> np.ndarray:
+    """What a network says of one batch of fitted pictures, at each look.
+
+    There are two looks where `preprocess` wants the mirror image too, else one.
+
+    Shape:
+        (batch, height, width, 3) uint8 -> (batch, looks, outputs) float32
+    """
+    images = normalise(pixels.to(network.device), preprocess)
+    looks = [images, images.flip(-1)] if preprocess.mirror else [images]
+    return torch.stack([network(look) for look in looks], dim=1).cpu().numpy()
+
+
+def probabilities_of(logits: np.ndarray) -> np.ndarray:
+    """The mean over the looks of each look's probabilities.
+
+    Shape:
+        (batch, looks, classes) -> (batch, classes), of the same type
+    """
+    return torch.from_numpy(logits).softmax(dim=2).mean(dim=1).numpy()
+
+
+def predict_pixels(
+    network: Network, pixels: Tensor, preprocess: Preprocess, num_classes: int | None = None
+) -> np.ndarray:
     """Class probabilities of one batch of fitted pictures.
+
+    Args:
+        network: what answers.
+        pixels: uint8.
+        preprocess: from them to its input.
+        num_classes: how many of its outputs are logits, the first ones; ``None`` for all.
 
     Shape:
         (batch, height, width, 3) uint8 -> (batch, classes) float32
     """
-    images = normalise(pixels.to(network.device), preprocess)
-    probabilities = network(images).softmax(dim=1)
-    if preprocess.mirror:
-        mirrored = network(images.flip(-1)).softmax(dim=1)
-        probabilities = (probabilities + mirrored) / 2
-    return probabilities.cpu().numpy()
+    return probabilities_of(outputs_of_pixels(network, pixels, preprocess)[..., :num_classes])
 
 
 @torch.inference_mode()
@@ -89,8 +114,17 @@ def predict_set(network: Network, pictures: PictureSet, preprocess: Preprocess) 
     Shape:
         -> (pictures, classes) float32
     """
+    return probabilities_of(outputs_of_set(network, pictures, preprocess))
+
+
+def outputs_of_set(network: Network, pictures: PictureSet, preprocess: Preprocess) -> np.ndarray:
+    """What a network says of every readable picture of a set, at each look.
+
+    Shape:
+        -> (pictures, looks, outputs) float32
+    """
     everything = np.arange(len(pictures))
-    return in_batches(predict_pixels, network, pictures, everything, preprocess)
+    return in_batches(outputs_of_pixels, network, pictures, everything, preprocess)
 
 
 def in_batches(
@@ -100,7 +134,7 @@ def in_batches(
     positions: np.ndarray,
     preprocess: Preprocess,
 ) -> np.ndarray:
-    """What `predict_pixels` or `features_of_pixels` makes of some of a set's pictures, in order."""
+    """What `outputs_of_pixels` or `features_of_pixels` makes of some of a set's pictures."""
     threads = SideBySide(network.side_by_side)
     # Together no more than a GPU does at once.
     size = BATCH_SIZE // threads.count

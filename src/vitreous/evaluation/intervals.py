@@ -1,4 +1,4 @@
-"""95 % confidence intervals for shares and for means of shares."""
+"""95 % confidence intervals for shares, for means of shares, and for differences of them."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ class Interval:
     """An estimate with the range that the data leave open.
 
     Args:
-        value: the share observed, 0 to 1.
+        value: the share observed, 0 to 1, or a difference of two, -1 to 1.
         low: lower end of the 95 % confidence interval.
         high: upper end.
     """
@@ -41,20 +41,53 @@ def proportion_interval(hits: int, total: int) -> Interval:
     return Interval(hits / total, float(bounds.low), float(bounds.high))
 
 
-def mean_interval(parts: Sequence[Interval]) -> Interval:
+def difference_interval(gained: int, lost: int, total: int) -> Interval:
+    """Interval of a difference of two shares over the same pictures (Bonett and Price 2012).
+
+    One picture is added to those gained and one to those lost, so that two ways to answer that
+    differ on hardly any picture, or none, still leave a range open; a bootstrap, which has nothing
+    to resample there, would not.
+
+    Args:
+        gained: pictures that only the second is right on.
+        lost: pictures that only the first is right on.
+        total: all pictures.
+
+    Example:
+        >>> interval = difference_interval(30, 12, 200)
+        >>> round(interval.low, 3), round(interval.high, 3)
+        (0.026, 0.152)
+    """
+    from scipy.stats import norm
+
+    if total == 0:
+        return Interval(math.nan, -1.0, 1.0)
+    more, less = (gained + 1) / (total + 2), (lost + 1) / (total + 2)
+    middle = more - less
+    half = norm.isf((1 - CONFIDENCE) / 2) * math.sqrt((more + less - middle**2) / (total + 2))
+    value = (gained - lost) / total
+    low, high = min(middle - half, value), max(middle + half, value)
+    return Interval(value, max(-1.0, float(low)), min(1.0, float(high)))
+
+
+def mean_interval(parts: Sequence[Interval], lowest: float = 0.0) -> Interval:
     """Interval of the mean of independent estimates, recovered from theirs.
 
     MOVER (Zou and Donner 2008): distances to each end add up in squares. For balanced accuracy,
     the mean of the classes' recalls, it stays honest where a bootstrap has nothing to resample:
     a class of five pictures, all answered rightly, still widens the interval.
+
+    Args:
+        parts: the estimates.
+        lowest: that the mean can be: -1 for differences.
     """
     if not parts:
-        return Interval(math.nan, 0.0, 1.0)
+        return Interval(math.nan, lowest, 1.0)
     count = len(parts)
     value = sum(part.value for part in parts) / count
     below = math.sqrt(sum((part.value - part.low) ** 2 for part in parts)) / count
     above = math.sqrt(sum((part.high - part.value) ** 2 for part in parts)) / count
-    return Interval(value, max(0.0, value - below), min(1.0, value + above))
+    return Interval(value, max(lowest, value - below), min(1.0, value + above))
 
 
 def sample_interval(values: Sequence[float], low: float, high: float) -> Interval:

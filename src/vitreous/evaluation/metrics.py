@@ -1,12 +1,13 @@
 """From probabilities and true labels to an evaluation that can be shown and sent."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
+from vitreous.evaluation.reliability import Reliability
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,21 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class Untempered:
+    """What it would be without the temperature that the head was divided by.
+
+    Args:
+        temperature: above 1 the model was too sure, below not sure enough.
+        loss: mean negative log-likelihood in nats.
+        ece: expected calibration error.
+    """
+
+    temperature: float
+    loss: float
+    ece: Interval
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """A classifier on a set of labelled pictures.
 
@@ -40,8 +56,11 @@ class Evaluation:
         confusion: pictures by true class (rows) and answered class (columns).
         top_k: share of pictures with the true class among the k likeliest, by k; only k below
             the number of classes.
-        baselines: accuracy and balanced accuracy of answers that don't look at the picture.
+        baselines: accuracy and balanced accuracy of answers that don't look at the picture
+            ("chance", "majority"), or hardly do ("thumbnails", where there were training pictures).
         unreadable: files that could not be decoded, with the reason; they count as nothing.
+        reliability: whether the probabilities can be taken at their word.
+        untempered: the same without a temperature; ``None`` where none was fitted.
     """
 
     n: int
@@ -54,6 +73,21 @@ class Evaluation:
     top_k: Mapping[str, Interval]
     baselines: Mapping[str, Mapping[str, Any]]
     unreadable: tuple[Mapping[str, str], ...] = ()
+    reliability: Reliability | None = None
+    untempered: Untempered | None = None
+
+    def with_baseline(self, name: str, answers: np.ndarray, labels: np.ndarray) -> "Evaluation":
+        """The same with one more answer to be held against.
+
+        Shape:
+            answers, labels: (pictures,)
+        """
+        right = answers == labels
+        scores = {
+            "accuracy": float(right.mean()),
+            "balanced_accuracy": float(np.mean([right[labels == k].mean() for k in set(labels)])),
+        }
+        return replace(self, baselines={**self.baselines, name: scores})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`; undefined numbers (an absent class) become ``None``."""
@@ -93,7 +127,7 @@ def evaluate_probabilities(
         n=len(labels),
         accuracy=proportion_interval(int(np.trace(confusion)), len(labels)),
         balanced_accuracy=mean_interval(present),
-        loss=_negative_log_likelihood(probabilities, labels),
+        loss=negative_log_likelihood(probabilities, labels),
         classes=tuple(classes),
         per_class=per_class,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
@@ -103,7 +137,12 @@ def evaluate_probabilities(
     )
 
 
-def _negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
+def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over the pictures in nats.
+
+    Shape:
+        (pictures, classes), (pictures,)
+    """
     given_to_truth = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     # Float32 has nothing between 0 and this; a certain and wrong answer stays finite.
     return float(-np.log(given_to_truth.clip(np.finfo(np.float32).tiny)).mean())

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from vitreous.exporting.libraries import import_onnxruntime
+from vitreous.model.features import WithFeatures
 from vitreous.model.vit import ViT
 
 #: The first with GELU as one operation; ONNX Runtime has read it since 1.17.
@@ -20,7 +21,7 @@ OPSET = 20
 INPUT, OUTPUT = "images", "logits"
 
 
-def write_onnx(model: ViT, path: Path) -> None:
+def write_onnx(model: ViT | WithFeatures, path: Path) -> None:
     """Write one file with graph and weights; its batch may be of any size.
 
     Args:

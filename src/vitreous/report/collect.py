@@ -16,6 +16,7 @@ from vitreous.data.preprocess import denormalise, normalise
 from vitreous.data.transforms import augment
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import Evaluation
+from vitreous.report.cross_validated import read_folds
 from vitreous.report.page import Mistake, Report, Rung
 from vitreous.report.reasons import with_reasons
 from vitreous.training.classifier import Classifier
@@ -71,6 +72,7 @@ def report_of_run(
             f"--config {quote(str(run.config))} --out NEW_FOLDER"
         ),
         reasons=reasons,
+        folds=read_folds(run),
     )
 
 

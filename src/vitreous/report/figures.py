@@ -20,6 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
+from vitreous.evaluation.reliability import Reliability
+
 # Matplotlib can't draw in CSS variables: it draws in these, which are replaced afterwards.
 _INK, _RULE, _FIRST, _SECOND = "#5b6470", "#d9d6cd", "#0f766e", "#b45309"
 _VARIABLES = {_INK: "--muted", _RULE: "--rule", _FIRST: "--first", _SECOND: "--second"}
@@ -102,6 +104,31 @@ def learning_curves(history: Sequence[Line], chance: float) -> list[Curve]:
     if trained:
         curves.append(_learning_rate_curve(trained))
     return curves
+
+
+def reliability_curve(reliability: Reliability) -> Curve:
+    """How often answers are right, over how sure they are; on the diagonal they keep their word.
+
+    Args:
+        reliability: with at least one bin.
+    """
+    bins = reliability.bins
+    sure = np.array([one.confidence for one in bins])
+    right = np.array([(one.accuracy.low, one.accuracy.value, one.accuracy.high) for one in bins]).T
+    with style.context(["default", _STYLE]):
+        figure, axes = _panel(_WIDE_PX)
+        low = max(0.0, min(sure.min(), right.min()) - 0.02)
+        axes.plot([low, 1], [low, 1], color=_INK, linewidth=1.2, linestyle=(0, (1, 2)))
+        axes.vlines(sure, right[0], right[2], color=_FIRST, linewidth=1.2)
+        axes.plot(sure, right[1], "o", color=_FIRST)
+        axes.set_xlabel("probability of the answer", loc="right")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
+        axes.set_xlim(low, 1.02)
+        axes.set_ylim(low, 1.02)
+        keys = [("best", "share that is right, 95 % interval"), ("dotted", "as sure as right")]
+        text = f"Each dot stands for {bins[0].n} answers, the least sure on the left."
+        return Curve("How often it is right", _svg(figure, "reliable"), _WIDE_PX, keys, text)
 
 
 def picture_uri(picture: np.ndarray, max_side: int) -> Embedded:

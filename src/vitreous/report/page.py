@@ -14,7 +14,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
-from vitreous.report.figures import Embedded, confusion_uri, learning_curves, picture_uri
+from vitreous.report.cross_validated import CrossValidated
+from vitreous.report.figures import (
+    Embedded,
+    confusion_uri,
+    learning_curves,
+    picture_uri,
+    reliability_curve,
+)
 
 Standing = Literal["one class", "collapsed", "worse", "guessing", "uneven", "learned"]
 
@@ -23,6 +30,7 @@ _SCORES = (
     ("Accuracy", "share of the pictures answered rightly", "accuracy"),
     ("Balanced accuracy", "mean recall: every class counts alike", "balanced_accuracy"),
 )
+_THUMBNAILS = "a linear classifier of 8x8 pixels"
 _TABLE_CLASSES = 20
 _CONFUSIONS = 10
 _WARNINGS = 500
@@ -94,6 +102,7 @@ class Report:
         versions: of packages, by name.
         reproduce: the command line.
         reasons: what the overlays of the mistakes are, and how far they can be believed.
+        folds: the score by cross-validation, where there is one.
     """
 
     name: str
@@ -111,6 +120,7 @@ class Report:
     versions: Mapping[str, str]
     reproduce: str
     reasons: str = ""
+    folds: CrossValidated | None = None
 
 
 @dataclass(frozen=True)
@@ -132,7 +142,7 @@ class Confusion:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What an answer that doesn't look at the picture would score.
+    """What an answer that doesn't look at the picture, or hardly does, would score.
 
     Args:
         text: how it answers.
@@ -142,7 +152,7 @@ class Baseline:
 
     text: str
     share: float
-    kind: Literal["chance", "majority"]
+    kind: Literal["chance", "majority", "thumbnails"]
 
 
 def render_report(report: Report) -> str:
@@ -160,13 +170,15 @@ def render_report(report: Report) -> str:
         weakest=weakest_class(evaluation),
         pictures_name=_pictures_name(report.evaluated_on),
         scores=_SCORES,
-        baselines={metric: _baselines(evaluation, metric) for _, _, metric in _SCORES},
+        baselines={metric: _all_baselines(evaluation, metric) for _, _, metric in _SCORES},
         class_rows=_class_rows(evaluation, worst_first=many),
         wrong=evaluation.n - _hits(evaluation),
         many=many,
         heat_map=confusion_uri(evaluation.confusion) if many else "",
         confusions=frequent_confusions(evaluation) if many else [],
         curves=learning_curves(report.history, 1 / len(evaluation.classes)),
+        reliability=reliability_curve(evaluation.reliability) if evaluation.reliability else None,
+        sureness=reliability_in_words(evaluation),
         mistakes=[(mistake, _mistake_pictures(mistake)) for mistake in report.mistakes],
         augmented=[picture_uri(picture, _AUGMENTED_SIDE) for picture in report.augmented],
         warnings_shown=_WARNINGS,
@@ -229,8 +241,28 @@ def verdict(evaluation: Evaluation) -> str:
             return (
                 f"Right for {right} pictures: {accuracy} "
                 f"({percent_range(evaluation.accuracy, digits)}). "
-                f"{best.text[0].upper()}{best.text[1:]} would give {percent(best.share, digits)}."
+                f"{best.text[0].upper()}{best.text[1:]} would give {percent(best.share, digits)}"
+                f"{_against_thumbnails(evaluation, digits)}."
             )
+
+
+def reliability_in_words(evaluation: Evaluation) -> str:
+    """Whether the probabilities can be taken at their word; empty where nobody looked."""
+    reliability, before = evaluation.reliability, evaluation.untempered
+    if reliability is None:
+        return ""
+    text = (
+        f"Its answers are {percent(reliability.confidence, 1)} sure on average and "
+        f"{percent(evaluation.accuracy.value, 1)} right; a probability is off by "
+        f"{percent(reliability.ece.value, 1)} on average ({percent_range(reliability.ece, 1)})."
+    )
+    if before is None:
+        return text
+    return (
+        f"{text} Without the temperature, {before.temperature:.3g}, it would be "
+        f"{percent(before.ece.value, 1)}, and the log loss {before.loss:.3f} instead of "
+        f"{evaluation.loss:.3f}."
+    )
 
 
 def standing(evaluation: Evaluation) -> Standing:
@@ -323,6 +355,25 @@ def _present(evaluation: Evaluation) -> list[str]:
 def _answered(evaluation: Evaluation) -> list[str]:
     columns = zip(evaluation.classes, zip(*evaluation.confusion, strict=True), strict=True)
     return [name for name, column in columns if any(column)]
+
+
+def _against_thumbnails(evaluation: Evaluation, digits: int) -> str:
+    """The end of a sentence on the yardstick that hardly looks, where there is one."""
+    if "thumbnails" not in evaluation.baselines:
+        return ""
+    share = evaluation.baselines["thumbnails"]["accuracy"]
+    given = f"{_THUMBNAILS} {percent(share, digits)}"
+    if share < evaluation.accuracy.low:
+        return f", {given}"
+    return f", but {given}: it is not shown to see more than colours and rough shapes"
+
+
+def _all_baselines(evaluation: Evaluation, metric: str) -> list[Baseline]:
+    """Those that don't look at the picture, and the one that hardly does."""
+    baselines = _baselines(evaluation, metric)
+    if thumbnails := evaluation.baselines.get("thumbnails"):
+        baselines.append(Baseline(_THUMBNAILS, thumbnails[metric], "thumbnails"))
+    return baselines
 
 
 def _baselines(evaluation: Evaluation, metric: str, merge: bool = True) -> list[Baseline]:

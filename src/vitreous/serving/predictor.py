@@ -13,7 +13,14 @@ from vitreous.core.threads import torch_threads
 from vitreous.data.cache import Progress, decode_fitted
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import UnreadablePicture
-from vitreous.evaluation.inference import BATCH_SIZE, Network, predict_pixels
+from vitreous.evaluation.inference import (
+    BATCH_SIZE,
+    Network,
+    predict_pixels,
+    probabilities_of,
+)
+from vitreous.evaluation.seeing import see_pixels
+from vitreous.serving.guard import Caution, Guard
 from vitreous.serving.runtimes import Engine, open_network
 from vitreous.training.classifier import read_description
 
@@ -26,23 +33,30 @@ class Answer:
         file: as it was named.
         probabilities: by class name; empty where the file can't be read.
         error: why the file can't be read.
+        caution: what was asked for beside the likeliest class.
     """
 
     file: str
     probabilities: dict[str, float]
     error: str | None = None
+    caution: Caution | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """``{"file", "label", "probability", "probabilities"}`` or ``{"file", "error"}``."""
+        """``{"file", "label", "probability", "probabilities"}`` or ``{"file", "error"}``.
+
+        Behind those "set", "refused" and "reason" where they were asked for; of a picture that is
+        none of these, label and probability are ``None``.
+        """
         if self.error is not None:
             return {"file": self.file, "error": self.error}
         label = max(self.probabilities, key=lambda name: self.probabilities[name])
-        return {
+        answer = {
             "file": self.file,
             "label": label,
             "probability": self.probabilities[label],
             "probabilities": self.probabilities,
         }
+        return {**answer, **self.caution.to_json()} if self.caution else answer
 
 
 @dataclass(frozen=True)
@@ -56,7 +70,10 @@ class Predictor:
         majority_class: index of the most frequent class in training, for the baseline; ``None``
             where that isn't known.
         threads: that PyTorch should have meanwhile.
+        temperature: that the network's head was divided by, where one was fitted.
         reference: the same network in float32, where `network` is less precise.
+        guard: what makes answers cautious, where that was asked for; the network then gives
+            features behind its logits.
     """
 
     network: Network
@@ -64,7 +81,9 @@ class Predictor:
     classes: tuple[str, ...]
     majority_class: int | None
     threads: int
+    temperature: float | None = None
     reference: Network | None = None
+    guard: Guard | None = None
 
 
 @dataclass(frozen=True)
@@ -88,24 +107,35 @@ class Change:
         )
 
 
-def open_predictor(weights: Path, engine: Engine, console: Console) -> Predictor:
+def open_predictor(
+    weights: Path, engine: Engine, console: Console, guard: Guard | None = None
+) -> Predictor:
     """A weights file, ready to answer by an engine; attention is folded where that is cheaper.
+
+    Args:
+        weights: the file.
+        engine: what computes.
+        console: where messages go.
+        guard: makes answers cautious.
 
     Raises:
         ConfigError: where the engine's library isn't installed.
         RunError: where the weights are damaged or know no classes.
     """
     described = read_description(weights)
+    features = guard is not None and guard.refusal is not None
     plain = None
     if engine.precision != "float32":
-        plain = open_network(weights, Engine(threads=engine.threads), console)
+        plain = open_network(weights, Engine(threads=engine.threads), console, features)
     return Predictor(
-        open_network(weights, engine, console),
+        open_network(weights, engine, console, features),
         described.preprocess,
         described.classes,
         described.majority_class,
         engine.threads,
+        described.temperature,
         plain,
+        guard,
     )
 
 
@@ -118,7 +148,7 @@ def compare_precision(predictor: Predictor, pixels: torch.Tensor) -> Change | No
     if predictor.reference is None:
         return None
     found, wanted = (
-        predict_pixels(network, pixels, predictor.preprocess)
+        predict_pixels(network, pixels, predictor.preprocess, len(predictor.classes))
         for network in (predictor.network, predictor.reference)
     )
     labels = int((found.argmax(1) != wanted.argmax(1)).sum())
@@ -150,9 +180,10 @@ def predict_files(
         if on_change and change:
             on_change(change)
         compared = True
-        rows = predict_pixels(predictor.network, pixels, predictor.preprocess).tolist()
-        for (at, _), row in zip(waiting, rows, strict=True):
-            answers[at] = Answer(str(files[at]), dict(zip(predictor.classes, row, strict=True)))
+        rows, cautions = _answer(predictor, pixels)
+        for (at, _), row, caution in zip(waiting, rows.tolist(), cautions, strict=True):
+            named = dict(zip(predictor.classes, row, strict=True))
+            answers[at] = Answer(str(files[at]), named, caution=caution)
         waiting.clear()
 
     with torch_threads(predictor.threads):
@@ -173,3 +204,19 @@ def predict_files(
         if waiting:
             classify_waiting()
     return [answers[at] for at in range(len(files))]
+
+
+def _answer(
+    predictor: Predictor, pixels: torch.Tensor
+) -> tuple[np.ndarray, Sequence[Caution | None]]:
+    """Probabilities of a batch, (pictures, classes), and the cautions that were asked for."""
+    guard, preprocess = predictor.guard, predictor.preprocess
+    if guard is None or guard.refusal is None:
+        probabilities = predict_pixels(predictor.network, pixels, preprocess)
+        numbers = {}
+    else:
+        seen = see_pixels(predictor.network, pixels, preprocess, len(predictor.classes))
+        probabilities, numbers = probabilities_of(seen.logits), seen.numbers
+    if guard is None:
+        return probabilities, [None] * len(pixels)
+    return probabilities, guard.cautions(numbers, probabilities, predictor.classes)

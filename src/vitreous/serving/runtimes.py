@@ -22,6 +22,7 @@ from vitreous.core.rng import torch_stream
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.evaluation.inference import Network, TorchNetwork
 from vitreous.exporting.libraries import import_onnxruntime, import_openvino
+from vitreous.model.features import WithFeatures
 from vitreous.model.fold import fold
 from vitreous.model.vit import ViT
 from vitreous.serving.converted import open_converted
@@ -42,7 +43,8 @@ _EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
 _MODULES = {"torch": ("torch",), "onnxruntime": ("onnxruntime", "onnx", "onnxscript"),
             "openvino": ("openvino",)}  # fmt: skip
 
-#: Largest difference of a probability between a float32 conversion and PyTorch.
+#: Largest difference of a probability between a float32 conversion and PyTorch, and of a feature
+#: as a share of the largest.
 TOLERANCE = 1e-4
 
 
@@ -105,8 +107,16 @@ def version_of(runtime: Runtime) -> str:
     return libraries[runtime]().__version__ if runtime in libraries else torch.__version__
 
 
-def open_network(weights: Path, engine: Engine, console: Console) -> Network:
+def open_network(
+    weights: Path, engine: Engine, console: Console, features: bool = False
+) -> Network:
     """The network of a weights file, converted first where an engine needs that.
+
+    Args:
+        weights: the file.
+        engine: what computes.
+        console: is told of conversions.
+        features: whether it gives features behind its logits (see `model.features`).
 
     Raises:
         ConfigError: where the engine's library isn't installed.
@@ -116,15 +126,15 @@ def open_network(weights: Path, engine: Engine, console: Console) -> Network:
     check_installed(engine.runtime)
     if engine.runtime == "torch":
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[engine.precision]
-        model = _folded(weights).to(choose_device("auto"), dtype)
+        model = _folded(weights, features).to(choose_device("auto"), dtype)
         return TorchNetwork(model, dtype)
-    if engine.runtime == "openvino":
-        return _open_openvino(weights, engine, console)
-    return _open_onnx(weights, engine, console)
+    open_converted_network = _open_openvino if engine.runtime == "openvino" else _open_onnx
+    return open_converted_network(weights, engine, console, features)
 
 
-def _folded(weights: Path) -> ViT:
-    return fold(load_classifier(weights).model)
+def _folded(weights: Path, features: bool) -> ViT | WithFeatures:
+    model = fold(load_classifier(weights).model)
+    return WithFeatures(model).eval() if features else model
 
 
 class _CpuNetwork:
@@ -144,14 +154,14 @@ class _CpuNetwork:
         return torch.from_numpy(self._run(images.numpy()))
 
 
-def _open_onnx(weights: Path, engine: Engine, console: Console) -> Network:
+def _open_onnx(weights: Path, engine: Engine, console: Console, features: bool) -> Network:
     def load(entry: Path) -> Network:
         return _onnx_network(entry / "model.onnx", engine.threads)
 
     def make(folder: Path) -> None:
         from vitreous.exporting.onnx import write_onnx
 
-        model = _folded(weights)
+        model = _folded(weights, features)
         write_onnx(model, folder / "model.onnx")
         _check_same(model, load(folder))
 
@@ -161,7 +171,7 @@ def _open_onnx(weights: Path, engine: Engine, console: Console) -> Network:
         make(folder)
         quantise_onnx(folder / "model.onnx")
 
-    kind = f"onnx {engine.precision} {version_of('onnxruntime')} torch {torch.__version__}"
+    kind = _kind(f"onnx {engine.precision} {version_of('onnxruntime')}", features)
     by_precision = {"float32": make, "int8": quantise}[engine.precision]
     return open_converted([weights], kind, by_precision, load, _teller(engine, console))
 
@@ -178,7 +188,7 @@ def _onnx_network(path: Path, threads: int) -> Network:
     return _CpuNetwork(lambda images: session.run(None, {name: images})[0])
 
 
-def _open_openvino(weights: Path, engine: Engine, console: Console) -> Network:
+def _open_openvino(weights: Path, engine: Engine, console: Console, features: bool) -> Network:
     openvino = import_openvino()
     hints = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -194,7 +204,7 @@ def _open_openvino(weights: Path, engine: Engine, console: Console) -> Network:
         return _CpuNetwork(lambda images: compiled([images])[0])
 
     def make(folder: Path) -> None:
-        model = _folded(weights)
+        model = _folded(weights, features)
         config = model.config
         # Two pictures: an axis of length one would be taken for a constant.
         example = torch.zeros(2, config.in_channels, *config.image_size)
@@ -207,7 +217,7 @@ def _open_openvino(weights: Path, engine: Engine, console: Console) -> Network:
         _check_same(model, load(folder, "float32"))
 
     # Weights are kept in float32 whatever the precision, so one entry serves both.
-    kind = f"openvino {version_of('openvino')} torch {torch.__version__}"
+    kind = _kind(f"openvino {version_of('openvino')}", features)
     return open_converted([weights], kind, make, load, _teller(engine, console))
 
 
@@ -221,6 +231,10 @@ def _openvino_core() -> Any:
     return import_openvino().Core()
 
 
+def _kind(format_and_version: str, features: bool) -> str:
+    return f"{format_and_version} torch {torch.__version__}{' with features' if features else ''}"
+
+
 def _teller(engine: Engine, console: Console) -> Callable[[], None]:
     def tell() -> None:
         console.info(
@@ -231,14 +245,19 @@ def _teller(engine: Engine, console: Console) -> Callable[[], None]:
     return tell
 
 
-def _check_same(model: ViT, network: Network) -> None:
+def _check_same(model: ViT | WithFeatures, network: Network) -> None:
     """Compare a conversion with the model that it was made of, on random pictures."""
     shape = (3, model.config.in_channels, *model.config.image_size)
     images = torch.randn(shape, generator=torch_stream(0, "conversion"))
     with torch.inference_mode():
-        off = (F.softmax(network(images), 1) - F.softmax(model(images), 1)).abs().max().item()
+        found, wanted = network(images), model(images)
+    count = model.config.num_classes
+    off = (F.softmax(found[:, :count], 1) - F.softmax(wanted[:, :count], 1)).abs().max().item()
+    if count < wanted.shape[1]:
+        features = wanted[:, count:]
+        off = max(off, ((found[:, count:] - features).abs().max() / features.abs().max()).item())
     if not off <= TOLERANCE:
         raise VitreousError(
-            f"the converted model differs by {off:.1e} in a probability, more than "
+            f"the converted model differs by {off:.1e} in a probability or feature, more than "
             f"{TOLERANCE:.0e}: use --runtime torch"
         )

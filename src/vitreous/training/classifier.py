@@ -4,7 +4,8 @@ The file says how the model is built, how a picture becomes its input and what i
 called. It holds no time, path or run, so equal training gives equal bytes.
 """
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,14 @@ class Description:
         classes: names in output order.
         majority_class: index of the most frequent class in training, for the baseline; ``None``
             for a checkpoint that doesn't say it.
+        temperature: that the head has been divided by; ``None`` where it hasn't.
     """
 
     model: ModelConfig
     preprocess: Preprocess
     classes: tuple[str, ...]
     majority_class: int | None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +49,14 @@ class Classifier:
         classes: names in output order.
         majority_class: index of the most frequent class in training, for the baseline; ``None``
             for a checkpoint that doesn't say it.
+        temperature: that the head has been divided by; ``None`` where it hasn't.
     """
 
     model: ViT
     preprocess: Preprocess
     classes: tuple[str, ...]
     majority_class: int | None
+    temperature: float | None = None
 
 
 def save_classifier(path: Path, classifier: Classifier) -> None:
@@ -62,6 +67,8 @@ def save_classifier(path: Path, classifier: Classifier) -> None:
         "classes": classifier.classes,
         "majority_class": classifier.majority_class,
     }
+    if classifier.temperature is not None:
+        metadata["temperature"] = classifier.temperature
     write_tensors(path, classifier.model.state_dict(), metadata)
 
 
@@ -86,8 +93,29 @@ def load_classifier(path: Path) -> Classifier:
     except (RuntimeError, ConfigError) as error:
         raise _damaged(path, error) from None
     return Classifier(
-        model.eval(), described.preprocess, described.classes, described.majority_class
+        model.eval(),
+        described.preprocess,
+        described.classes,
+        described.majority_class,
+        described.temperature,
     )
+
+
+def tempered(classifier: Classifier, temperature: float) -> Classifier:
+    """The same with its head divided by a temperature (Guo et al. 2017), so its logits are too.
+
+    Wherever such weights go, into whichever library or format, their probabilities go with them.
+
+    Args:
+        classifier: whose head hasn't been divided yet; it stays as it is.
+        temperature: above 0.
+    """
+    assert classifier.temperature is None
+    model = copy.deepcopy(classifier.model)
+    with torch.no_grad():
+        for parameter in model.head.parameters():
+            parameter.copy_(parameter / temperature)
+    return replace(classifier, model=model, temperature=temperature)
 
 
 def read_description(path: Path) -> Description:
@@ -111,6 +139,7 @@ def _describe(path: Path, metadata: dict[str, Any]) -> Description:
             from_mapping(Preprocess, metadata["preprocess"]),
             tuple(metadata["classes"]),
             metadata["majority_class"],
+            metadata.get("temperature"),
         )
     except (KeyError, TypeError, ConfigError) as error:
         raise _damaged(path, error) from None

@@ -127,6 +127,25 @@ class LadderConfig:
 
 
 @dataclass(frozen=True)
+class FoldsConfig:
+    """How a run is scored by cross-validation (see `folds`).
+
+    Args:
+        count: parts that the pictures are divided into; each is held out once.
+        repeats: how often, each time divided otherwise.
+    """
+
+    count: int = 5
+    repeats: int = 1
+
+    def __post_init__(self) -> None:
+        if self.count < 2:
+            raise ConfigError(f"folds.count is {self.count}: it is 2 or more")
+        if self.repeats < 1:
+            raise ConfigError(f"folds.repeats is {self.repeats}: it is 1 or more")
+
+
+@dataclass(frozen=True)
 class PretrainConfig:
     """What is hidden in pretraining, and the decoder that has to fill it in (see `pretrain`).
 
@@ -174,6 +193,7 @@ class RunConfig:
         init_preprocess: how that one's pictures are prepared, where it doesn't say it.
         init_num_heads: its attention heads, where it doesn't say them.
         ladder: tunes `init` rung by rung; ``None`` learns all weights at once.
+        folds: scores the same training on pictures held out in turn; ``None`` doesn't.
         pretrain: makes it a run without labels (`vitreous.pretrain`); ``None`` for classes.
     """
 
@@ -187,6 +207,7 @@ class RunConfig:
     init_preprocess: tuple[str, ...] = ()
     init_num_heads: int | None = None
     ladder: LadderConfig | None = None
+    folds: FoldsConfig | None = None
     pretrain: PretrainConfig | None = None
 
     def __post_init__(self) -> None:
@@ -225,6 +246,7 @@ class RunConfig:
             "train.class_weights": self.train.class_weights != "none",
             "train.lora_rank": self.train.lora_rank > 0,
             "ladder": self.ladder is not None,
+            "folds": self.folds is not None,
             "train.layer_decay": self.train.layer_decay < 1,
         }
         for name, is_set in without_effect.items():

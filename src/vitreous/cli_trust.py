@@ -1,0 +1,72 @@
+"""The commands about trust: how sure a run may be, and whether one is better than another."""
+
+from pathlib import Path
+
+import click
+
+from vitreous import options, printing
+
+
+@click.command()
+@click.argument("run", type=options.PLACE)
+@click.argument("data", type=options.PATH)
+@options.split("calibration, else without a split, else test")
+@options.checkpoint
+@options.cache
+@options.quiet
+def calibrate(
+    run: str,
+    data: Path,
+    split: str | None,
+    labels: Path | None,
+    preprocess: tuple[str, ...],
+    num_heads: int | None,
+    cache: Path | None,
+    quiet: bool,
+) -> None:
+    """Learn on DATA, labelled pictures that RUN never saw, what predict may promise.
+
+    RUN is a run's folder, its weights, or a checkpoint of another library. What is learned is
+    written beside the weights.
+    """
+    from vitreous import api
+
+    calibration = api.calibrate(
+        run,
+        data,
+        split=split,
+        labels=labels,
+        preprocess=preprocess,
+        num_heads=num_heads,
+        cache=cache,
+        console=options.console(quiet),
+    )
+    printing.print_calibration(calibration)
+
+
+@click.command()
+@click.argument("a", type=options.PLACE)
+@click.argument("b", type=options.PLACE)
+@click.argument("data", type=options.PATH)
+@options.split("test, else valid")
+@options.cache
+@options.json
+@options.quiet
+def compare(
+    a: str,
+    b: str,
+    data: Path,
+    split: str | None,
+    cache: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Say whether run B is better than run A on the same pictures, DATA."""
+    from vitreous import api
+
+    found = api.compare(a, b, data, split=split, cache=cache, console=options.console(quiet))
+    if as_json:
+        printing.print_json(found.to_json())
+        return
+    short = Path(a).name, Path(b).name
+    printing.print_comparison(found, short if short[0] != short[1] else (a, b))

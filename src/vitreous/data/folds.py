@@ -1,0 +1,76 @@
+"""The same pictures divided several times, so that each is held out once."""
+
+import warnings
+
+import numpy as np
+
+from vitreous.core.rng import derive_seed
+from vitreous.data.dataset import Dataset, divided
+from vitreous.data.split import assign_splits, link_pictures
+from vitreous.errors import DataError
+
+
+def fold_datasets(dataset: Dataset, count: int, repeat: int, seed: int) -> list[Dataset]:
+    """Divide training and validation pictures into folds, each the test of the others.
+
+    Folds are stratified; groups and exact duplicates stay on one side (scikit-learn's
+    `StratifiedGroupKFold`). Of the other folds a fifth is for validation, which chooses the
+    weights, so that the fold itself chooses nothing. Pictures for calibration and testing are in no
+    fold.
+
+    Args:
+        dataset: as it was opened.
+        count: folds, at least 2.
+        repeat: draws other folds.
+        seed: of the run.
+
+    Returns:
+        A dataset for each fold, with the sets "train", "valid" and "test".
+
+    Raises:
+        DataError: where a class has too few pictures or groups for so many folds.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    samples, errors = dataset.listing.samples, dataset.pixels.errors
+    pool = [row for row, split in enumerate(dataset.splits)
+            if split in ("train", "valid") and row not in errors]  # fmt: skip
+    labels = [samples[row].label or "" for row in pool]
+    groups = [samples[row].group for row in pool]
+    prints = [dataset.pixels.fingerprints[row] for row in pool]
+    linked = link_pictures(groups, prints)
+    for name in dataset.classes:
+        parts = len({link for link, label in zip(linked, labels, strict=True) if label == name})
+        if parts < count:
+            raise DataError(
+                f"class '{name}' has {parts} pictures that can be told apart or groups, fewer than "
+                f"{count} folds: take {max(parts, 2)} folds at most, or add pictures"
+            )
+    state = derive_seed(seed, "folds", repeat) % 2**32
+    cut = StratifiedGroupKFold(count, shuffle=True, random_state=state)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # large groups may leave a class out of a fold
+        folds = [held_out for _, held_out in cut.split(labels, labels, linked)]
+    datasets = []
+    for number, held_out in enumerate(folds):
+        named: list[str | None] = [None] * len(pool)
+        for at in held_out:
+            named[at] = "test"
+        fold_seed = derive_seed(seed, "fold", repeat, number)
+        mine = assign_splits(labels, named, groups, prints, fold_seed)
+        splits = [""] * len(samples)
+        for row, split in zip(pool, mine, strict=True):
+            splits[row] = split
+        datasets.append(divided(dataset.listing, splits, dataset.pixels))
+    return datasets
+
+
+def rows_of(dataset: Dataset, name: str) -> np.ndarray:
+    """Where a set's readable pictures stand in the listing, in the set's order.
+
+    Shape:
+        -> (pictures,) int64
+    """
+    errors = dataset.pixels.errors
+    rows = [row for row, split in enumerate(dataset.splits) if split == name and row not in errors]
+    return np.array(rows, dtype=np.int64)

@@ -1,0 +1,188 @@
+"""None of these: pictures that are unlike all that a model learned from.
+
+A picture is looked at in two ways: by its colours and texture, and by what the model makes of it.
+In each, its distance to the nearest class is Mahalanobis' (Lee et al. 2018, "A Simple Unified
+Framework for Detecting Out-of-Distribution Samples"), and what counts is how few of the person's
+own pictures, ones that the model didn't learn from, lie as far away. Neither way alone is enough: a
+model trained from scratch places grey faces in the midst of flowers, and colours can't tell a dog
+on grass from a daisy (docs/experiments/LOG.md).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from vitreous.evaluation.conformal import limit_of
+
+#: Of the person's own kind of pictures, to be kept.
+KEPT = 0.95
+#: The ways of looking, and what a person is told they are.
+LOOKS, FEATURES = "looks", "features"
+WORDS = {LOOKS: "its colours and texture", FEATURES: "what the model makes of it"}
+
+#: Sizes of the picture, each half the one before, at which its texture is measured.
+_SCALES = 3
+#: Contrasts on a scale of 0 to 1 below which there is none.
+_FAINT_SPREAD, _FAINT_STEPS = 0.01, 0.005
+#: By view, a spread that means nothing: that of colour, where all pictures are grey.
+_FAINT = {LOOKS: 0.1, FEATURES: 0.02}
+#: Variance that every direction is given, of the 1 that a number has: where a person's pictures
+#: hardly vary at all, a little more compression is no reason to refuse one.
+_RIDGE = 0.03
+
+
+def looks_of(pixels: np.ndarray) -> np.ndarray:
+    """Colours and texture in fifteen numbers.
+
+    Of brightness, red against green, and blue against yellow: the mean, the logarithm of the
+    standard deviation, and of the mean step between neighbours at three scales.
+
+    Shape:
+        (pictures, height, width, 3) uint8 -> (pictures, 15) float32
+    """
+    red, green, blue = np.moveaxis(pixels.astype(np.float32) / 255, 3, 0)
+    numbers = []
+    for channel in ((red + green + blue) / 3, red - green, blue - (red + green) / 2):
+        numbers.append(channel.mean((1, 2)))
+        numbers.append(np.log(channel.std((1, 2)) + _FAINT_SPREAD))
+        for _ in range(_SCALES):
+            steps = [np.abs(np.diff(channel, axis=axis)) for axis in (1, 2)]
+            mean = sum(step.mean((1, 2)) if step.size else 0.0 for step in steps)
+            numbers.append(np.log(mean + _FAINT_STEPS) + np.zeros(len(pixels)))
+            channel = _halved(channel)
+    return np.stack(numbers, axis=1).astype(np.float32)
+
+
+def _halved(channel: np.ndarray) -> np.ndarray:
+    """Means of two by two pixels; a side of one pixel stays."""
+    for axis in (1, 2):
+        pairs = channel.shape[axis] // 2
+        if pairs:
+            even = np.take(channel, np.arange(pairs) * 2, axis)
+            channel = (even + np.take(channel, np.arange(pairs) * 2 + 1, axis)) / 2
+    return channel
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the classes lie in one way of looking, and how far the person's own pictures are.
+
+    Args:
+        center, scale: subtracted from each number and divided by.
+        means: of each class that has pictures, behind that.
+        whiten: turns differences into ones whose length is Mahalanobis' distance.
+        distances: of pictures that the model didn't learn from, sorted.
+    """
+
+    center: np.ndarray
+    scale: np.ndarray
+    means: np.ndarray
+    whiten: np.ndarray
+    distances: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    @classmethod
+    def fit(cls, numbers: np.ndarray, labels: np.ndarray, faint: float) -> "View":
+        """Learn where the classes lie; their pictures share one covariance, as in Lee et al. 2018.
+
+        The covariance is shrunk (Ledoit and Wolf 2004), so some hundred pictures are enough.
+
+        Args:
+            numbers: of pictures that the model learned from.
+            labels: their classes.
+            faint: least spread that a number is taken to have.
+
+        Shape:
+            (pictures, numbers), (pictures,)
+        """
+        from sklearn.covariance import LedoitWolf
+
+        numbers = numbers.astype(np.float64)
+        center, scale = numbers.mean(0), np.maximum(numbers.std(0), faint)
+        numbers = (numbers - center) / scale
+        classes, of_picture = np.unique(labels, return_inverse=True)
+        means = np.stack([numbers[of_picture == at].mean(0) for at in range(len(classes))])
+        found = LedoitWolf(assume_centered=True).fit(numbers - means[of_picture])
+        covariance = found.covariance_ + _RIDGE * np.eye(len(scale))
+        whiten = np.linalg.cholesky(np.linalg.inv(covariance))
+        return cls(*(part.astype(np.float32) for part in (center, scale, means, whiten)))
+
+    def distance(self, numbers: np.ndarray) -> np.ndarray:
+        """To the nearest class.
+
+        Shape:
+            (pictures, numbers) -> (pictures,) float32
+        """
+        numbers = (numbers - self.center) / self.scale
+        to_classes = [((numbers - mean) @ self.whiten) ** 2 for mean in self.means]
+        return np.sqrt(np.min([squares.sum(1) for squares in to_classes], axis=0))
+
+    def strangeness(self, numbers: np.ndarray) -> np.ndarray:
+        """Share of the person's own pictures that are nearer.
+
+        Shape:
+            (pictures, numbers) -> (pictures,)
+        """
+        nearer = np.searchsorted(self.distances, self.distance(numbers))
+        return nearer / max(len(self.distances), 1)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """When a picture is called none of these.
+
+    Args:
+        views: the ways of looking, by name.
+        limit: refused is what is stranger than this in any of them.
+        promised: whether at least `KEPT` of the person's own kind of pictures is surely kept.
+    """
+
+    views: Mapping[str, View]
+    limit: float
+    promised: bool
+
+    @classmethod
+    def calibrated(cls, views: Mapping[str, View], numbers: Mapping[str, np.ndarray]) -> "Refusal":
+        """With the limit that keeps pictures like these.
+
+        Args:
+            views: fitted to pictures that the model learned from.
+            numbers: by view, of others of the same kind.
+        """
+        views = {
+            name: replace(view, distances=np.sort(view.distance(numbers[name])))
+            for name, view in views.items()
+        }
+        strangest = np.max([v.strangeness(numbers[name]) for name, v in views.items()], axis=0)
+        return cls(views, *limit_of(strangest, KEPT))
+
+    @property
+    def calibrated_on(self) -> int:
+        """Pictures that the limit was taken from."""
+        return len(self.views[LOOKS].distances)
+
+    def reasons(self, numbers: Mapping[str, np.ndarray]) -> list[str | None]:
+        """In what each picture is unlike all that the model learned from; ``None`` to keep it.
+
+        Args:
+            numbers: of the pictures, by view.
+
+        Shape:
+            each (pictures, numbers of the view) -> (pictures,)
+        """
+        names = list(self.views)
+        strange = np.stack([self.views[name].strangeness(numbers[name]) for name in names])
+        return [
+            names[int(worst)] if most > self.limit else None
+            for worst, most in zip(strange.argmax(0), strange.max(0), strict=True)
+        ]
+
+
+def fit_views(looks: np.ndarray, features: np.ndarray, labels: np.ndarray) -> Mapping[str, View]:
+    """Both ways of looking, fitted to pictures that the model learned from.
+
+    Shape:
+        (pictures, 15), (pictures, features), (pictures,)
+    """
+    numbers = {LOOKS: looks, FEATURES: features}
+    return {name: View.fit(numbers[name], labels, _FAINT[name]) for name in numbers}

@@ -1,0 +1,245 @@
+"""Cross-validation: the same training several times, each time scored on pictures held out of it.
+
+Every fold is a run of its own inside the run's folder, as a ladder's rungs are, so that what was
+stopped goes on where it was. The folds say how good such a training is, on every picture; the model
+that is kept is trained afterwards as any run's is, in as much time as each fold had.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitreous.core.console import Console
+from vitreous.core.files import read_json, read_tensors, write_json, write_tensors
+from vitreous.core.run import RunFolder
+from vitreous.data.dataset import Dataset
+from vitreous.data.folds import fold_datasets, rows_of
+from vitreous.evaluation.inference import TorchNetwork, predict_set
+from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
+from vitreous.evaluation.metrics import evaluate_probabilities
+from vitreous.training.classifier import load_classifier
+from vitreous.training.config import RunConfig
+from vitreous.training.device import choose_device
+from vitreous.training.trainer import Clock
+
+#: Trains a classifier into a folder and leaves its best weights there.
+Learn = Callable[[RunFolder, RunConfig, Dataset, Clock], None]
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One training, and its score on the pictures that were held out of it.
+
+    Args:
+        name: of its folder, "1" or of a later repeat "2-1".
+        n: pictures held out.
+        accuracy, balanced_accuracy: shares.
+        loss: in nats.
+        seconds: that it took, in the sitting in which it ended.
+    """
+
+    name: str
+    n: int
+    accuracy: float
+    balanced_accuracy: float
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """A score over all folds.
+
+    Args:
+        mean, std: over the folds; the standard deviation is of a single fold's score.
+        interval: over all pictures, each answered by the model that it was held out of.
+    """
+
+    mean: float
+    std: float
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class FoldScores:
+    """What cross-validation found.
+
+    Args:
+        folds: in order.
+        n: pictures that were held out, each once in every repeat.
+        accuracy, balanced_accuracy: over all of them; ``None`` until all folds are done.
+    """
+
+    folds: tuple[Fold, ...] = ()
+    n: int = 0
+    accuracy: Pooled | None = None
+    balanced_accuracy: Pooled | None = None
+
+    @property
+    def seconds(self) -> float:
+        """That all folds took."""
+        return sum(fold.seconds for fold in self.folds)
+
+    @classmethod
+    def read(cls, run: RunFolder) -> "FoldScores":
+        """Those of a run; none where it has no folds."""
+        if not run.folds.exists():
+            return cls()
+        values = read_json(run.folds)
+        return cls(
+            tuple(Fold(**fold) for fold in values["folds"]),
+            values["n"],
+            _pooled(values["accuracy"]),
+            _pooled(values["balanced_accuracy"]),
+        )
+
+    def in_words(self) -> str:
+        """One sentence."""
+        if self.accuracy is None or self.balanced_accuracy is None:
+            return ""
+        parts = [
+            f"{name} {score.mean:.3f} ± {score.std:.3f} ({score.interval.low:.3f} to "
+            f"{score.interval.high:.3f})"
+            for name, score in (
+                ("accuracy", self.accuracy),
+                ("balanced accuracy", self.balanced_accuracy),
+            )
+        ]
+        return (
+            f"{len(self.folds)} folds, {self.n} pictures, each answered by a model that never saw "
+            f"it: {', '.join(parts)}"
+        )
+
+
+def _pooled(values: dict[str, Any] | None) -> Pooled | None:
+    return Pooled(**{**values, "interval": Interval(**values["interval"])}) if values else None
+
+
+def cross_validate(
+    run: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    learn: Learn,
+    console: Console,
+    clock: Clock,
+) -> FoldScores:
+    """Train and score the folds that are left, then put all answers together.
+
+    Args:
+        run: the whole run.
+        config: of it, with `folds`.
+        dataset: its pictures.
+        learn: trains one classifier.
+        console: where progress goes.
+        clock: when the command began.
+
+    Raises:
+        DataError: where a class has too few pictures for so many folds.
+        Interrupted: after Ctrl-C or SIGTERM, with the state saved.
+    """
+    assert config.folds is not None
+    scores = FoldScores.read(run)
+    if scores.accuracy is not None:
+        return scores
+    count, repeats = config.folds.count, config.folds.repeats
+    seed = config.train.seed
+    for repeat in range(repeats):
+        for number, part in enumerate(fold_datasets(dataset, count, repeat, seed), start=1):
+            name = f"{repeat + 1}-{number}" if repeat else f"{number}"
+            if any(fold.name == name for fold in scores.folds):
+                continue
+            console.info(f"fold {len(scores.folds) + 1} of {count * repeats}")
+            begun = time.monotonic()
+            settings, own_clock = share_of_time(config, clock, scores)
+            folder = run.fold(name)
+            # No report is written behind a fold.
+            learn(folder, settings, part, replace(own_clock, closing_s=1.0))
+            fold = _score(folder, config, part, name, begun)
+            scores = replace(scores, folds=(*scores.folds, fold))
+            write_json(run.folds, asdict(scores))
+            console.info(
+                f"fold {name}: accuracy {fold.accuracy:.3f}, balanced "
+                f"{fold.balanced_accuracy:.3f} on {fold.n} pictures held out"
+            )
+    scores = _together(run, scores, dataset, repeats)
+    write_json(run.folds, asdict(scores))
+    return scores
+
+
+def share_of_time(config: RunConfig, clock: Clock, scores: FoldScores) -> tuple[RunConfig, Clock]:
+    """Settings for the next training, and when it began.
+
+    Of the time that is left it gets as much as each one still to come, the model that is kept being
+    the last of them.
+    """
+    assert config.folds is not None
+    train, now = config.train, time.monotonic()
+    if train.budget_s is not None:
+        to_come = config.folds.count * config.folds.repeats + 1 - len(scores.folds)
+        left = train.budget_s - max(now - clock.started, scores.seconds)
+        train = replace(train, budget_s=max(left / to_come, 1e-3))
+    return replace(config, train=train, folds=None), replace(clock, started=now)
+
+
+def _score(folder: RunFolder, config: RunConfig, part: Dataset, name: str, begun: float) -> Fold:
+    """Answer for the pictures held out, and write that down."""
+    classifier = load_classifier(folder.best)
+    network = TorchNetwork(classifier.model.to(choose_device(config.train.device)))
+    pictures = part.sets["test"]
+    probabilities = predict_set(network, pictures, classifier.preprocess)
+    tensors = {"probabilities": torch.from_numpy(probabilities),
+               "rows": torch.from_numpy(rows_of(part, "test"))}  # fmt: skip
+    write_tensors(folder.answers, tensors, {})
+    # What resuming would need is many times the model, and nothing resumes a finished fold.
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)
+    found = evaluate_probabilities(probabilities, pictures.labels.numpy(), part.classes, None)
+    return Fold(
+        name=name,
+        n=found.n,
+        accuracy=found.accuracy.value,
+        balanced_accuracy=found.balanced_accuracy.value,
+        loss=found.loss,
+        seconds=round(time.monotonic() - begun, 2),
+    )
+
+
+def _together(run: RunFolder, scores: FoldScores, dataset: Dataset, repeats: int) -> FoldScores:
+    """Put the answers of all folds into one file, and score them together.
+
+    The interval is that of as many pictures, whatever the repeats: they are the same ones.
+    """
+    answers = [read_tensors(run.fold(fold.name).answers)[0] for fold in scores.folds]
+    # Every repeat has all pictures: sorted by them, its answers stand in the order of the rows.
+    all_rows, all_answers = (
+        torch.cat([part[name] for part in answers]).unflatten(0, (repeats, -1))
+        for name in ("rows", "probabilities")
+    )
+    order = all_rows.argsort(dim=1)
+    rows = all_rows[0, order[0]]
+    probabilities = torch.take_along_dim(all_answers, order[..., None], dim=1)
+    index = {name: number for number, name in enumerate(dataset.classes)}
+    names = [dataset.listing.samples[row].label for row in rows.tolist()]
+    labels = torch.tensor([index[name] for name in names if name is not None])
+    tensors = {"probabilities": probabilities, "labels": labels, "rows": rows}
+    write_tensors(run.fold_answers, tensors, {"classes": dataset.classes})
+    # A picture that is answered rightly in one repeat of two counts as half a one.
+    right = (probabilities.argmax(2) == labels).double().mean(0).numpy()
+    parts = [right[labels.numpy() == label] for label in range(len(dataset.classes))]
+    every = [proportion_interval(round(part.sum()), len(part)) for part in (right, *parts)]
+    return replace(
+        scores,
+        n=len(labels),
+        accuracy=_over_folds([fold.accuracy for fold in scores.folds], every[0]),
+        balanced_accuracy=_over_folds(
+            [fold.balanced_accuracy for fold in scores.folds], mean_interval(every[1:])
+        ),
+    )
+
+
+def _over_folds(values: Sequence[float], interval: Interval) -> Pooled:
+    return Pooled(float(np.mean(values)), float(np.std(values, ddof=1)), interval)

@@ -1,0 +1,58 @@
+"""What the report shows of a run's folds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vitreous.core.files import read_json
+from vitreous.core.run import RunFolder
+from vitreous.evaluation.intervals import Interval
+
+
+@dataclass(frozen=True)
+class FoldRow:
+    """One fold, or all of them together.
+
+    Args:
+        name: of the fold, or what is shown instead.
+        n: pictures held out.
+        accuracy, balanced_accuracy: shares, 0 to 1.
+    """
+
+    name: str
+    n: int
+    accuracy: float
+    balanced_accuracy: float
+
+
+@dataclass(frozen=True)
+class CrossValidated:
+    """A score by cross-validation.
+
+    Args:
+        rows: a fold each.
+        n: pictures in all.
+        scores: name, mean, standard deviation over the folds, and interval over all pictures.
+    """
+
+    rows: Sequence[FoldRow]
+    n: int
+    scores: Sequence[tuple[str, float, float, Interval]]
+
+
+def read_folds(run: RunFolder) -> CrossValidated | None:
+    """That of a run; ``None`` where it has no folds."""
+    if not run.folds.exists():
+        return None
+    found = read_json(run.folds)
+    rows = [
+        FoldRow(fold["name"], fold["n"], fold["accuracy"], fold["balanced_accuracy"])
+        for fold in found["folds"]
+    ]
+    scores = [
+        (title, score["mean"], score["std"], Interval(**score["interval"]))
+        for title, score in (
+            ("Accuracy", found["accuracy"]),
+            ("Balanced accuracy", found["balanced_accuracy"]),
+        )
+    ]
+    return CrossValidated(rows, found["n"], scores)

@@ -1,0 +1,106 @@
+"""Making a trained model as sure as it is right, and able to say that it doesn't know.
+
+Behind training the head is divided by the temperature that fits the validation pictures; what
+those put aside for calibration say, or the validation pictures where there are none, is written
+beside the weights. `calibrate_on` does the second part anew with other pictures.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from vitreous.core.rng import numpy_stream
+from vitreous.data.loader import PictureSet
+from vitreous.evaluation.calibration import Calibration, load_calibration, save_calibration
+from vitreous.evaluation.conformal import ConformalScores
+from vitreous.evaluation.inference import TorchNetwork, outputs_of_set, probabilities_of
+from vitreous.evaluation.refusal import FEATURES, LOOKS, Refusal, fit_views
+from vitreous.evaluation.seeing import Seen, see_set
+from vitreous.evaluation.temperature import fit_temperature
+from vitreous.model.features import WithFeatures
+from vitreous.training.classifier import Classifier, load_classifier, save_classifier, tempered
+from vitreous.training.device import choose_device
+
+#: Training pictures that tell where the classes lie.
+MOST_LOOKED_AT = 2000
+
+
+def temper_run(weights: Path, valid: PictureSet, device: str) -> None:
+    """Divide the head by the temperature that fits the validation pictures.
+
+    Weights whose head has been divided already, by a run that was stopped right behind it, keep it.
+
+    Args:
+        weights: of the run.
+        valid: pictures that it didn't learn from.
+        device: as in `TrainConfig`.
+    """
+    classifier = load_classifier(weights)
+    if classifier.temperature is None:
+        network = TorchNetwork(classifier.model.to(choose_device(device)))
+        logits = outputs_of_set(network, valid, classifier.preprocess)
+        temperature = fit_temperature(logits, valid.labels.numpy())
+        save_classifier(weights, tempered(classifier, temperature))
+
+
+def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: str, seed: int) -> None:
+    """Write the calibration beside the weights.
+
+    Args:
+        weights: of the run.
+        sets: pictures by split: train, valid, and calibration where there is one.
+        device: as in `TrainConfig`.
+        seed: of the choice of training pictures.
+    """
+    classifier, train = load_classifier(weights), sets["train"]
+    chosen = np.sort(numpy_stream(seed, "calibration").permutation(len(train))[:MOST_LOOKED_AT])
+    once = replace(classifier, preprocess=replace(classifier.preprocess, mirror=False))
+    seen = _see(once, train, device, chosen)
+    views = fit_views(seen.numbers[LOOKS], seen.numbers[FEATURES], train.labels.numpy()[chosen])
+    put_aside = sets.get("calibration")
+    pictures = sets["valid"] if put_aside is None or not len(put_aside) else put_aside
+    seen = _see(classifier, pictures, device)
+    calibration = Calibration(
+        ConformalScores.of(probabilities_of(seen.logits), pictures.labels.numpy()),
+        Refusal.calibrated(views, seen.numbers),
+        untouched=pictures is put_aside,
+    )
+    save_calibration(weights, calibration)
+
+
+def calibrate_on(weights: Path, pictures: PictureSet) -> Calibration:
+    """Calibrate anew, on labelled pictures that were used for nothing else.
+
+    Where the classes lie is known from training alone: a checkpoint that came without that gets
+    prediction sets and can't refuse.
+
+    Args:
+        weights: whose calibration is written, over the one before.
+        pictures: at least one.
+
+    Raises:
+        RunError: where the weights are damaged.
+    """
+    classifier = load_classifier(weights)
+    before = load_calibration(weights)
+    seen = _see(classifier, pictures, "auto")
+    refusal = before.refusal if before else None
+    calibration = Calibration(
+        ConformalScores.of(probabilities_of(seen.logits), pictures.labels.numpy()),
+        Refusal.calibrated(refusal.views, seen.numbers) if refusal else None,
+        untouched=True,
+    )
+    save_calibration(weights, calibration)
+    return calibration
+
+
+def _see(
+    classifier: Classifier, pictures: PictureSet, device: str, positions: np.ndarray | None = None
+) -> Seen:
+    model = WithFeatures(classifier.model.to(choose_device(device)))
+    if positions is None:
+        positions = np.arange(len(pictures))
+    count = len(classifier.classes)
+    return see_set(TorchNetwork(model), pictures, positions, classifier.preprocess, count)

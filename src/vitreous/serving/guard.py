@@ -1,0 +1,184 @@
+"""Cautious answers: sets of classes instead of one, none of these, and what is promised of both."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vitreous.core.console import Console
+from vitreous.errors import RunError
+from vitreous.evaluation.calibration import Calibration, calibration_path, load_calibration
+from vitreous.evaluation.conformal import SURE, SetRule, needed_for
+from vitreous.evaluation.refusal import KEPT, WORDS, Refusal
+from vitreous.training.classifier import read_description
+
+_LISTED = 5
+
+
+@dataclass(frozen=True)
+class Caution:
+    """What a cautious answer says beside the likeliest class.
+
+    Args:
+        classes: that the true one is among, the likeliest first; ``None`` where nobody asked.
+        refused: whether the picture is none of these; ``None`` where nobody asked.
+        reason: in what it is unlike all that the model learned from.
+    """
+
+    classes: tuple[str, ...] | None
+    refused: bool | None
+    reason: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """What was asked for; a refused picture has no label, and no class in its set."""
+        answer: dict[str, Any] = {}
+        if self.classes is not None:
+            answer["set"] = [] if self.refused else list(self.classes)
+        if self.refused is not None:
+            answer |= {"refused": self.refused, "reason": self.reason}
+        return answer | ({"label": None, "probability": None} if self.refused else {})
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What makes answers cautious.
+
+    Args:
+        rule: of the sets.
+        refusal: when a picture is none of these.
+    """
+
+    rule: SetRule | None = None
+    refusal: Refusal | None = None
+
+    def cautions(
+        self,
+        numbers: Mapping[str, np.ndarray],
+        probabilities: np.ndarray,
+        classes: tuple[str, ...],
+    ) -> list[Caution]:
+        """For each picture of a batch.
+
+        Args:
+            numbers: of the pictures, by way of looking (see `refusal`), where refusing was asked
+                for.
+            probabilities: of each class.
+            classes: their names.
+
+        Shape:
+            probabilities: (pictures, classes)
+        """
+        within = self.rule.sets(probabilities) if self.rule else None
+        reasons = self.refusal.reasons(numbers) if self.refusal else None
+        cautions = []
+        for at, row in enumerate(probabilities):
+            chosen = None
+            if within is not None:
+                order = np.argsort(-row, kind="stable")
+                chosen = tuple(classes[int(k)] for k in order if within[at, k])
+            view = reasons[at] if reasons else None
+            refused = None if reasons is None else view is not None
+            cautions.append(Caution(chosen, refused, WORDS[view] if view else None))
+        return cautions
+
+
+def open_guard(
+    weights: Path,
+    where: object,
+    sets: float | None,
+    by_class: bool,
+    refuse: bool,
+    console: Console,
+) -> Guard | None:
+    """What was asked for, with what can be promised of it said aloud.
+
+    Args:
+        weights: the file.
+        where: what the person called it.
+        sets: coverage of the sets; ``None`` for none.
+        by_class: whether each class is to be covered as often.
+        refuse: whether to say none of these.
+        console: is told the promises.
+
+    Returns:
+        ``None`` where nothing was asked for.
+
+    Raises:
+        ConfigError: for a coverage that isn't between 0 and 1.
+        RunError: where the weights aren't calibrated for that.
+    """
+    if sets is None and not refuse:
+        return None
+    again = f"vitreous calibrate {where} DATA, DATA being labelled pictures it never saw"
+    calibration = load_calibration(weights)
+    if calibration is None:
+        raise RunError(
+            f"{where} isn't calibrated ({calibration_path(weights)} is missing): {again}"
+        )
+    if refuse and calibration.refusal is None:
+        raise RunError(
+            f"nobody knows what {where} learned from, so it can't tell what is unlike it: leave "
+            "--refuse out, or use a run of vitreous train"
+        )
+    guard = Guard(refusal=calibration.refusal if refuse else None)
+    if sets is not None:
+        classes = read_description(weights).classes
+        rule = calibration.scores.rule(sets, len(classes), by_class)
+        guard = Guard(rule, guard.refusal)
+        _tell(*_promise_of_sets(rule, calibration, classes, again), console)
+    if guard.refusal:
+        _tell(*_promise_of_refusal(guard.refusal, calibration, again), console)
+    return guard
+
+
+def _tell(is_promise: bool, text: str, console: Console) -> None:
+    """A promise is news; that there is none should not be missed."""
+    if is_promise:
+        console.info(text)
+    else:
+        console.warn(f"no promise that {text}")
+
+
+def _promise_of_sets(
+    rule: SetRule, calibration: Calibration, classes: Sequence[str], again: str
+) -> tuple[bool, str]:
+    said = f"sets hold the true class of at least {_percent(rule.coverage)} of such pictures"
+    counts, needed = rule.counts, needed_for(rule.coverage)
+    if len(counts) > 1:
+        said += " of each class"
+        few = [at for at, promised in enumerate(rule.promised) if not promised]
+        if few:
+            names = ", ".join(f"'{classes[at]}' ({counts[at]})" for at in few[:_LISTED])
+            more = f" and {len(few) - _LISTED} more classes" if len(few) > _LISTED else ""
+            return (
+                False,
+                f"{said}: it takes {needed} of each to calibrate on, too few for {names}{more}",
+            )
+    return _promise(said, all(rule.promised), sum(counts), needed, calibration.untouched, again)
+
+
+def _promise_of_refusal(refusal: Refusal, calibration: Calibration, again: str) -> tuple[bool, str]:
+    said = f"at least {_percent(KEPT)} of such pictures are kept"
+    count, needed = refusal.calibrated_on, needed_for(KEPT)
+    return _promise(said, refusal.promised, count, needed, calibration.untouched, again)
+
+
+def _promise(
+    said: str, enough: bool, count: int, needed: int, untouched: bool, again: str
+) -> tuple[bool, str]:
+    """Whether something can be promised, and that in words."""
+    if not enough:
+        return False, f"{said}: {count} pictures to calibrate on are too few, it takes {needed}"
+    if not untouched:
+        return False, (
+            f"{said}, though it should be nearly so: the {count} pictures calibrated on also chose "
+            f"the weights; for a promise: {again}"
+        )
+    how = f"{_percent(SURE)} sure; calibrated on {count} pictures used for nothing else"
+    return True, f"{said} ({how})"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g} %"

@@ -1,0 +1,128 @@
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.covariance import LedoitWolf
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from vitreous.data.faces import EXPRESSIONS, draw_face
+from vitreous.evaluation.refusal import FEATURES, LOOKS, Refusal, View, fit_views, looks_of
+
+
+@pytest.fixture(scope="module")
+def faces() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    return np.stack([draw_face(EXPRESSIONS[at % 3], 32, rng) for at in range(240)])
+
+
+@pytest.fixture(scope="module")
+def refusal(faces) -> Refusal:
+    """Of a model whose features are the mean colours; a third of the faces calibrates it."""
+    views = fit_views(looks_of(faces[:120]), features(faces[:120]), np.arange(120) % 3)
+    return Refusal.calibrated(views, numbers(faces[120:200]))
+
+
+def features(pixels: np.ndarray) -> np.ndarray:
+    return pixels.reshape(len(pixels), -1, 3).mean(1) / 255
+
+
+def numbers(pixels: np.ndarray) -> dict[str, np.ndarray]:
+    return {LOOKS: looks_of(pixels), FEATURES: features(pixels)}
+
+
+def refused(refusal: Refusal, pixels: np.ndarray) -> float:
+    return np.mean([reason is not None for reason in refusal.reasons(numbers(pixels))])
+
+
+def test_proper_pictures_are_kept_and_others_refused(refusal, faces):
+    assert refusal.promised
+    assert refusal.calibrated_on == 80
+    assert refused(refusal, faces[200:]) < 0.15
+    rng = np.random.default_rng(1)
+    noise = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    even = np.full((1, 32, 32, 3), 128, np.uint8)
+    ramp = np.tile(np.arange(0, 256, 8, dtype=np.uint8)[:, None, None], (1, 32, 3))[None]
+    for others in (noise, even, ramp):
+        assert refused(refusal, others) > 0.9
+
+
+def test_the_reason_is_the_way_of_looking_that_shows_it(refusal, faces):
+    proper = numbers(faces[200:201])
+    strange = {LOOKS: proper[LOOKS], FEATURES: proper[FEATURES] + 5}
+    assert refusal.reasons(strange) == [FEATURES]
+    strange = {LOOKS: proper[LOOKS] + 5, FEATURES: proper[FEATURES]}
+    assert refusal.reasons(strange) == [LOOKS]
+
+
+def test_a_little_compression_is_no_reason(refusal, faces):
+    def compressed(picture):
+        file = BytesIO()
+        Image.fromarray(picture).save(file, "JPEG", quality=90, subsampling=0)
+        return np.asarray(Image.open(file))
+
+    packed = np.stack([compressed(face) for face in faces[200:]])
+    assert refused(refusal, packed) < 0.2
+
+
+def test_at_least_the_promised_share_is_kept():
+    """In 95 % of the calibrations, whatever the distribution."""
+    rng, kept, draws = np.random.default_rng(0), 0, 200
+    train = rng.standard_t(4, (300, 3))
+    views = {LOOKS: View.fit(train, np.zeros(300, int), 1e-3),
+             FEATURES: View.fit(train[:, :2], np.zeros(300, int), 1e-3)}  # fmt: skip
+    new = rng.standard_t(4, (5000, 3))
+    for _ in range(draws):
+        held_out = rng.standard_t(4, (200, 3))
+        refusal = Refusal.calibrated(views, {LOOKS: held_out, FEATURES: held_out[:, :2]})
+        reasons = refusal.reasons({LOOKS: new, FEATURES: new[:, :2]})
+        kept += np.mean([reason is None for reason in reasons]) >= 0.95
+    assert kept / draws >= 0.92
+
+
+def test_too_few_pictures_refuse_only_what_is_farther_than_all(faces):
+    views = fit_views(looks_of(faces[:120]), features(faces[:120]), np.arange(120) % 3)
+    refusal = Refusal.calibrated(views, numbers(faces[120:150]))
+    assert not refusal.promised
+    assert refused(refusal, faces[120:150]) == 0
+    assert refused(refusal, np.zeros((1, 32, 32, 3), np.uint8)) == 1
+
+
+def test_distances_are_mahalanobis_to_the_nearest_class():
+    """As scikit-learn has them, but for the little variance that every direction is given."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(600) % 2
+    train = rng.multivariate_normal([0, 0], [[4, 1.5], [1.5, 1]], 600) + 6 * labels[:, None]
+    view = View.fit(train, labels, faint=1e-6)
+    scale = train.std(0)
+    means = [(train[labels == k] / scale).mean(0) for k in (0, 1)]
+    spread = np.concatenate([train[labels == k] / scale - means[k] for k in (0, 1)])
+    found = LedoitWolf(assume_centered=True).fit(spread).covariance_ + 0.03 * np.eye(2)
+    new = rng.standard_normal((20, 2)) * 5
+    wanted = [
+        min(float((x / scale - m) @ np.linalg.inv(found) @ (x / scale - m)) for m in means)
+        for x in new
+    ]
+    np.testing.assert_allclose(view.distance(new), np.sqrt(wanted), rtol=1e-4)
+    nearest = LinearDiscriminantAnalysis(priors=[0.5, 0.5]).fit(train, labels).predict(new)
+    sides = [np.linalg.norm(((new - view.center) / view.scale - m) @ view.whiten, axis=1)
+             for m in view.means]  # fmt: skip
+    assert np.mean(np.argmin(sides, 0) == nearest) >= 0.95
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (7, 3)])
+def test_looks_of_the_smallest_pictures_are_numbers(shape):
+    found = looks_of(np.random.default_rng(0).integers(0, 256, (2, *shape, 3), dtype=np.uint8))
+    assert found.shape == (2, 15)
+    assert np.isfinite(found).all()
+
+
+def test_grey_pictures_alone_do_not_make_colour_infinitely_far():
+    rng = np.random.default_rng(0)
+    grey = np.repeat(rng.integers(60, 200, (200, 16, 16, 1), dtype=np.uint8), 3, axis=3)
+    view = View.fit(looks_of(grey), np.zeros(200, int), 0.1)
+    tinted = grey[:5].copy()
+    tinted[..., 0] += 20
+    distances = view.distance(looks_of(tinted))
+    assert np.isfinite(distances).all()
+    assert distances.min() > view.distance(looks_of(grey)).max()

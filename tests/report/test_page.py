@@ -10,7 +10,8 @@ import pytest
 
 from vitreous.evaluation.intervals import mean_interval, proportion_interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
-from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
+from vitreous.pages.pictures import picture_uri
+from vitreous.report.figures import confusion_uri, learning_curves
 from vitreous.report.page import (
     Mistake,
     Report,

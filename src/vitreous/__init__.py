@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vitreous.api import (
         Run,
+        check,
         demo,
         evaluate,
         export,
@@ -31,6 +32,7 @@ __all__ = [
     "Run",
     "VitreousError",
     "__version__",
+    "check",
     "demo",
     "evaluate",
     "export",

@@ -12,14 +12,15 @@ from typing import Any, Literal
 
 from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
-from vitreous.core.run import RunFolder, check_free
+from vitreous.core.run import RunFolder, check_free, first_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
+from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError, DataError, RunError
 from vitreous.job import Run, begin, is_finished, open_own_pictures, work
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
-from vitreous.recipes.configure import configure, named_settings
+from vitreous.recipes.configure import configure, named_overlay, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.serving.weights import find_own_weights, told_by
 from vitreous.trained import Source, evaluate, predict, tune
@@ -30,6 +31,7 @@ from vitreous.training.trainer import Clock
 
 __all__ = [
     "Run",
+    "check",
     "demo",
     "evaluate",
     "export",
@@ -62,6 +64,7 @@ def train(
     config: Source | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Source | None = None,
+    overlay: Source | None = None,
     tensorboard: bool = False,
     console: Console | None = None,
     on_choice: Callable[[Choice], None] | None = None,
@@ -86,6 +89,8 @@ def train(
         config: a TOML file of settings, all or some.
         settings: nested settings, stronger than the file's.
         cache: folder of decoded pictures.
+        overlay: CSV of pictures to drop, relabel or group, such as `check` proposes; the run
+            keeps a copy.
         tensorboard: write TensorBoard's files too.
         console: where messages go.
         on_choice: is told what was chosen and why, before the work begins.
@@ -98,12 +103,14 @@ def train(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = Path(source).absolute()
-    path = _first_free(Path("runs") / source.stem) if out is None else Path(out)
+    path = first_free(Path("runs") / source.stem) if out is None else Path(out)
     check_free(path)
-    changes = merge(
-        settings or {}, named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
+    named = named_settings(
+        epochs, budget_s, seed, *(Path(file) if file else None for file in (cache, overlay))
     )
-    listing = list_labelled(source)
+    changes = merge(settings or {}, named)
+    applied = named_overlay(Path(config) if config else None, changes)
+    listing = list_labelled(source, applied)
     choice = configure(
         source,
         listing,
@@ -118,7 +125,7 @@ def train(
     )
     if on_choice:
         on_choice(choice)
-    return begin(path, choice, listing, console, clock, tensorboard)
+    return begin(path, choice, listing, console, clock, tensorboard, applied)
 
 
 def pretrain(
@@ -164,7 +171,7 @@ def pretrain(
     console = console or Console()
     source = Path(source).absolute()
     default = Path("runs") / f"{source.stem}-pretrained"
-    path = _first_free(default) if out is None else Path(out)
+    path = first_free(default) if out is None else Path(out)
     check_free(path)
     named = named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
     listing = list_unlabelled(source)
@@ -314,7 +321,7 @@ def demo(
         started: value of `time.monotonic` when the command began.
     """
     console = console or Console()
-    folder = _first_free(Path("demo")) if folder is None else Path(folder)
+    folder = first_free(Path("demo")) if folder is None else Path(folder)
     check_free(folder)
     counts = {"train": 1500, "valid": 150, "test": 400}
     with console.task("drawing faces", 3 * sum(counts.values())) as task:
@@ -333,12 +340,3 @@ def demo(
         console=console,
         started=started,
     )
-
-
-def _first_free(path: Path) -> Path:
-    """The path, or with the first number behind it that is free."""
-    free, number = path, 1
-    while free.exists():
-        number += 1
-        free = path.with_name(f"{path.name}-{number}")
-    return free

@@ -1,4 +1,6 @@
-"""The `vitreous` command: one sub-command for each function of `api`; two are in `cli_train`.
+"""The `vitreous` command: one sub-command for each function of `api`.
+
+Those that learn are in `cli_train`, and `check` is in `cli_check`.
 
 Results go to standard output, everything else to standard error. PyTorch is imported inside the
 commands, so that ``vitreous --help`` answers at once.
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vitreous import __version__, options, printing
+from vitreous.cli_check import check
 from vitreous.cli_train import pretrain, train
 from vitreous.errors import UserError, VitreousError
 
@@ -26,12 +29,14 @@ def cli() -> None:
     r"""Vision Transformers for your own pictures.
 
     \b
-      vitreous train faces/ --out runs/faces     one sub-folder a class
+      vitreous check faces/                      one sub-folder a class
+      vitreous train faces/ --out runs/faces
       vitreous evaluate runs/faces faces/test
       vitreous predict runs/faces photo.jpg
     """
 
 
+cli.add_command(check)
 cli.add_command(train)
 cli.add_command(pretrain)
 

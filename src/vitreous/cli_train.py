@@ -32,6 +32,8 @@ from vitreous import options, printing
 @options.seed
 @options.config
 @options.assignments
+@click.option("--overlay", type=options.PATH, metavar="CSV",
+              help="Pictures to drop, relabel or group, as 'vitreous check' proposes.")  # fmt: skip
 @options.tensorboard
 @options.cache
 @options.quiet
@@ -52,6 +54,7 @@ def train(
     seed: int | None,
     config: Path | None,
     assignments: tuple[str, ...],
+    overlay: Path | None,
     tensorboard: bool,
     cache: Path | None,
     quiet: bool,
@@ -61,7 +64,7 @@ def train(
              "--model": model, "--image-size": image_size, "--init": init, "--weights": weights,
              "--num-heads": num_heads, "--preprocess": preprocess or None,
              "--explain-choice": explain_choice or None, "--seed": seed, "--config": config,
-             "--set": assignments or None}  # fmt: skip
+             "--set": assignments or None, "--overlay": overlay}  # fmt: skip
     source = _source_or_resume(source, resumed, named, tensorboard, quiet)
     if source is None:
         return
@@ -91,6 +94,7 @@ def train(
         config=config,
         settings=settings,
         cache=cache,
+        overlay=overlay,
         tensorboard=tensorboard,
         console=options.console(quiet),
         on_choice=printing.print_choice if explain_choice else None,

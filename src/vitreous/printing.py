@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from vitreous.doctor.findings import Checkup
     from vitreous.evaluation.metrics import Evaluation
     from vitreous.recipes.facts import Choice
     from vitreous.serving.tune import Tuning
@@ -61,6 +62,35 @@ def print_tuning(tuning: "Tuning") -> None:
     choice = tuning.choice
     threads = f"{choice.threads} thread{'s' if choice.threads > 1 else ''}"
     click.echo(f"chosen: {choice.runtime} with {threads}, kept in {tuning.path}")
+
+
+#: Findings of one kind that are told, and files of one finding.
+_TOLD, _FILES = 3, 3
+
+
+def print_checkup(checkup: "Checkup") -> None:
+    """The findings, the worst first, each kind with what to do next."""
+    parts = ", ".join(f"{split} {count:,}" for split, count in checkup.pictures.items() if split)
+    where = f"{checkup.source}{f' ({parts})' if parts else ''}"
+    click.echo(f"{where}: {checkup.verdict}")
+    colours = {"error": "red", "warning": "yellow", "note": None}
+    for section in checkup.sections:
+        findings = section.findings
+        click.echo()
+        click.secho(section.severity, nl=False, fg=colours[section.severity])
+        click.echo(f"  {section.title} ({section.kind}): {len(findings):,}")
+        for finding in findings[:_TOLD]:
+            files = [checkup.shown(path) for path in finding.files[:_FILES]]
+            more = [f"{len(finding.files) - _FILES:,} more"] if len(finding.files) > _FILES else []
+            click.echo(f"    {': '.join(filter(None, (', '.join(files + more), finding.detail)))}")
+        if len(findings) > _TOLD:
+            click.echo(f"    and {len(findings) - _TOLD:,} more")
+        click.echo(f"  next: {section.advice}")
+    if checkup.page:
+        click.echo(f"\npage: {checkup.page}")
+    if checkup.overlay and checkup.proposal:
+        click.echo(f"proposal: {checkup.overlay}, {len(checkup.proposal):,} lines to look through")
+        click.echo(f"next: vitreous train {checkup.source} --overlay {checkup.overlay}")
 
 
 def print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

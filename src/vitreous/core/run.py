@@ -3,6 +3,7 @@
 config.toml          every setting, exactly
 choice.json          why the recipe chose them: setting, value, reason
 split.csv            which picture went where
+overlay.csv          changes to what the source lists, where there are any
 data.json            fingerprint of the pictures, to notice a change before resuming
 plan.json            number of steps; with a time budget, what was measured
 metrics.jsonl        a line for each validation and each few steps
@@ -39,6 +40,7 @@ class RunFolder:
         self.config = path / "config.toml"
         self.choice = path / "choice.json"
         self.split = path / "split.csv"
+        self.overlay = path / "overlay.csv"
         self.data = path / "data.json"
         self.plan = path / "plan.json"
         self.metrics = path / "metrics.jsonl"
@@ -68,7 +70,8 @@ class RunFolder:
             staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
             try:
                 for name, text in files.items():
-                    (staging / name).write_text(text, encoding="utf-8")
+                    # A path that is no UTF-8 has lone surrogates, which stand for its bytes.
+                    (staging / name).write_text(text, "utf-8", "surrogateescape", newline="")
                 (staging / "checkpoints").mkdir()
                 staging.chmod(0o755)
                 try:
@@ -130,6 +133,15 @@ def check_free(path: Path) -> None:
             f"(vitreous train --resume {path}) or choose another --out"
         )
     raise RunError(f"{path} exists already: choose another --out")
+
+
+def first_free(path: Path) -> Path:
+    """The path, or with the first number behind it that is free."""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
 
 
 def versions() -> dict[str, str]:

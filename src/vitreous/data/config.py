@@ -73,8 +73,11 @@ class DataConfig:
         source: folder or table.
         cache_dir: folder of decoded pictures; ``None`` means the user's cache folder.
         max_cache_gb: largest size of that folder in GB (10^9 bytes).
+        overlay: a file of changes to what the source lists (see `overlay`); a run keeps a copy of
+            it, which is the one named here.
     """
 
     source: str
     cache_dir: str | None = None
     max_cache_gb: float = 20.0
+    overlay: str | None = None

@@ -16,7 +16,7 @@ def environment(package: str) -> Environment:
         package: its dotted name; the templates lie in its folder ``templates``.
     """
     return Environment(
-        loader=ChoiceLoader([PackageLoader(package), PackageLoader(__package__)]),
+        loader=ChoiceLoader([PackageLoader(package), PackageLoader("vitreous.pages")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,155 @@
+"""Can the class be told without looking at the subject? Then a model will do just that.
+
+A small forest is asked for the class from one kind of fact alone: the picture's size, how its file
+was written, how well it compresses, the colours of its edge. Pictures that it is asked about it
+has not learned from, and copies and groups stay on one side. What counts is balanced accuracy, so
+that a frequent class tells nothing, with its 95 % interval.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from math import log2
+
+import numpy as np
+
+from vitreous.core.rng import derive_seed, numpy_stream
+from vitreous.doctor.collection import Collection
+from vitreous.doctor.copies import Copies
+from vitreous.doctor.examine import Examined
+from vitreous.doctor.files import pixel_kind
+from vitreous.doctor.findings import Finding, Severity
+from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
+
+_FOLDS = 5
+#: Fewest pictures of a class to ask about, and most that are taken of all.
+_FEWEST, _MOST = 20, 2500
+_TREES = 30
+
+
+@dataclass(frozen=True)
+class Clue:
+    """One kind of fact from which the class should not follow.
+
+    Args:
+        name: for a person.
+        numbers: of a picture; not looked at where all pictures have the same.
+        telling: share of the way from guessing to certainty that is worth a warning. What a
+            picture shows decides a little of how it compresses and a good deal of its edge.
+    """
+
+    name: str
+    numbers: Callable[[Examined, str], Sequence[float]]
+    telling: float
+
+
+def _size(picture: Examined, suffix: str) -> Sequence[float]:
+    header = picture.header
+    return (header.width, header.height, header.width / header.height) if header else (0, 0, 0)
+
+
+def _format(picture: Examined, suffix: str) -> Sequence[float]:
+    header = picture.header
+    words = (header.format, pixel_kind(header), suffix) if header else ("", "", "")
+    # Any number will do that is the same for the same word: trees ask for equality by halving.
+    return [float(derive_seed(0, word) % 997) for word in words]
+
+
+def _bytes(picture: Examined, suffix: str) -> Sequence[float]:
+    header = picture.header
+    area = header.width * header.height if header else 1
+    return log2(picture.size_bytes + 1), log2((picture.size_bytes + 1) / area)
+
+
+def _edge(picture: Examined, suffix: str) -> Sequence[float]:
+    return picture.border
+
+
+CLUES = (
+    Clue("size", _size, 0.2),
+    Clue("file type", _format, 0.2),
+    Clue("bytes", _bytes, 0.4),
+    Clue("edge colours", _edge, 0.5),
+)
+
+
+def shortcut_findings(collection: Collection, copies: Copies) -> Iterator[Finding]:
+    """Clues that give the class away."""
+    rows = _sample(collection)
+    labels = np.array([collection.labels[row] for row in rows])
+    classes = len(set(labels))
+    if classes < 2:
+        return
+    for clue in CLUES:
+        numbers = np.array(
+            [
+                clue.numbers(collection.examined[row], collection.path(row).suffix.lower())
+                for row in rows
+            ]
+        )
+        if (numbers == numbers[0]).all():
+            continue
+        score = told_by(numbers, labels, _apart(collection, copies, rows))
+        chance = 1 / classes
+        telling = (score.low - chance) / (1 - chance)
+        if telling > 0.5 * clue.telling:
+            severity: Severity = "warning" if telling > clue.telling else "note"
+            detail = (
+                f"{clue.name} alone: {100 * score.value:.0f} % of each class told rightly "
+                f"({100 * score.low:.0f} to {100 * score.high:.0f} %), by guessing "
+                f"{100 * chance:.0f} %"
+            )
+            yield Finding("shortcut", (), detail, severity)
+
+
+def _sample(collection: Collection) -> np.ndarray:
+    """Rows to ask about: as many as would matter, of classes with enough of them."""
+    rows = np.array([row for row in collection.readable if not collection.is_blank(int(row))])
+    if not len(rows):
+        return rows
+    _, index = np.unique([collection.labels[row] for row in rows], return_inverse=True)
+    rows = rows[(np.bincount(index) >= _FEWEST)[index]]
+    if len(rows) <= _MOST:
+        return rows
+    return np.sort(numpy_stream(0, "shortcuts").choice(rows, _MOST, replace=False))
+
+
+def _apart(collection: Collection, copies: Copies, rows: np.ndarray) -> np.ndarray:
+    """A number for each picture, the same for copies and for pictures of one group."""
+    groups = [collection.samples[row].group for row in rows]
+    names = {name: -2 - number for number, name in enumerate(dict.fromkeys(filter(None, groups)))}
+    return np.array(
+        [
+            names[group] if group else int(copies.cluster[row])
+            for row, group in zip(rows, groups, strict=True)
+        ]
+    )
+
+
+def told_by(numbers: np.ndarray, labels: np.ndarray, apart: np.ndarray) -> Interval:
+    """Balanced accuracy of telling classes by a few numbers, of pictures not learned from.
+
+    Args:
+        numbers: of each picture.
+        labels: its class.
+        apart: equal for pictures of which none may be learned from where another is asked about.
+
+    Shape:
+        numbers: (pictures, numbers)
+        labels, apart: (pictures,)
+    """
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    forest = RandomForestClassifier(
+        _TREES, min_samples_leaf=3, class_weight="balanced", random_state=0
+    )
+    answers = np.empty_like(labels)
+    folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
+    for learned, asked in folds.split(numbers, labels, apart):
+        forest.fit(numbers[learned], labels[learned])
+        answers[asked] = forest.predict(numbers[asked])
+    recalls = []
+    for name in np.unique(labels):
+        mine = labels == name
+        recalls.append(proportion_interval(int((answers[mine] == name).sum()), int(mine.sum())))
+    return mean_interval(recalls)

@@ -1,6 +1,7 @@
 """What the commands print on standard output: JSON for programs, tables for people."""
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,7 +15,12 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """One line of JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(_printable(json.dumps(value, ensure_ascii=False)))
+
+
+def _printable(text: str) -> str:
+    """Bytes of a name that is no UTF-8 as escapes, which are JSON's own too."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def print_choice(choice: "Choice") -> None:
@@ -82,7 +88,8 @@ def print_checkup(checkup: "Checkup") -> None:
         for finding in findings[:_TOLD]:
             files = [checkup.shown(path) for path in finding.files[:_FILES]]
             more = [f"{len(finding.files) - _FILES:,} more"] if len(finding.files) > _FILES else []
-            click.echo(f"    {': '.join(filter(None, (', '.join(files + more), finding.detail)))}")
+            told = ": ".join(filter(None, (", ".join(files + more), finding.detail)))
+            click.echo(f"    {_printable(told)}")
         if len(findings) > _TOLD:
             click.echo(f"    and {len(findings) - _TOLD:,} more")
         click.echo(f"  next: {section.advice}")
@@ -90,7 +97,8 @@ def print_checkup(checkup: "Checkup") -> None:
         click.echo(f"\npage: {checkup.page}")
     if checkup.overlay and checkup.proposal:
         click.echo(f"proposal: {checkup.overlay}, {len(checkup.proposal):,} lines to look through")
-        click.echo(f"next: vitreous train {checkup.source} --overlay {checkup.overlay}")
+        source, overlay = quote(str(checkup.source)), quote(str(checkup.overlay))
+        click.echo(f"next: vitreous train {source} --overlay {overlay}")
 
 
 def print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -25,13 +25,15 @@ from vitreous.doctor.similar import Candidates
 _LEVELS = ((16, 4), (32, 3), (64, 2))
 #: Widths in pixels of the two Gaussians whose difference is compared, of 64 px pictures.
 _FINE, _COARSE = 0.7, 3.0
+#: The finer one in pixels of the picture itself, where that has fewer: finer than that it has none.
+_FINEST = 0.5
 _WINDOW = 16
 #: Share of a window that both pictures have to cover.
 _COVERED = 0.7
 #: Largest stretch and shift, the latter as a share of half a side.
 _STRETCH, _SHIFT = (0.7, 1.4), 0.3
 #: Least score of a copy, see docs/experiments/LOG.md.
-LEAST_SCORE = 0.84
+LEAST_SCORE = 0.85
 #: For pictures of fewer pixels a side than this, which have little that could differ.
 SMALL_SIDE, LEAST_SCORE_OF_SMALL = 32, 0.95
 #: What quite different colours take off the score: a grey copy is one if all else agrees.
@@ -44,6 +46,7 @@ _BATCH = 32
 def score_pairs(
     luma: np.ndarray,
     chroma: np.ndarray,
+    short_sides: np.ndarray,
     pairs: Candidates,
     on_progress: Progress | None = None,
 ) -> np.ndarray:
@@ -52,15 +55,18 @@ def score_pairs(
     Args:
         luma: small grey pictures.
         chroma: their colours.
+        short_sides: of the pictures as they are, in pixels.
         pairs: which to compare.
         on_progress: called with a description, the pairs done and their total.
 
     Shape:
         luma: (files, 64, 64) uint8
         chroma: (files, 16, 16, 2) uint8
+        short_sides: (files,)
         -> (pairs,) float32
     """
     total = len(pairs.first)
+    sides = np.minimum(short_sides[pairs.first], short_sides[pairs.second])
     workers = SideBySide(len(usable_cores()))
     scores: list[np.ndarray] = []
 
@@ -70,7 +76,8 @@ def score_pairs(
         grey = _mirror(_floats(luma[first])[:, None], mirrored)
         colour = _mirror(_floats(chroma[first]).permute(0, 3, 1, 2), mirrored)
         others = _floats(luma[second])[:, None], _floats(chroma[second]).permute(0, 3, 1, 2)
-        return _score(grey, colour, *others).numpy()
+        width = (_FINEST * luma.shape[-1] / _floats(sides[places])).clamp(min=_FINE)
+        return _score(grey, colour, *others, width).numpy()
 
     for piece in _pieces(total, _BATCH * workers.count):
         scores += workers.map(score, piece)
@@ -87,23 +94,32 @@ def _pieces(total: int, size: int) -> Iterator[Sequence[slice]]:
 
 
 def _floats(pixels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.asarray(pixels)).float()
+    return torch.from_numpy(pixels.astype(np.float32))
 
 
 def _mirror(pictures: Tensor, mirrored: Tensor) -> Tensor:
     return torch.where(mirrored[:, None, None, None], pictures.flip(-1), pictures)
 
 
-def _score(grey: Tensor, colour: Tensor, other: Tensor, other_colour: Tensor) -> Tensor:
-    """Correlation of fine structure, less what the colours differ; all (batch, channels, ...)."""
+def _score(
+    grey: Tensor, colour: Tensor, other: Tensor, other_colour: Tensor, width: Tensor
+) -> Tensor:
+    """Correlation of fine structure, less what the colours differ.
+
+    Shape:
+        grey, other: (batch, 1, 64, 64)
+        colour, other_colour: (batch, 2, 16, 16)
+        width: (batch,), of the finer Gaussian
+        -> (batch,)
+    """
     grey, other = _standard(grey), _standard(other)
     place = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(len(grey), 1)
     for side, steps in _LEVELS:
         one, two = _smaller(grey, side), _smaller(other, side)
         for _ in range(steps):
             place = _step(one, two, place)
-    moved, covered = _moved(_fine(other), place)
-    fine = _windows(_fine(grey), moved, covered)
+    moved, covered = _moved(_fine(other, width), place)
+    fine = _windows(_fine(grey, width), moved, covered)
     moved, covered = _moved(other_colour - 128, place)
     return fine - _COLOUR_WEIGHT * _colour_distance(colour - 128, moved, covered)
 
@@ -123,13 +139,20 @@ def _smaller(pictures: Tensor, side: int) -> Tensor:
 def _blurred(pictures: Tensor, width: float) -> Tensor:
     """Gaussian blur as two matrix products; at the edges the weights are those inside."""
     at = torch.arange(pictures.shape[-1]).float()
-    weights = torch.exp(-((at[:, None] - at) ** 2) / (2 * width**2))
-    weights = weights / weights.sum(1, keepdim=True)
-    return weights @ pictures @ weights.T
+    apart = (at[:, None] - at).abs() / width
+    # Further out they would be numbers so small that the processor takes a detour for each.
+    weights = torch.exp(-(apart**2) / 2) * (apart < 5)
+    weights = (weights / weights.sum(1, keepdim=True)).T
+    # With the matrix on the right, all pictures are one large product.
+    return ((pictures @ weights).mT.contiguous() @ weights).mT
 
 
-def _fine(pictures: Tensor) -> Tensor:
-    return _blurred(pictures, _FINE) - _blurred(pictures, _COARSE)
+def _fine(pictures: Tensor, width: Tensor) -> Tensor:
+    """What is finer than `_COARSE` and not finer than each picture's width."""
+    sharp = torch.empty_like(pictures)
+    for one in width.unique().tolist():
+        sharp[width == one] = _blurred(pictures[width == one], one)
+    return sharp - _blurred(pictures, _COARSE)
 
 
 def _moved(pictures: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ def find_copies(collection: Collection, on_progress: Progress | None = None) -> 
     each = each[sides[each] >= SMALLEST_SIDE]
     examination = collection.examination
     pairs = find_candidates(examination.luma, each, on_progress)
-    scores = score_pairs(examination.luma, examination.chroma, pairs, on_progress)
+    scores = score_pairs(examination.luma, examination.chroma, sides, pairs, on_progress)
     small = np.maximum(sides[pairs.first], sides[pairs.second]) < SMALL_SIDE
     copied = scores >= np.where(small, LEAST_SCORE_OF_SMALL, LEAST_SCORE)
     confirmed = np.stack([pairs.first, pairs.second], axis=1)[copied]

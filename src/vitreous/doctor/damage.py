@@ -4,6 +4,7 @@ The decoder's complaint says where it stumbled; people want to know whether the 
 whether it never was a picture, or whether it is broken. Nothing here decodes anything.
 """
 
+import codecs
 from pathlib import Path
 
 #: How files begin that are pictures of a format that is read.
@@ -18,13 +19,13 @@ _PICTURES = {
 }
 #: Pictures of formats that are not read: the bytes 4 to 12 of their files.
 _OTHER_PICTURES = {
-    b"ftypheic": "HEIC",
-    b"ftypheix": "HEIC",
-    b"ftypmif1": "HEIF",
-    b"ftypmsf1": "HEIF",
-    b"ftypavif": "AVIF",
-    b"JXL \r\n\x87\n": "JPEG XL",
-    b"jP  \r\n\x87\n": "JPEG 2000",
+    b"ftypheic": "a HEIC",
+    b"ftypheix": "a HEIC",
+    b"ftypmif1": "a HEIF",
+    b"ftypmsf1": "a HEIF",
+    b"ftypavif": "an AVIF",
+    b"JXL \r\n\x87\n": "a JPEG XL",
+    b"jP  \r\n\x87\n": "a JPEG 2000",
 }
 _OTHER_FILES = {
     b"%PDF": "a PDF",
@@ -41,7 +42,11 @@ _HEAD_BYTES = 1024
 #: JPEG markers that may follow another segment before the picture's data: tables, frames,
 #: application data, comments (ITU T.81, table B.1).
 _SEGMENTS = frozenset((*range(0xC0, 0xD0), *range(0xDA, 0xE0), *range(0xE0, 0xF0), 0xFE))
+_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_APPLICATION = frozenset(range(0xE0, 0xF0))
 _START_OF_SCAN = 0xDA
+#: No segment but application data and comments is longer.
+_LONGEST_TABLE = 2048
 
 
 def diagnose(path: Path, complaint: str) -> tuple[str, str]:
@@ -69,7 +74,7 @@ def diagnose(path: Path, complaint: str) -> tuple[str, str]:
         return ("truncated" if too_short else "unreadable"), f"{found}, {complaint}"
     other = _OTHER_PICTURES.get(head[4:12])
     if other:
-        return "unreadable", f"a {other} picture, which isn't read: convert it to JPEG or PNG"
+        return "unreadable", f"{other} picture, which isn't read: convert it to JPEG or PNG"
     what = _what_else(head)
     return ("not_a_picture", what) if what else ("unreadable", complaint)
 
@@ -102,10 +107,10 @@ def _is_text(head: bytes) -> bool:
     if control:
         return False
     try:
-        # A character may be cut in two at the end.
-        head[: -3 if len(head) == _HEAD_BYTES else None].decode("utf-8")
+        # The last character may be cut in two, which this decoder waits for.
+        codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
-        return sum(byte < 128 for byte in head) > 0.9 * len(head)
+        return sum(byte < 128 for byte in head) > 0.75 * len(head)
     return True
 
 
@@ -125,20 +130,26 @@ def _ends_early(path: Path, kind: str, head: bytes, tail: bytes, size: int) -> b
 
 
 def _jpeg_ends_early(path: Path, tail: bytes, size: int) -> bool:
-    """Whether the segments are whole as far as they go, and the end of the picture is missing."""
+    """Whether the segments are whole as far as they go, and the end of the picture is missing.
+
+    Behind the first bytes of a JPEG there may be anything; so a segment has to look like one.
+    """
     if b"\xff\xd9" in tail:
         return False
+    at, has_frame = 2, False
     with path.open("rb") as file:
-        at = 2
         while True:
             file.seek(at)
-            marker = file.read(4)
-            if len(marker) < 4:
+            start = file.read(7)
+            if len(start) < 7:
                 return True
-            if marker[0] != 0xFF or marker[1] not in _SEGMENTS:
+            marker, length = start[1], int.from_bytes(start[2:4], "big")
+            is_named = marker in _APPLICATION and start[4:7].isalpha()
+            if start[0] != 0xFF or marker not in _SEGMENTS:
                 return False
-            if marker[1] == _START_OF_SCAN:
-                return True
-            at += 2 + int.from_bytes(marker[2:4], "big")
+            if marker == _START_OF_SCAN:
+                return has_frame
+            at += 2 + length
             if at >= size:
-                return True
+                return is_named or length <= _LONGEST_TABLE
+            has_frame = has_frame or marker in _FRAMES

@@ -70,7 +70,7 @@ def render_checkup(checkup: Checkup, picture_of: PictureOf, overlay: str) -> str
     """
     values = {
         "checkup": checkup,
-        "name": checkup.source.absolute().stem,
+        "name": checkup.source.absolute().name,
         "worst": next((severity for severity, count in checkup.counts.items() if count), "none"),
         "chapters": _chapters(checkup, picture_of),
         "command": f"vitreous train {quote(str(checkup.source))} --overlay {quote(overlay)}",

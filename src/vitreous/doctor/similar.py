@@ -72,6 +72,9 @@ def find_candidates(
     Shape:
         luma: (files, side, side) uint8
     """
+    if len(rows) < 2:
+        none = np.zeros(0, np.int64)
+        return Candidates(none, none, none.astype(bool))
     whole, middle = _descriptors(luma, rows)
     tiles = math.ceil(len(rows) / _TILE)
     total, done = tiles * (tiles + 1) // 2, 0
@@ -84,7 +87,7 @@ def find_candidates(
             if on_progress:
                 on_progress("comparing pictures", done, total)
         found.append(_most_similar(np.concatenate(of_tile, axis=1)))
-    first, second, mirrored = np.concatenate(found, axis=1)[:3] if found else np.zeros((3, 0))
+    first, second, mirrored = np.concatenate(found, axis=1)[:3]
     return Candidates(
         rows[first.astype(np.int64)], rows[second.astype(np.int64)], mirrored.astype(bool)
     )
@@ -107,7 +110,7 @@ def _descriptors(luma: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.nda
 
 def _spectra(luma: np.ndarray, rows: np.ndarray, part: np.ndarray) -> Iterator[np.ndarray]:
     """The lowest frequencies but the mean, of length 1: contrast counts for nothing."""
-    for start in range(0, max(len(rows), 1), _PIECE):
+    for start in range(0, len(rows), _PIECE):
         pictures = luma[rows[start : start + _PIECE]].astype(np.float32)
         yield _unit((part @ pictures @ part.T).reshape(len(pictures), -1)[:, 1:])
 
@@ -121,11 +124,10 @@ def _whiten(spectra: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """
     count = len(spectra)
     trust = count / (count + _PRIOR_PICTURES)
-    mean = np.where(_ODD, 0, trust * spectra.mean(0) if count else 0).astype(np.float32)
+    mean = np.where(_ODD, 0, trust * spectra.mean(0)).astype(np.float32)
     centred = spectra - mean
-    covariance = np.diag((1 / _SUM) / (1 / _SUM).sum()) * (1 - trust)
-    if count:
-        covariance = covariance + trust * (centred.T @ centred) / count
+    nature = np.diag((1 / _SUM) / (1 / _SUM).sum())
+    covariance = (1 - trust) * nature + trust * (centred.T @ centred) / count
     white = np.zeros_like(covariance)
     for part in (_ODD, ~_ODD):
         variances, axes = np.linalg.eigh(covariance[np.ix_(part, part)])

@@ -49,6 +49,7 @@ def test_what_is_written_is_read_again(tmp_path):
     assert [line for line, _ in overlay.changes] == [2, 3, 4]
     assert str(overlay) == "1 dropped, 1 relabelled, 1 grouped"
     assert overlay.text == overlay_text(changes)
+    assert str(overlay_at(tmp_path)) == "nothing to change"
 
 
 def test_a_listing_is_changed_and_the_folder_is_not(tmp_path, pictures):

@@ -84,6 +84,50 @@ def test_as_json(sick):
         assert set(finding["files"]) <= listed
 
 
+def test_of_copies_under_two_classes_a_majority_keeps_its_own(tmp_path):
+    folder = write_faces(tmp_path / "faces", 4, size=32)[0].parents[1]
+    shutil.copy(folder / "happy" / "00000.png", folder / "happy" / "more.png")
+    shutil.copy(folder / "happy" / "00000.png", folder / "sad" / "wrong.png")
+    shutil.copy(folder / "happy" / "00001.png", folder / "sad" / "tie.png")
+    proposal = check_source(folder).proposal
+    assert {change.action for change in proposal} == {"drop"}
+    assert {change.path for change in proposal} == {
+        "happy/more.png", "sad/wrong.png", "happy/00001.png", "sad/tie.png"
+    }  # fmt: skip
+
+
+def test_of_a_leak_the_last_split_keeps_its_copy(tmp_path):
+    for seed, split in enumerate(("train", "valid", "test")):
+        write_faces(tmp_path / split, 4, size=32, seed=seed)
+    face = tmp_path / "valid" / "sad" / "00001.png"
+    for split in ("train", "test"):
+        shutil.copy(face, tmp_path / split / "sad" / "copy.png")
+    checkup = check_source(tmp_path)
+    assert details(checkup, "leak") == ["in train, valid and test: the same pixels"]
+    assert {change.path for change in checkup.proposal} == {
+        "train/sad/copy.png", "valid/sad/00001.png"
+    }  # fmt: skip
+
+
+def test_copies_that_no_split_parts_yet_become_a_group(tmp_path):
+    folder = write_faces(tmp_path / "faces", 4, size=48)[0].parents[1]
+    ALTERED["mirrored"](opened(folder / "sad" / "00002.png")).save(folder / "sad" / "x.png")
+    proposal = check_source(folder).proposal
+    assert [(change.path, change.action) for change in proposal] == [
+        ("sad/00002.png", "group"), ("sad/x.png", "group")
+    ]  # fmt: skip
+    assert len({change.value for change in proposal}) == 1
+
+
+def test_classes_written_in_two_ways_are_given_one_name(tmp_path):
+    folder = write_faces(tmp_path / "faces", {"happy": 5, "sad": 3}, size=16)[0].parents[1]
+    (folder / "sad").rename(folder / "Happy")
+    proposal = check_source(folder).proposal
+    assert [(change.path, change.action, change.value) for change in proposal] == [
+        (f"Happy/0000{number}.png", "relabel", "happy") for number in range(3)
+    ]
+
+
 def test_a_table_with_groups_and_a_picture_listed_twice(tmp_path):
     write_faces(tmp_path / "faces", 12, size=32)
     files = sorted((tmp_path / "faces").rglob("*.png"))
@@ -204,6 +248,29 @@ def test_a_folder_of_nothing_but_damage(tmp_path):
             (tmp_path / "faces" / name / f"{number}.jpg").write_text("no picture")
     found = kinds(check_source(tmp_path / "faces"))
     assert found == {"not_a_picture": 6, "missing_class": 2}
+
+
+def test_folders_of_classes_without_any_picture(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    checkup = check_source(tmp_path)
+    assert kinds(checkup) == {"missing_class": 2}
+    assert checkup.verdict == "2 errors in 0 pictures."
+
+
+def test_equal_pixels_in_two_formats_are_exact_however_large(tmp_path):
+    """JPEGs of this size are decoded smaller at first."""
+    write_faces(tmp_path / "faces", 4, size=24)
+    face = opened(tmp_path / "faces" / "happy" / "00000.png")
+    large = face.resize((1100, 1200), Image.Resampling.BICUBIC)
+    large.save(tmp_path / "faces" / "happy" / "a.jpg", quality=90)
+    opened(tmp_path / "faces" / "happy" / "a.jpg").save(tmp_path / "faces" / "happy" / "b.png")
+    large.save(tmp_path / "faces" / "happy" / "c.jpg", quality=40)
+    checkup = check_source(tmp_path / "faces")
+    found = {f.kind: [path.name for path in f.files] for f in checkup.findings if f.files}
+    assert found["duplicate"] == ["a.jpg", "b.png"]
+    assert set(found["near_duplicate"]) == {"a.jpg", "b.png", "c.jpg", "00000.png"}
+    assert found["near_duplicate"][-1] == "00000.png"  # the smallest
 
 
 def test_paths_are_as_the_listing_gives_them(tmp_path, monkeypatch):

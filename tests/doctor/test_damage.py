@@ -49,6 +49,11 @@ def test_a_beginning_of_a_picture_before_noise_is_no_picture_cut_off(tmp_path, k
         assert found == "unreadable", seed
 
 
+def test_a_scan_without_a_frame_is_no_jpeg(tmp_path):
+    scan = b"\xff\xd8\xff\xda\x00\x0c" + bytes(range(200))
+    assert diagnosed(tmp_path / "a.jpg", scan)[0] == "unreadable"
+
+
 def test_a_whole_picture_with_wrong_bytes_is_unreadable(tmp_path):
     png = bytearray(encoded("PNG"))
     png[60:300] = bytes(240)

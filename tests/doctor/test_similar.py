@@ -76,6 +76,17 @@ def test_only_the_rows_asked_for_are_compared():
         assert pairs_of(find_candidates(luma, np.array(few, dtype=np.int64))) == set()
 
 
+def test_the_middle_of_a_picture_is_compared_too():
+    """Without it, pictures cropped by 8 % at each edge would be too far away."""
+    luma = grey(faces(40))
+    cut = round(0.08 * SIDE)
+    crops = np.stack(
+        [np.asarray(Image.fromarray(one[cut:-cut, cut:-cut]).resize((SIDE, SIDE))) for one in luma]
+    )
+    found = pairs_of(find_candidates(np.concatenate([luma, crops]), np.arange(80)))
+    assert {(row, row + 40, False) for row in range(40)} <= found
+
+
 def test_in_a_film_not_every_frame_is_paired_with_every_other(monkeypatch):
     luma = np.repeat(grey(faces(1)), 60, axis=0)
     found = find_candidates(luma, np.arange(60))
@@ -128,7 +139,21 @@ def test_colours_that_differ_take_something_off():
     pairs = Candidates(np.array([0, 0]), np.array([1, 2]), np.array([False, False]))
     same, other = score_pairs(luma, colour, np.full(3, SIDE), pairs)
     assert same == pytest.approx(1, abs=1e-4)
-    assert other == pytest.approx(1 - align._COLOUR_WEIGHT, abs=1e-2)
+    assert LEAST_SCORE < other < 0.9
+
+
+def test_pictures_of_few_pixels_are_compared_as_coarsely_as_they_are():
+    """What was lost in making a copy small doesn't count against it."""
+    luma = grey(faces(10))
+    small = np.stack(
+        [np.asarray(Image.fromarray(one).resize((20, 20)).resize((64, 64))) for one in luma]
+    )
+    both, pairs = np.concatenate([luma, small]), np.arange(10)
+    same = Candidates(pairs, pairs + 10, np.zeros(10, bool))
+    fairly = score_pairs(both, no_colour(20), np.repeat([64, 20], 10), same)
+    finely = score_pairs(both, no_colour(20), np.full(20, 64), same)
+    assert fairly.min() > LEAST_SCORE
+    assert fairly.mean() > finely.mean() + 0.05
 
 
 def test_flat_pictures_are_no_copies_of_anything():

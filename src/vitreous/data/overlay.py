@@ -62,7 +62,8 @@ class Overlay:
 
     def __str__(self) -> str:
         counts = Counter(change.action for _, change in self.changes)
-        return ", ".join(f"{counts[action]} {_DONE[action]}" for action in _DONE if counts[action])
+        told = [f"{counts[action]} {_DONE[action]}" for action in _DONE if counts[action]]
+        return ", ".join(told) or "nothing to change"
 
     def applied_to(self, samples: Sequence[Sample], folder: Path) -> list[Sample]:
         """The samples after all changes, in their order.

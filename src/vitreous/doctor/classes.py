@@ -4,6 +4,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
+from vitreous.data.table import SPLIT_WORDS
 from vitreous.doctor.collection import Collection
 from vitreous.doctor.findings import Finding, counted
 
@@ -19,6 +20,9 @@ def class_findings(collection: Collection) -> Iterator[Finding]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for row, (split, label) in enumerate(zip(collection.splits, collection.labels, strict=True)):
         counts[split][label] += not collection.examined[row].fault
+    for folder in collection.listing.empty:  # a split may have no others
+        outside = folder.parent == collection.folder
+        counts["" if outside else SPLIT_WORDS[folder.parent.name.lower()]][folder.name] += 0
     learned = counts.get("train") or counts.get("") or Counter()
     yield from _missing(collection, counts)
     yield from _names(collection)

@@ -1,5 +1,6 @@
 """The listed pictures together with what was seen of each: what every check is handed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from vitreous.data.folder import Listing
-from vitreous.data.table import Sample
+from vitreous.data.table import SPLITS, Sample
 from vitreous.doctor.examine import Examination, Examined
 
 #: A picture whose small copy varies by no more than this, of 255, shows nothing.
@@ -57,6 +58,11 @@ class Collection:
         """Rows of the pictures that can be decoded, ascending."""
         found = [row for row, picture in enumerate(self.examined) if not picture.fault]
         return np.array(found, dtype=np.int64)
+
+    def splits_of(self, rows: Sequence[int]) -> list[str]:
+        """The splits that some pictures stand in, in the usual order."""
+        found = {self.splits[row] for row in rows}
+        return [split for split in ("", *SPLITS) if split in found]
 
     def is_blank(self, row: int) -> bool:
         """Whether a readable picture shows nothing."""

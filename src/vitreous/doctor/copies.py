@@ -16,7 +16,7 @@ from vitreous.data.cache import Progress
 from vitreous.data.decode import Header, read_picture
 from vitreous.doctor.align import LEAST_SCORE, LEAST_SCORE_OF_SMALL, SMALL_SIDE, score_pairs
 from vitreous.doctor.collection import Collection
-from vitreous.doctor.findings import Finding
+from vitreous.doctor.findings import Finding, listed
 from vitreous.doctor.similar import find_candidates
 from vitreous.errors import UnreadablePicture
 
@@ -107,12 +107,12 @@ def copy_findings(collection: Collection, copies: Copies) -> Iterator[Finding]:
         exact = len({int(copies.exact[row]) for row in rows}) == 1
         paths = tuple(collection.path(row) for row in rows)
         how = "the same pixels" if exact else _likeness(collection, copies, rows)
-        splits = sorted({collection.splits[row] for row in rows})
+        splits = collection.splits_of(rows)
         if len(splits) > 1:
-            yield Finding("leak", paths, f"in {' and '.join(splits)}: {how}", "error")
-        labels = sorted({collection.labels[row] for row in rows})
+            yield Finding("leak", paths, f"in {listed(splits)}: {how}", "error")
+        labels = sorted({f"'{collection.labels[row]}'" for row in rows})
         if len(labels) > 1:
-            yield Finding("label_conflict", paths, f"as {_listed(labels)}: {how}", "error")
+            yield Finding("label_conflict", paths, f"as {listed(labels)}: {how}", "error")
         places: dict[tuple[str, str], list[int]] = {}
         for row in rows:
             places.setdefault((collection.splits[row], collection.labels[row]), []).append(row)
@@ -163,7 +163,3 @@ def _headers(collection: Collection, rows: Sequence[int]) -> Iterator[Header]:
 
 def _pixels(collection: Collection, row: int) -> int:
     return sum(header.height * header.width for header in _headers(collection, [row]))
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(f"'{name}'" for name in names)

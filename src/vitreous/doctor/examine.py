@@ -86,9 +86,9 @@ def examine(paths: Sequence[Path], on_progress: Progress | None = None) -> Exami
             pictures.append(picture)
             file.write(small)
         file.flush()
-        # The mapping outlives the file's name and its handle.
         shape = (len(paths), _SMALL_BYTES)
-        rows = np.memmap(file, np.uint8, "r", shape=shape)
+        # The mapping outlives the file's name and its handle; of nothing there is none.
+        rows = np.memmap(file, np.uint8, "r", shape=shape) if paths else np.zeros(shape, np.uint8)
     luma = rows[:, : LUMA * LUMA].reshape(-1, LUMA, LUMA)
     chroma = rows[:, LUMA * LUMA :].reshape(-1, CHROMA, CHROMA, 2)
     return Examination(tuple(pictures), luma, chroma)

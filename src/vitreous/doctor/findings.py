@@ -234,6 +234,11 @@ def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     )
 
 
+def listed(names: Sequence[str]) -> str:
+    """Names as in a sentence: "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
 def counted(count: int, noun: str) -> str:
     """A number with its noun: "1 picture", "2,000 pictures"."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

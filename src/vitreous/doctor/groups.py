@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitreous.doctor.collection import Collection
-from vitreous.doctor.findings import Finding, counted
+from vitreous.doctor.findings import Finding, counted, listed
 
 #: "anna_003", "scene 12-4", "ben (2)": what comes before the last number is one person or scene.
 _SEPARATED = re.compile(r"^(?P<stem>.+?)(?:[\s_\-.]+\d+|\s*\(\d+\))$")
@@ -35,10 +35,10 @@ def _by_column(collection: Collection) -> Iterator[Finding]:
         if sample.group:
             members[sample.group].append(row)
     for name, rows in members.items():
-        splits = sorted({collection.splits[row] for row in rows})
+        splits = collection.splits_of(rows)
         if len(splits) > 1:
             paths = tuple(collection.path(row) for row in rows)
-            detail = f"group '{name}' has pictures in {' and '.join(splits)}"
+            detail = f"group '{name}' has pictures in {listed(splits)}"
             yield Finding("group_leak", paths, detail, "error")
 
 
@@ -46,11 +46,11 @@ def _by_name(collection: Collection) -> Iterator[Finding]:
     groups = named_groups(collection)
     parted = {}
     for name, rows in groups.items():
-        splits = sorted({collection.splits[row] for row in rows})
+        splits = collection.splits_of(rows)
         if len(splits) > 1:
             parted[name] = rows
             paths = tuple(collection.path(row) for row in rows)
-            detail = f"names that begin with '{name}' in {' and '.join(splits)}"
+            detail = f"names that begin with '{name}' in {listed(splits)}"
             yield Finding("group_leak", paths, detail, "warning")
     if groups and not any(collection.splits):
         rows = [row for members in groups.values() for row in members]

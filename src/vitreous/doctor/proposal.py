@@ -15,7 +15,6 @@ from vitreous.doctor.findings import KINDS, Finding
 from vitreous.doctor.groups import name_stem
 
 _DROPPED = ("unreadable", "truncated", "empty", "not_a_picture", "blank", "tiny")
-_ORDER = ("train", "valid", "test")
 
 
 def propose(collection: Collection, findings: Sequence[Finding]) -> tuple[Change, ...]:
@@ -80,7 +79,7 @@ def _disputed(collection: Collection, files: list[tuple[Path, int]]) -> list[tup
 
 def _learned(collection: Collection, files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
     """The copies that don't stand in the last split that has one: a test stays as it is."""
-    last = max((collection.splits[row] for _, row in files), key=_ORDER.index)
+    last = collection.splits_of([row for _, row in files])[-1]
     return [(path, row) for path, row in files if collection.splits[row] != last]
 
 

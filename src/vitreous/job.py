@@ -134,6 +134,8 @@ def _train(
 
     device = choose_device(config.train.device)
     facts = _tell(config, dataset, device, console)
+    if config.data.overlay:
+        facts["Overlay"] = str(read_overlay(folder.overlay))
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     split = "test" if "test" in dataset.sets else "valid"
     share = len(dataset.sets[split]) / len(valid_set)

@@ -9,7 +9,11 @@ from PIL import Image
 
 from tests.doctor.planting import ALTERED, folder_hash, opened
 from vitreous.data.faces import write_faces
+from vitreous.data.folder import survey
+from vitreous.doctor import shortcuts
 from vitreous.doctor.checkup import check_source
+from vitreous.doctor.collection import Collection
+from vitreous.doctor.examine import examine
 from vitreous.doctor.findings import KINDS, SEVERITIES, Checkup
 from vitreous.errors import DataError
 
@@ -155,6 +159,33 @@ def test_names_that_mean_groups_where_no_split_parts_them_yet(tmp_path):
     assert len(found[0].files) == 18
     groups = Counter(change.value for change in checkup.proposal if change.action == "group")
     assert groups == {"anna": 6, "ben": 6, "carla": 6}
+
+
+def test_copies_of_a_named_group_stay_with_it(tmp_path):
+    folder = write_faces(tmp_path / "faces", 8, size=48)[0].parents[1]
+    for path in sorted(folder.rglob("0000[0-2].png")):
+        path.rename(path.with_name(f"anna_{path.stem}.png"))
+    face = opened(folder / "sad" / "anna_00002.png")
+    ALTERED["mirrored"](face).save(folder / "sad" / "x.png")
+    groups = {c.path: c.value for c in check_source(folder).proposal if c.action == "group"}
+    assert len(groups) == 10
+    assert "sad/x.png" in groups
+    assert len(set(groups.values())) == 1
+
+
+def test_of_very_many_classes_some_are_asked_about(tmp_path, monkeypatch):
+    """Few pictures of each would tell nothing, and could not be divided into folds."""
+    monkeypatch.setattr(shortcuts, "_MOST", 100)
+    write_faces(tmp_path / "faces", {"happy": 30 * 20}, size=24)
+    files = sorted((tmp_path / "faces").rglob("*.png"))
+    rows = [f"{path},{number % 30}" for number, path in enumerate(files)]
+    (tmp_path / "table.csv").write_text("\n".join(["path,label", *rows]))
+    listing = survey(tmp_path / "table.csv")
+    collection = Collection(listing, examine([s.path for s in listing.samples]), tmp_path)
+    chosen = shortcuts._sample(collection)
+    counts = Counter(collection.labels[row] for row in chosen)
+    assert (len(counts), set(counts.values())) == (5, {20})
+    assert kinds(check_source(tmp_path / "table.csv")) == {"small_class": 30}
 
 
 @pytest.mark.parametrize("name", ["IMG_{}", "happy_{}", "{}", "DSC-2024-{}", "sunset_{}", "a_{}"])

@@ -156,6 +156,7 @@ def test_training_applies_the_proposal_and_keeps_it(vitreous, spoiled, tmp_path)
     assert tomllib.loads((run / "config.toml").read_text())["data"]["overlay"] == str(
         run / "overlay.csv"
     )
+    assert "4 dropped, 1 relabelled, 2 grouped" in (run / "report.html").read_text()
     # What was proposed may change or go: the run has its own.
     overlay.unlink()
     held_back = json.loads((run / "evaluation.json").read_text())

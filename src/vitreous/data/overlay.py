@@ -80,7 +80,7 @@ class Overlay:
         for row, sample in enumerate(samples):
             rows.setdefault(_plain(sample.path), []).append(row)
         classes = {sample.label for sample in samples if sample.label}
-        groups = _Groups()
+        groups = Groups()
         changed: list[Sample | None] = list(samples)
         done: dict[tuple[str, str], int] = {}
         for line, change in self.changes:
@@ -176,7 +176,7 @@ def _refuse_contradiction(
 
 
 def _changed(
-    listed: Sample, sample: Sample | None, change: Change, groups: "_Groups"
+    listed: Sample, sample: Sample | None, change: Change, groups: "Groups"
 ) -> Sample | None:
     if sample is None or change.action == "drop":
         return None
@@ -188,18 +188,20 @@ def _changed(
     return replace(sample, group=change.value)
 
 
-class _Groups:
+class Groups:
     """Names of groups that have become one, because they share a picture."""
 
     def __init__(self) -> None:
         self._within: dict[str, str] = {}
 
     def join(self, first: str, second: str) -> None:
+        """Two names are one from now on."""
         first, second = self.whole(first), self.whole(second)
         if first != second:
             self._within[first] = second
 
     def whole(self, name: str) -> str:
+        """The name that stands for all that a name was joined with."""
         while name in self._within:
             name = self._within[name]
         return name

@@ -32,16 +32,14 @@ def file_findings(collection: Collection) -> Iterator[Finding]:
     """Findings about one file each."""
     yield from _faults(collection)
     yield from _plain(collection)
-    tiny = set(_tiny_rows(collection))
+    typical = _typical_side(collection)
+    tiny = list(_tiny_rows(collection, typical))
     for row in tiny:
-        side = collection.examined[row].short_side
-        typical = _typical_side(collection)
-        yield _finding(
-            collection, row, "tiny", f"{side} px, where {typical:.0f} is usual", "warning"
-        )
+        detail = f"{collection.examined[row].short_side} px, where {typical:.0f} is usual"
+        yield _finding(collection, row, "tiny", detail, "warning")
     if len(collection.readable) >= _FEWEST:
         yield from _odd_modes(collection)
-        yield from _odd_sizes(collection, tiny)
+        yield from _odd_sizes(collection, set(tiny))
 
 
 def _finding(
@@ -82,9 +80,8 @@ def _typical_side(collection: Collection) -> float:
     return float(np.median(sides)) if sides else 0.0
 
 
-def _tiny_rows(collection: Collection) -> Iterator[int]:
+def _tiny_rows(collection: Collection, typical: float) -> Iterator[int]:
     """Pictures far smaller than the rest; where all are small, none is tiny."""
-    typical = _typical_side(collection)
     least = max(_TINY_SHARE * typical, min(_TINY_LEAST, typical / 2))
     for row in map(int, collection.readable):
         if collection.examined[row].short_side < min(least, _TINY_MOST):

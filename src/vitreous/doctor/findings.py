@@ -124,10 +124,6 @@ class Finding:
     detail: str
     severity: Severity
 
-    def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise ValueError(f"no kind of finding '{self.kind}'")
-
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
         return {

@@ -6,9 +6,10 @@ right), both are dropped, and the reason says so.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from vitreous.data.overlay import Action, Change
+from vitreous.data.overlay import Action, Change, Groups
 from vitreous.doctor.classes import plain_name
 from vitreous.doctor.collection import Collection
 from vitreous.doctor.findings import KINDS, Finding
@@ -18,12 +19,18 @@ _DROPPED = ("unreadable", "truncated", "empty", "not_a_picture", "blank", "tiny"
 
 
 def propose(collection: Collection, findings: Sequence[Finding]) -> tuple[Change, ...]:
-    """Changes for an overlay: one for each picture and kind of change, none beside a drop."""
+    """Changes for an overlay: one for each picture and kind of change, none beside a drop.
+
+    A picture of two groups, a person's and that of its copies, joins them.
+    """
     changes: dict[tuple[str, Action], Change] = {}
+    groups = Groups()
     for change in _changes(collection, findings):
-        changes.setdefault((change.path, change.action), change)
+        first = changes.setdefault((change.path, change.action), change)
+        if change.action == "group":
+            groups.join(first.value, change.value)
     return tuple(
-        change
+        replace(change, value=groups.whole(change.value)) if action == "group" else change
         for (path, action), change in changes.items()
         if action == "drop" or (path, "drop") not in changes
     )

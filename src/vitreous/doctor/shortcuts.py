@@ -8,6 +8,7 @@ any guess, however frequent the class.
 """
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log2
@@ -78,7 +79,8 @@ def shortcut_findings(collection: Collection, copies: Copies) -> Iterator[Findin
     """Clues that give the class away."""
     rows = _sample(collection)
     labels = np.array([collection.labels[row] for row in rows])
-    if len(set(labels)) < 2:
+    apart = _apart(collection, copies, rows)
+    if len(set(labels)) < 2 or len(set(apart)) < _FEWEST:
         return
     for clue in CLUES:
         numbers = np.array(
@@ -89,7 +91,7 @@ def shortcut_findings(collection: Collection, copies: Copies) -> Iterator[Findin
         )
         if (numbers == numbers[0]).all():
             continue
-        told = told_by(numbers, labels, _apart(collection, copies, rows))
+        told = told_by(numbers, labels, apart)
         if told.least > clue.telling / 2:
             severity: Severity = "warning" if told.least > clue.telling else "note"
             detail = (
@@ -99,19 +101,20 @@ def shortcut_findings(collection: Collection, copies: Copies) -> Iterator[Findin
             yield Finding("shortcut", (), detail, severity)
 
 
-def _sample(collection: Collection) -> np.ndarray:
-    """Rows to ask about: as many as would matter, of classes with enough of them."""
-    rows = np.array([row for row in collection.readable if not collection.is_blank(int(row))])
-    if not len(rows):
-        return rows
-    _, index = np.unique([collection.labels[row] for row in rows], return_inverse=True)
-    rows = rows[(np.bincount(index) >= _FEWEST)[index]]
-    if len(rows) <= _MOST:
-        return rows
-    return np.sort(numpy_stream(0, "shortcuts").choice(rows, _MOST, replace=False))
+def _sample(collection: Collection) -> list[int]:
+    """Rows to ask about: some of each class that has enough, of not too many classes."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for row in map(int, collection.readable):
+        if not collection.is_blank(row):
+            members[collection.labels[row]].append(row)
+    large = [rows for rows in members.values() if len(rows) >= _FEWEST]
+    rng = numpy_stream(0, "shortcuts")
+    chosen = rng.permutation(len(large))[: _MOST // _FEWEST]
+    each = _MOST // max(1, len(chosen))
+    return sorted(int(row) for place in chosen for row in rng.permutation(large[place])[:each])
 
 
-def _apart(collection: Collection, copies: Copies, rows: np.ndarray) -> np.ndarray:
+def _apart(collection: Collection, copies: Copies, rows: Sequence[int]) -> np.ndarray:
     """A number for each picture, the same for copies and for pictures of one group."""
     groups = [collection.samples[row].group for row in rows]
     names = {name: -2 - number for number, name in enumerate(dict.fromkeys(filter(None, groups)))}
@@ -161,14 +164,17 @@ def told_by(numbers: np.ndarray, labels: np.ndarray, apart: np.ndarray) -> Telli
     forest = RandomForestClassifier(
         _TREES, min_samples_leaf=3, class_weight="balanced", random_state=0
     )
-    answers = np.empty_like(labels)
+    # As numbers, because the forest takes names that look like numbers for those.
+    names, classes = np.unique(labels, return_inverse=True)
+    answers = np.full_like(classes, -1)
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)
-    for learned, asked in folds.split(numbers, labels, apart):
-        forest.fit(numbers[learned], labels[learned])
-        answers[asked] = forest.predict(numbers[asked])
+    for learned, asked in folds.split(numbers, classes, apart):
+        if len(asked):  # a few large groups may leave a fold without any
+            forest.fit(numbers[learned], classes[learned])
+            answers[asked] = forest.predict(numbers[asked])
     tellings = []
-    for name in np.unique(labels):
-        mine, given = labels == name, answers == name
+    for index, name in enumerate(names):
+        mine, given = classes == index, answers == index
         hits = proportion_interval(int((mine & given).sum()), int(mine.sum()))
         false = proportion_interval(int((~mine & given).sum()), int((~mine).sum()))
         tellings.append(Telling(str(name), hits, false))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vitreous.api import (
         Run,
         calibrate,
+        check,
         compare,
         demo,
         evaluate,
@@ -35,6 +36,7 @@ __all__ = [
     "VitreousError",
     "__version__",
     "calibrate",
+    "check",
     "compare",
     "demo",
     "evaluate",

@@ -17,11 +17,12 @@ from vitreous.core.files import first_free
 from vitreous.core.run import RunFolder, check_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
+from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError, DataError, RunError
 from vitreous.job import Run, begin, is_finished, open_own_pictures, work
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
-from vitreous.recipes.configure import configure, named_settings
+from vitreous.recipes.configure import configure, named_overlay, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.serving.weights import find_classifier, find_own_weights, is_own, told_by
 from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
@@ -33,6 +34,7 @@ from vitreous.training.trainer import Clock
 __all__ = [
     "Run",
     "calibrate",
+    "check",
     "compare",
     "demo",
     "evaluate",
@@ -71,6 +73,7 @@ def train(
     config: Source | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Source | None = None,
+    overlay: Source | None = None,
     tensorboard: bool = False,
     console: Console | None = None,
     on_choice: Callable[[Choice], None] | None = None,
@@ -103,6 +106,8 @@ def train(
         config: a TOML file of settings, all or some.
         settings: nested settings, stronger than the file's.
         cache: folder of decoded pictures.
+        overlay: CSV of pictures to drop, relabel or group, such as `check` proposes; the run
+            keeps a copy.
         tensorboard: write TensorBoard's files too.
         console: where messages go.
         on_choice: is told what was chosen and why, before the work begins.
@@ -117,9 +122,10 @@ def train(
     source = Path(source).absolute()
     path = first_free(Path("runs") / source.stem) if out is None else Path(out)
     check_free(path)
-    changes = merge(
-        settings or {}, named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
+    named = named_settings(
+        epochs, budget_s, seed, *(Path(file) if file else None for file in (cache, overlay))
     )
+    changes = merge(settings or {}, named)
     if init and weights:
         raise ConfigError("init and weights both say what to begin with: give one")
     if weights:
@@ -130,7 +136,8 @@ def train(
         changes = merge(changes, {"folds": {"count": folds, "repeats": repeats or 1}})
     elif repeats is not None:
         raise ConfigError("repeats is about folds: say how many")
-    listing = list_labelled(source)
+    applied = named_overlay(Path(config) if config else None, changes)
+    listing = list_labelled(source, applied)
     choice = configure(
         source,
         listing,
@@ -145,7 +152,7 @@ def train(
     )
     if on_choice:
         on_choice(choice)
-    return begin(path, choice, listing, console, clock, tensorboard)
+    return begin(path, choice, listing, console, clock, tensorboard, applied)
 
 
 def pretrain(

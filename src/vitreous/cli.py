@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vitreous import __version__, options, printing
+from vitreous.cli_check import check
 from vitreous.cli_explain import explain
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
@@ -29,13 +30,15 @@ def cli() -> None:
     r"""Vision Transformers for your own pictures.
 
     \b
-      vitreous train faces/ --out runs/faces     one sub-folder a class
+      vitreous check faces/                      one sub-folder a class
+      vitreous train faces/ --out runs/faces
       vitreous evaluate runs/faces faces/test
       vitreous predict runs/faces photo.jpg
       vitreous explain runs/faces photo.jpg
     """
 
 
+cli.add_command(check)
 cli.add_command(train)
 cli.add_command(pretrain)
 cli.add_command(explain)

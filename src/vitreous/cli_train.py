@@ -43,6 +43,8 @@ from vitreous import options, printing
 @options.seed
 @options.config
 @options.assignments
+@click.option("--overlay", type=options.PATH, metavar="CSV",
+              help="Pictures to drop, relabel or group, as 'vitreous check' proposes.")  # fmt: skip
 @options.tensorboard
 @options.cache
 @options.quiet
@@ -66,6 +68,7 @@ def train(
     seed: int | None,
     config: Path | None,
     assignments: tuple[str, ...],
+    overlay: Path | None,
     tensorboard: bool,
     cache: Path | None,
     quiet: bool,
@@ -76,7 +79,7 @@ def train(
              "--tune": tune, "--folds": folds, "--repeats": repeats, "--num-heads": num_heads,
              "--preprocess": preprocess or None,
              "--explain-choice": explain_choice or None, "--seed": seed, "--config": config,
-             "--set": assignments or None}  # fmt: skip
+             "--set": assignments or None, "--overlay": overlay}  # fmt: skip
     source = _source_or_resume(source, resumed, named, tensorboard, quiet)
     if source is None:
         return
@@ -110,6 +113,7 @@ def train(
         config=config,
         settings=settings,
         cache=cache,
+        overlay=overlay,
         tensorboard=tensorboard,
         console=options.console(quiet),
         on_choice=printing.print_choice if explain_choice else None,

@@ -24,6 +24,7 @@ from vitreous.core.run import RunFolder, versions
 from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
 from vitreous.data.folder import Listing, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
+from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
 from vitreous.data.table import VOTES
 from vitreous.errors import DataError, RunError, WeightsError
@@ -89,22 +90,25 @@ def begin(
     console: Console,
     clock: Clock,
     tensorboard: bool,
+    overlay: Overlay | None = None,
 ) -> Run:
-    """A new run, from listed pictures to its end.
+    """A new run, from listed pictures, changed by an overlay or not, to its end.
 
     Its folder appears with all that is known before the first step.
     """
     config = choice.config
     dataset = open_pictures(listing, config, console)
-    folder = RunFolder.create(
-        path,
-        {
-            "config.toml": dump_toml(config),
-            "choice.json": json.dumps(choice.rows()),
-            "split.csv": dataset.split_table(),
-            "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
-        },
-    )
+    files = {
+        "choice.json": json.dumps(choice.rows()),
+        "split.csv": dataset.split_table(),
+        "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
+    }
+    if overlay:
+        console.info(f"overlay: {overlay}")
+        own = RunFolder(path).overlay
+        files[own.name] = overlay.text
+        config = replace(config, data=replace(config.data, overlay=str(own.absolute())))
+    folder = RunFolder.create(path, {"config.toml": dump_toml(config), **files})
     with folder.locked():
         work(folder, config, dataset, console, clock, tensorboard)
     return Run(folder.path)
@@ -138,6 +142,8 @@ def _train(
 
     device = choose_device(config.train.device)
     facts = _tell(config, dataset, device, console)
+    if config.data.overlay:
+        facts["Overlay"] = str(read_overlay(folder.overlay))
     train_set = dataset.sets["train"]
     split = "test" if "test" in dataset.sets else "valid"
     settings, folds = config, None
@@ -328,8 +334,14 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
 
 def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) -> Dataset:
     """The pictures that a run began with."""
-    list_source = list_unlabelled if config.pretrain else list_labelled
-    dataset = open_pictures(list_source(Path(config.data.source)), config, console)
+    source = Path(config.data.source)
+    if config.pretrain:
+        listing = list_unlabelled(source)
+    else:
+        # The run's own copy, wherever its folder is now.
+        overlay = read_overlay(folder.overlay) if config.data.overlay else None
+        listing = list_labelled(source, overlay)
+    dataset = open_pictures(listing, config, console)
     if read_json(folder.data)["fingerprint"] != dataset.fingerprint():
         raise RunError(
             f"the pictures in {config.data.source} are not those that {folder.path} began with: "

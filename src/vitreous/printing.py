@@ -1,11 +1,13 @@
 """What the commands print on standard output: JSON for programs, tables for people."""
 
 import json
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from vitreous.doctor.findings import Checkup
     from vitreous.evaluation.calibration import Calibration
     from vitreous.evaluation.comparison import Comparison
     from vitreous.evaluation.metrics import Evaluation
@@ -15,7 +17,12 @@ if TYPE_CHECKING:
 
 def print_json(value: Any) -> None:
     """One line of JSON."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    click.echo(_printable(json.dumps(value, ensure_ascii=False)))
+
+
+def _printable(text: str) -> str:
+    """Bytes of a name that is no UTF-8 as escapes, which are JSON's own too."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def print_choice(choice: "Choice") -> None:
@@ -111,6 +118,37 @@ def print_tuning(tuning: "Tuning") -> None:
     choice = tuning.choice
     threads = f"{choice.threads} thread{'s' if choice.threads > 1 else ''}"
     click.echo(f"chosen: {choice.runtime} with {threads}, kept in {tuning.path}")
+
+
+#: Findings of one kind that are told, and files of one finding.
+_TOLD, _FILES = 3, 3
+
+
+def print_checkup(checkup: "Checkup") -> None:
+    """The findings, the worst first, each kind with what to do next."""
+    parts = ", ".join(f"{split} {count:,}" for split, count in checkup.pictures.items() if split)
+    where = f"{checkup.source}{f' ({parts})' if parts else ''}"
+    click.echo(f"{where}: {checkup.verdict}")
+    colours = {"error": "red", "warning": "yellow", "note": None}
+    for section in checkup.sections:
+        findings = section.findings
+        click.echo()
+        click.secho(section.severity, nl=False, fg=colours[section.severity])
+        click.echo(f"  {section.title} ({section.kind}): {len(findings):,}")
+        for finding in findings[:_TOLD]:
+            files = [checkup.shown(path) for path in finding.files[:_FILES]]
+            more = [f"{len(finding.files) - _FILES:,} more"] if len(finding.files) > _FILES else []
+            told = ": ".join(filter(None, (", ".join(files + more), finding.detail)))
+            click.echo(f"    {_printable(told)}")
+        if len(findings) > _TOLD:
+            click.echo(f"    and {len(findings) - _TOLD:,} more")
+        click.echo(f"  next: {section.advice}")
+    if checkup.page:
+        click.echo(f"\npage: {checkup.page}")
+    if checkup.overlay and checkup.proposal:
+        click.echo(f"proposal: {checkup.overlay}, {len(checkup.proposal):,} lines to look through")
+        source, overlay = quote(str(checkup.source)), quote(str(checkup.overlay))
+        click.echo(f"next: vitreous train {source} --overlay {overlay}")
 
 
 def print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -16,6 +16,7 @@ def test_the_public_names_are_these():
         "VitreousError",
         "__version__",
         "calibrate",
+        "check",
         "compare",
         "demo",
         "evaluate",

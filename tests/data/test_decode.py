@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
-from vitreous.data.decode import read_picture, read_size
+from vitreous.data.decode import Header, read_header, read_picture, read_size
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.errors import UnreadablePicture
 
@@ -391,3 +391,24 @@ def test_the_size_is_read_without_turning(tmp_path):
     assert read_size(path) == (3, 5)
     with pytest.raises(UnreadablePicture, match="no such file"):
         read_size(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GIF", "WEBP", "TIFF", "PNG", "MPO"])
+def test_a_header_says_how_many_frames_there_are(tmp_path, kind):
+    """A JPEG with a preview behind it, as telephones write, is no film."""
+    frames = [Image.new("RGB", (16, 8), color) for color in ((250, 0, 0), (0, 0, 250))]
+    more = {} if kind == "JPEG" else {"save_all": True, "append_images": frames[1:]}
+    film = encoded(frames[0], kind, **more)
+    header = read_header(write(tmp_path / "x", film))
+    assert (header.height, header.width) == (8, 16)
+    assert header.format == kind.replace("MPO", "JPEG")
+    assert header.animated == (kind not in ("JPEG", "MPO"))
+
+
+def test_a_header_says_what_the_pixels_are(tmp_path):
+    inked = write(tmp_path / "x", encoded(Image.new("CMYK", (2, 1)), "JPEG"))
+    assert read_header(inked) == Header("JPEG", "CMYK", 1, 2, animated=False, transparent=False)
+    glass = write(tmp_path / "y", encoded(Image.new("LA", (2, 1)), "PNG"))
+    assert read_header(glass).transparent
+    with pytest.raises(UnreadablePicture, match="not a picture"):
+        read_header(write(tmp_path / "z", b"text"))

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vitreous.data.folder import list_labelled, list_pictures, list_unlabelled
+from vitreous.data.folder import list_labelled, list_pictures, list_unlabelled, survey
 from vitreous.errors import DataError
 
 
@@ -120,6 +120,20 @@ def test_a_class_that_train_lacks(tmp_path):
     text = refusal(root)
     assert "class 'dgo' in the valid folder" in text
     assert "did you mean 'dog'?" in text
+
+
+def test_a_survey_refuses_no_class(tmp_path):
+    """The doctor has to tell more than the first of these."""
+    root = touch(tmp_path, "train/cat/a.jpg", "train/dog/n.txt", "dev/cat/a.jpg", "dev/dgo/a.jpg")
+    found = survey(root)
+    assert found.classes == ("cat", "dgo", "dog")
+    assert found.empty == (root / "train" / "dog",)
+    assert rows(found) == [
+        ("a.jpg", "cat", "valid"),
+        ("a.jpg", "dgo", "valid"),
+        ("a.jpg", "cat", "train"),
+    ]
+    assert list_labelled(touch(tmp_path / "good", "cat/a.jpg", "dog/a.jpg")).empty == ()
 
 
 def test_links_are_followed(tmp_path):

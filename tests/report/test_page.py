@@ -2,16 +2,16 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.pages.reading import CHROMIUM, Page, chromium, opened_width
 from vitreous.evaluation.intervals import mean_interval, proportion_interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
-from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
+from vitreous.pages.pictures import picture_uri
+from vitreous.report.figures import confusion_uri, learning_curves
 from vitreous.report.page import (
     Mistake,
     Report,
@@ -24,7 +24,6 @@ from vitreous.report.page import (
     weakest_class,
 )
 
-CHROMIUM = Path("/usr/bin/chromium")
 FACES = ("angry", "happy", "sad")
 HOSTILE = "<script>alert('x')</script>&\"quoted\""
 
@@ -120,40 +119,6 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         versions={"vitreous": "0.1.0"},
         reproduce="vitreous train faces --config config.toml --out NEW_FOLDER",
     )
-
-
-class Page(HTMLParser):
-    """Checks that elements nest and collects what the tests ask for."""
-
-    VOID = frozenset({"meta", "img", "rect", "line", "circle", "path", "use", "br"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.open, self.tags, self.ids, self.loads, self.alts = [], [], [], [], []
-        self.text = ""
-        self.feed(html)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        values = dict(attrs)
-        self.tags.append(tag)
-        self.ids += [values["id"]] if "id" in values else []
-        self.loads += [values[key] for key in ("src", "href", "xlink:href") if key in values]
-        self.alts += [values["alt"]] if tag == "img" else []
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.text += data
 
 
 @pytest.mark.parametrize(
@@ -385,22 +350,10 @@ def test_the_import_leaves_pyplot_and_torch_alone():
 
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing")
 def test_on_a_phone_the_page_never_scrolls_sideways(tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
     long_name = scored([[30, 3], [2, 40]], ("never_ending_name_" * 9, "b"))
     reports = {"faces": a_report(), "birds": a_report(many(30)), "long": a_report(long_name)}
-    switches = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
-    quiet = "--disable-background-networking --disable-component-update"
-    with playwright.sync_playwright() as browsers:
-        browser = browsers.chromium.launch(
-            executable_path=str(CHROMIUM), args=[*switches.split(), *quiet.split()]
-        )
-        page = browser.new_page(viewport={"width": 360, "height": 740})
-        complaints = []
-        page.on("console", lambda message: complaints.append(message.text))
+    with chromium() as browser:
         for name, report in reports.items():
             file = tmp_path / f"{name}.html"
             file.write_text(render_report(report), encoding="utf-8")
-            page.goto(file.as_uri())
-            assert page.evaluate("document.documentElement.scrollWidth") == 360, name
-        browser.close()
-    assert complaints == []
+            assert opened_width(browser, file, 360) == 360, name

@@ -3,6 +3,7 @@
 config.toml          every setting, exactly
 choice.json          why the recipe chose them: setting, value, reason
 split.csv            which picture went where
+overlay.csv          changes to what the source lists, where there are any
 data.json            fingerprint of the pictures, to notice a change before resuming
 plan.json            number of steps; with a time budget, what was measured
 metrics.jsonl        a line for each validation and each few steps
@@ -48,6 +49,7 @@ class RunFolder:
         self.config = path / "config.toml"
         self.choice = path / "choice.json"
         self.split = path / "split.csv"
+        self.overlay = path / "overlay.csv"
         self.data = path / "data.json"
         self.plan = path / "plan.json"
         self.metrics = path / "metrics.jsonl"
@@ -80,7 +82,8 @@ class RunFolder:
         try:
             with new_folder(path) as staging:
                 for name, text in files.items():
-                    (staging / name).write_text(text, encoding="utf-8")
+                    # A path that is no UTF-8 has lone surrogates, which stand for its bytes.
+                    (staging / name).write_text(text, "utf-8", "surrogateescape", newline="")
                 (staging / "checkpoints").mkdir()
         except StorageError:
             check_free(path)  # another may have taken the place meanwhile

@@ -93,7 +93,7 @@ def cached_pixels(
         DataError: where a file changes while it is read.
         StorageError: where the entry doesn't fit the limit or the disk.
     """
-    states = list(_in_threads(_file_state, paths, "reading", on_progress))
+    states = list(in_threads(_file_state, paths, "reading", on_progress))
     geometry = (preprocess.image_size, preprocess.resize, preprocess.interpolation)
     name = _combine([f"{FORMAT_VERSION} {geometry}", *(state.digest for state in states)])
     entry = cache_dir / name
@@ -224,20 +224,27 @@ def decode_fitted(
             picture = read_picture(path, cover=cover)
         except UnreadablePicture as error:
             return error
-        told = _combine([str(picture.shape), picture.tobytes()]) if fingerprints else ""
-        return Fitted(fit(picture, preprocess), told)
+        return Fitted(fit(picture, preprocess), fingerprint(picture) if fingerprints else "")
 
-    return _in_threads(decode, paths, "decoding", on_progress, threads)
+    return in_threads(decode, paths, "decoding", on_progress, threads)
 
 
-def _in_threads(
+def fingerprint(picture: np.ndarray) -> str:
+    """Equal for pictures of equal size and pixels."""
+    return _combine([str(picture.shape), picture.tobytes()])
+
+
+def in_threads(
     work: Callable[[Path], Result],
     paths: Sequence[Path],
     description: str,
     on_progress: Progress | None,
     threads: int | None = None,
 ) -> Iterator[Result]:
-    """Results in order; Pillow, PyTorch and hashing free the interpreter while they work."""
+    """What work on each file gives, in order, by all cores.
+
+    Pillow, PyTorch and hashing free the interpreter while they work.
+    """
     workers = SideBySide(max(1, min(threads or len(usable_cores()), len(paths))))
     # In pieces, so that a million pictures are not all waiting in memory at once.
     for start in range(0, len(paths), _PIECE):

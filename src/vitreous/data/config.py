@@ -75,12 +75,15 @@ class DataConfig:
         max_cache_gb: largest size of that folder in GB (10^9 bytes).
         calibration_share: of each class' training pictures, put aside for the promises of
             `predict` alone, where the source names no calibration pictures; 0 puts none aside.
+        overlay: a file of changes to what the source lists (see `overlay`); a run keeps a copy of
+            it, which is the one named here.
     """
 
     source: str
     cache_dir: str | None = None
     max_cache_gb: float = 20.0
     calibration_share: float = 0.0
+    overlay: str | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.calibration_share <= 0.5:

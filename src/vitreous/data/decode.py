@@ -12,6 +12,7 @@ import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,46 @@ def read_picture(
             _decode_smaller(image, cover)
         image.load()
         return _to_rgb(_upright(image))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its picture before anything is decoded.
+
+    Args:
+        format: one of `FORMATS`, by its content.
+        mode: of its pixels, as Pillow names them: "RGB", "L", "CMYK", "I;16", ...
+        height: in pixels, before any turning.
+        width: likewise.
+        animated: whether there are more frames than the first, which is the one that is read.
+        transparent: whether it may have places to see through.
+    """
+
+    format: str
+    mode: str
+    height: int
+    width: int
+    animated: bool
+    transparent: bool
+
+
+def read_header(path: Path) -> Header:
+    """What a file is, without decoding it.
+
+    Raises:
+        UnreadablePicture: where there is no such header.
+    """
+    with _opened(path, MAX_IMAGE_PIXELS) as image:
+        # A JPEG with further pictures behind it, as some telephones write for previews and depth.
+        is_multi_picture = image.format == "MPO"
+        return Header(
+            format="JPEG" if is_multi_picture else str(image.format),
+            mode=image.mode,
+            height=image.height,
+            width=image.width,
+            animated=getattr(image, "is_animated", False) and not is_multi_picture,
+            transparent=image.has_transparency_data,
+        )
 
 
 def read_size(path: Path) -> tuple[int, int]:

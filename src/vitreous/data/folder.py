@@ -6,13 +6,14 @@ pictures does. Nothing is ever written beside the pictures.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitreous.core.config import did_you_mean
 from vitreous.data.decode import EXTENSIONS
+from vitreous.data.overlay import Overlay
 from vitreous.data.table import SPLIT_WORDS, Sample, table_samples
 from vitreous.errors import DataError
 
@@ -25,21 +26,56 @@ class Listing:
         samples: the pictures.
         classes: names in sorted order; an index into it is the model's output index.
         ignored: files passed over: without a picture's extension, or outside all class folders.
+        empty: folders of classes without a picture; none where that is refused.
     """
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
     ignored: tuple[Path, ...] = ()
+    empty: tuple[Path, ...] = ()
 
 
-def list_labelled(source: Path) -> Listing:
+def list_labelled(source: Path, overlay: Overlay | None = None) -> Listing:
     """List a folder of classes or a table.
 
+    Args:
+        source: the folder or table.
+        overlay: changes to what it lists.
+
     Raises:
-        DataError: for a missing source, no classes, an empty class, or a bad table.
+        DataError: for a missing source, no classes, an empty class, a bad table, or an overlay
+            that doesn't fit.
+    """
+    found = survey(source)
+    for folder in found.empty:
+        raise DataError(
+            f"class '{folder.name}' is empty: {folder} has no pictures ({_extension_words()})"
+        )
+    samples = found.samples
+    if overlay:
+        samples = tuple(overlay.applied_to(samples, folder_of(source)))
+        if not samples:
+            raise DataError(f"{overlay.name} drops every picture of {source}")
+    return replace(found, samples=samples, classes=_known_classes(samples, source))
+
+
+def survey(source: Path) -> Listing:
+    """All that a folder of classes or a table lists, even where it can't be learned from yet.
+
+    Classes without pictures, or without any to learn from, are classes here.
+
+    Raises:
+        DataError: for a missing source, no classes, or a bad table.
     """
     with _access_errors():
-        return _list_folder(source) if source.is_dir() else _list_table(source)
+        if source.is_dir():
+            return _list_folder(source)
+        return _listing(table_samples(source, labelled=True), [], [])
+
+
+def folder_of(source: Path) -> Path:
+    """The folder that relative paths count from: the source, or that of the table."""
+    return source if source.is_dir() else source.parent
 
 
 def list_unlabelled(source: Path) -> Listing:
@@ -134,7 +170,7 @@ def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
 def _collect(parts: list[tuple[Path, str | None]], root: Path) -> Listing:
     samples: list[Sample] = []
     ignored: list[Path] = []
-    names: dict[str | None, set[str]] = {}
+    empty: list[Path] = []
     for place in dict.fromkeys((root, *(folder for folder, _ in parts))):
         ignored += _loose_files(place)
     for folder, split in parts:
@@ -144,47 +180,41 @@ def _collect(parts: list[tuple[Path, str | None]], root: Path) -> Listing:
                 f"{folder} has no sub-folders: put each class' pictures into a folder with its name"
             )
         for class_folder in class_folders:
-            found = 0
+            before = len(samples)
             for path in _walk(class_folder):
                 if _is_picture(path):
                     samples.append(Sample(path, class_folder.name, split))
-                    found += 1
                 else:
                     ignored.append(path)
-            names.setdefault(split, set()).add(class_folder.name)
-            if not found:
-                raise DataError(
-                    f"class '{class_folder.name}' is empty: {class_folder} has no pictures "
-                    f"({_extension_words()})"
-                )
-    classes = names.get("train") or set().union(*names.values())
-    for split, labels in names.items():
-        _check_known(labels, classes, f"the {split} folder of {root}" if split else str(root))
-    return _listing(samples, classes, ignored)
+            if len(samples) == before:
+                empty.append(class_folder)
+    return _listing(samples, ignored, empty)
 
 
-def _list_table(path: Path) -> Listing:
-    samples = table_samples(path, labelled=True)
-    train = {s.label for s in samples if s.split in ("train", None) and s.label}
-    classes = train or {s.label for s in samples if s.label}
-    _check_known({s.label for s in samples if s.label}, classes, str(path))
-    return _listing(samples, classes, [])
-
-
-def _check_known(labels: set[str], classes: set[str], where: str) -> None:
-    for label in sorted(labels - classes):
-        raise DataError(
-            f"class '{label}' in {where} has no training pictures: {did_you_mean(label, classes)}"
-        )
-
-
-def _listing(samples: list[Sample], classes: set[str], ignored: list[Path]) -> Listing:
+def _listing(samples: list[Sample], ignored: list[Path], empty: list[Path]) -> Listing:
+    classes = {sample.label for sample in samples if sample.label} | {path.name for path in empty}
     for name in sorted(classes):
         try:
             name.encode()
         except UnicodeEncodeError:
             raise DataError(f"class {name!r} has a name that isn't UTF-8: rename it") from None
-    return Listing(tuple(samples), tuple(sorted(classes)), tuple(ignored))
+    return Listing(tuple(samples), tuple(sorted(classes)), tuple(ignored), tuple(empty))
+
+
+def _known_classes(samples: Sequence[Sample], source: Path) -> tuple[str, ...]:
+    """The classes that can be learned; a class that only other splits have is refused."""
+    names: dict[str | None, set[str]] = {}
+    for sample in samples:
+        names.setdefault(sample.split, set()).add(sample.label or "")
+    classes = names.get("train", set()) | names.get(None, set()) or set().union(*names.values())
+    for split, labels in names.items():
+        where = f"the {split} folder of {source}" if split and source.is_dir() else str(source)
+        for label in sorted(labels - classes):
+            raise DataError(
+                f"class '{label}' in {where} has no training pictures: "
+                f"{did_you_mean(label, classes)}"
+            )
+    return tuple(sorted(classes))
 
 
 def _visible_folders(folder: Path) -> list[Path]:

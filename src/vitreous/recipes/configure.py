@@ -9,6 +9,7 @@ from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge, t
 from vitreous.core.console import Console
 from vitreous.data.dataset import typical_side
 from vitreous.data.folder import Listing
+from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import DEFAULT_BUDGET_S, Choice, Facts, Reason
@@ -202,8 +203,24 @@ def _named_side(wanted: Mapping[str, Any]) -> int | None:
     return max(size) if isinstance(size, Sequence) and size else None
 
 
+def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overlay | None:
+    """The changes to a source's listing that the settings name, the stronger over the weaker.
+
+    Raises:
+        DataError: where they can't be read.
+    """
+    from_file = load_toml(config_file) if config_file else {}
+    data = merge(from_file, changes).get("data")
+    path = data.get("overlay") if isinstance(data, Mapping) else None
+    return read_overlay(Path(path)) if isinstance(path, str) else None  # else an error said later
+
+
 def named_settings(
-    epochs: float | None, budget_s: float | None, seed: int | None, cache: Path | None
+    epochs: float | None,
+    budget_s: float | None,
+    seed: int | None,
+    cache: Path | None,
+    overlay: Path | None = None,
 ) -> dict[str, Any]:
     """What has an argument of its own, as nested settings."""
     train: dict[str, Any] = {}
@@ -214,7 +231,10 @@ def named_settings(
         train |= {"epochs": TrainConfig.epochs, "budget_s": budget_s}
     if seed is not None:
         train["seed"] = seed
-    return {"train": train, "data": {"cache_dir": str(cache.absolute())} if cache else {}}
+    data = {"cache_dir": str(cache.absolute())} if cache else {}
+    if overlay:
+        data["overlay"] = str(overlay.absolute())
+    return {"train": train, "data": data}
 
 
 def parse_budget(text: str) -> float:

@@ -1,10 +1,9 @@
-"""What the report draws: learning curves as SVG, pictures and the heat map as data URIs.
+"""What the report draws: learning curves as SVG, the heat map as a data URI.
 
 Everything is text that goes into the page, the same for the same input. Colours of the curves are
 the page's own variables, so that they follow light and dark.
 """
 
-import base64
 import io
 import math
 import re
@@ -21,6 +20,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
 from vitreous.evaluation.reliability import Reliability
+from vitreous.pages.pictures import image_uri
 
 # Matplotlib can't draw in CSS variables: it draws in these, which are replaced afterwards.
 _INK, _RULE, _FIRST, _SECOND = "#5b6470", "#d9d6cd", "#0f766e", "#b45309"
@@ -52,8 +52,6 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _POINTS = 150
 _HEIGHT_PX = 250
 _WIDE_PX, _NARROW_PX = 380, 250
-_LOSSLESS_SIDE = 64
-_PIXEL_ART_SIDE = 32
 # Mid tones, seen on white and on near-black alike.
 _RIGHT_RGB, _WRONG_RGB = (20, 150, 138), (222, 108, 32)
 
@@ -77,14 +75,6 @@ class Curve:
     width_px: int
     keys: Sequence[tuple[str, str]]
     text: str
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """A picture as a data URI, and whether its pixels should stay squares when enlarged."""
-
-    uri: str
-    pixelated: bool
 
 
 def learning_curves(history: Sequence[Line], chance: float) -> list[Curve]:
@@ -131,23 +121,6 @@ def reliability_curve(reliability: Reliability) -> Curve:
         return Curve("How often it is right", _svg(figure, "reliable"), _WIDE_PX, keys, text)
 
 
-def picture_uri(picture: np.ndarray, max_side: int) -> Embedded:
-    """A picture to stand inside the page.
-
-    Args:
-        picture: as decoded.
-        max_side: longest side in pixels; a larger picture is made smaller.
-
-    Shape:
-        picture: (height, width, 3) uint8
-    """
-    image = Image.fromarray(picture)
-    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
-    longest = max(image.size)
-    kind = "png" if longest <= _LOSSLESS_SIDE else "webp"
-    return Embedded(_image_uri(image, kind), pixelated=longest <= _PIXEL_ART_SIDE)
-
-
 def confusion_uri(confusion: Sequence[Sequence[int]]) -> str:
     """A confusion matrix of many classes as a heat map, one pixel a cell.
 
@@ -164,16 +137,7 @@ def confusion_uri(confusion: Sequence[Sequence[int]]) -> str:
     diagonal = np.arange(len(counts))
     pixels[diagonal, diagonal, :3] = _RIGHT_RGB
     pixels[..., 3] = np.round(255 * np.where(share > 0, 0.2 + 0.8 * np.sqrt(share), 0))
-    return _image_uri(Image.fromarray(pixels), "png")
-
-
-def _image_uri(image: Image.Image, kind: str) -> str:
-    buffer = io.BytesIO()
-    if kind == "png":
-        image.save(buffer, "png", optimize=True)
-    else:
-        image.save(buffer, "webp", quality=80)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
+    return image_uri(Image.fromarray(pixels), "png")
 
 
 def _loss_curve(trained: Sequence[Line], validated: Sequence[Line]) -> Curve:

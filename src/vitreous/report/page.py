@@ -10,18 +10,14 @@ from functools import cache
 from typing import Any, Literal
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment
 
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
+from vitreous.pages.pictures import Embedded, picture_uri
+from vitreous.pages.render import environment, render
 from vitreous.report.cross_validated import CrossValidated
-from vitreous.report.figures import (
-    Embedded,
-    confusion_uri,
-    learning_curves,
-    picture_uri,
-    reliability_curve,
-)
+from vitreous.report.figures import confusion_uri, learning_curves, reliability_curve
 
 Standing = Literal["one class", "collapsed", "worse", "guessing", "uneven", "learned"]
 
@@ -159,32 +155,32 @@ def render_report(report: Report) -> str:
     """The page as a whole HTML document; the same report gives the same text."""
     evaluation = report.evaluation
     many = len(evaluation.classes) > _TABLE_CLASSES
-    page = _environment().get_template("report.html.jinja")
-    html = page.render(
-        report=report,
-        evaluation=evaluation,
-        digits=_digits(evaluation.n),
-        even_loss=math.log(len(evaluation.classes)),
-        standing=standing(evaluation),
-        verdict=verdict(evaluation),
-        weakest=weakest_class(evaluation),
-        pictures_name=_pictures_name(report.evaluated_on),
-        scores=_SCORES,
-        baselines={metric: _all_baselines(evaluation, metric) for _, _, metric in _SCORES},
-        class_rows=_class_rows(evaluation, worst_first=many),
-        wrong=evaluation.n - _hits(evaluation),
-        many=many,
-        heat_map=confusion_uri(evaluation.confusion) if many else "",
-        confusions=frequent_confusions(evaluation) if many else [],
-        curves=learning_curves(report.history, 1 / len(evaluation.classes)),
-        reliability=reliability_curve(evaluation.reliability) if evaluation.reliability else None,
-        sureness=reliability_in_words(evaluation),
-        mistakes=[(mistake, _mistake_pictures(mistake)) for mistake in report.mistakes],
-        augmented=[picture_uri(picture, _AUGMENTED_SIDE) for picture in report.augmented],
-        warnings_shown=_WARNINGS,
-    )
-    # A file name that is no UTF-8 reaches us with lone surrogates, which no file can hold.
-    return html.encode("utf-8", "replace").decode("utf-8")
+    values = {
+        "report": report,
+        "evaluation": evaluation,
+        "digits": _digits(evaluation.n),
+        "even_loss": math.log(len(evaluation.classes)),
+        "standing": standing(evaluation),
+        "verdict": verdict(evaluation),
+        "weakest": weakest_class(evaluation),
+        "pictures_name": _pictures_name(report.evaluated_on),
+        "scores": _SCORES,
+        "baselines": {metric: _all_baselines(evaluation, metric) for _, _, metric in _SCORES},
+        "class_rows": _class_rows(evaluation, worst_first=many),
+        "wrong": evaluation.n - _hits(evaluation),
+        "many": many,
+        "heat_map": confusion_uri(evaluation.confusion) if many else "",
+        "confusions": frequent_confusions(evaluation) if many else [],
+        "curves": learning_curves(report.history, 1 / len(evaluation.classes)),
+        "reliability": reliability_curve(evaluation.reliability)
+        if evaluation.reliability
+        else None,
+        "sureness": reliability_in_words(evaluation),
+        "mistakes": [(mistake, _mistake_pictures(mistake)) for mistake in report.mistakes],
+        "augmented": [picture_uri(picture, _AUGMENTED_SIDE) for picture in report.augmented],
+        "warnings_shown": _WARNINGS,
+    }
+    return render(_environment().get_template("report.html.jinja"), values)
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -414,12 +410,6 @@ def _pictures_name(evaluated_on: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("vitreous.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "percent_range": percent_range}
-    return environment
+    found = environment("vitreous.report")
+    found.filters |= {"percent": percent, "percent_range": percent_range}
+    return found

@@ -238,6 +238,7 @@ class RunConfig:
             )
         without_effect = {
             "init": self.init is not None,
+            "data.overlay": self.data.overlay is not None,
             "augment.erase_chance": self.augment.erase_chance > 0,
             "augment.mix_chance": self.augment.mix_chance > 0,
             "preprocess.mirror": self.preprocess.mirror,

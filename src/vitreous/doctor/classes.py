@@ -1,0 +1,80 @@
+"""What is wrong with the classes as a whole: missing, small, uneven, named twice."""
+
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+
+from vitreous.data.table import SPLIT_WORDS
+from vitreous.doctor.collection import Collection
+from vitreous.doctor.findings import Finding, counted
+
+#: Pictures to learn from below which a class is small, and below which it is so small that little
+#: can come of it.
+_FEW, _VERY_FEW = 50, 10
+#: Largest class to smallest, from which they are uneven, and very much so.
+_UNEVEN, _VERY_UNEVEN = 3, 10
+
+
+def class_findings(collection: Collection) -> Iterator[Finding]:
+    """Findings about classes; only readable pictures count."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for row, (split, label) in enumerate(zip(collection.splits, collection.labels, strict=True)):
+        counts[split][label] += not collection.examined[row].fault
+    for folder in collection.listing.empty:  # a split may have no others
+        outside = folder.parent == collection.folder
+        counts["" if outside else SPLIT_WORDS[folder.parent.name.lower()]][folder.name] += 0
+    learned = counts.get("train") or counts.get("") or Counter()
+    yield from _missing(collection, counts)
+    yield from _names(collection)
+    if learned:
+        yield from _sizes({name: learned[name] for name in collection.listing.classes})
+
+
+def _missing(collection: Collection, counts: dict[str, Counter[str]]) -> Iterator[Finding]:
+    for split, found in counts.items():
+        for name in collection.listing.classes:
+            if not found[name]:
+                where = f"in {split}" if split else f"in {collection.folder}"
+                detail = f"class '{name}' has no readable picture {where}"
+                yield Finding("missing_class", (), detail, "error")
+
+
+def _names(collection: Collection) -> Iterator[Finding]:
+    alike: dict[str, list[str]] = defaultdict(list)
+    for name in collection.listing.classes:
+        alike[plain_name(name)].append(name)
+    sizes = Counter(collection.labels)
+    for names in alike.values():
+        if len(names) > 1:
+            # The largest keeps its name; the pictures of the others are those to change.
+            usual, *others = sorted(names, key=lambda name: -sizes[name])
+            paths = tuple(
+                collection.path(row)
+                for row, label in enumerate(collection.labels)
+                if label in others
+            )
+            spelled = ", ".join(f"'{name}' ({sizes[name]:,})" for name in (usual, *others))
+            yield Finding("class_names", paths, f"{spelled}: one class?", "warning")
+
+
+def plain_name(name: str) -> str:
+    """A class' name without case, spaces, hyphens and underscores."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(letter for letter in folded if not letter.isspace() and letter not in "-_")
+
+
+def _sizes(learned: dict[str, int]) -> Iterator[Finding]:
+    there = {name: count for name, count in learned.items() if count}
+    for name, count in there.items():
+        if count < _FEW:
+            detail = f"class '{name}' has {counted(count, 'picture')} to learn from"
+            yield Finding("small_class", (), detail, "warning" if count < _VERY_FEW else "note")
+    if len(there) > 1:
+        largest, smallest = max(there, key=there.__getitem__), min(there, key=there.__getitem__)
+        ratio = there[largest] / there[smallest]
+        if ratio >= _UNEVEN:
+            detail = (
+                f"'{largest}' has {there[largest]:,} pictures to learn from, {ratio:.3g} times as "
+                f"many as '{smallest}' ({there[smallest]:,})"
+            )
+            yield Finding("imbalance", (), detail, "warning" if ratio >= _VERY_UNEVEN else "note")

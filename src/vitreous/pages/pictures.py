@@ -1,0 +1,46 @@
+"""Pictures inside a page, as data URIs."""
+
+import base64
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+_LOSSLESS_SIDE = 64
+_PIXEL_ART_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture as a data URI, and whether its pixels should stay squares when enlarged."""
+
+    uri: str
+    pixelated: bool
+
+
+def picture_uri(picture: np.ndarray, max_side: int) -> Embedded:
+    """A picture to stand inside the page.
+
+    Args:
+        picture: as decoded.
+        max_side: longest side in pixels; a larger picture is made smaller.
+
+    Shape:
+        picture: (height, width, 3) uint8
+    """
+    image = Image.fromarray(picture)
+    image.thumbnail((max_side, max_side), Image.Resampling.LANCZOS)
+    longest = max(image.size)
+    kind = "png" if longest <= _LOSSLESS_SIDE else "webp"
+    return Embedded(image_uri(image, kind), pixelated=longest <= _PIXEL_ART_SIDE)
+
+
+def image_uri(image: Image.Image, kind: str) -> str:
+    """An image as "png", or as "webp" with small losses."""
+    buffer = io.BytesIO()
+    if kind == "png":
+        image.save(buffer, "png", optimize=True)
+    else:
+        image.save(buffer, "webp", quality=80)
+    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

@@ -134,8 +134,9 @@ def seconds(classifier: Classifier, picture: np.ndarray, turns: int) -> dict[str
 def page(result: dict) -> str:
     lines = [
         "# Explanations", "",
-        "`python benchmarks/explanations.py --weights WEIGHTS --pictures FOLDER --out DIR`; "
-        f"{result['machine']}.", "",
+        "`python benchmarks/explanations.py --weights WEIGHTS --pictures FOLDER "
+        f"--count {result['pictures']} --turns {result['turns']} --out DIR`; {result['machine']}.",
+        "",
         "## The patch that decides is the hottest", "",
         f"Noise of {SIDE} px in {(SIDE // PATCH) ** 2} patches, one of which has stripes that are "
         f"the class ({', '.join(CLASSES[:-1])}; a quarter of the pictures has none). {SEEDS} "
@@ -188,6 +189,7 @@ def main() -> None:
         "machine shared with others",
         "model": arguments.weights.name,
         "pictures": len(pictures),
+        "turns": arguments.turns,
         "seconds": seconds(classifier, pictures[0], arguments.turns),
         "faithfulness": faithfulness(classifier, pictures),
         "planted": planted(),

@@ -129,9 +129,9 @@ def _train(
 ) -> None:
     """Train, then score the best weights and write the report."""
     # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
-    from vitreous.report.collect import report_of_run
+    from vitreous.report.collect import MISTAKES, report_of_run
     from vitreous.report.page import render_report, verdict
-    from vitreous.report.reasons import COST_IN_PICTURES
+    from vitreous.report.reasons import cost_in_pictures
 
     device = choose_device(config.train.device)
     facts = _tell(config, dataset, device, console)
@@ -141,7 +141,7 @@ def _train(
     looks = 2 if config.preprocess.mirror else 1
     # Of a ladder the last rung is scored once more, and all are drawn.
     scored = 2 if config.ladder else 1
-    reasons = COST_IN_PICTURES / len(valid_set)
+    reasons = cost_in_pictures(MISTAKES) / len(valid_set)
     clock = replace(clock, closing_validations=scored + 1.2 * share * looks + reasons * looks)
     majority = train_set.majority_class
     # One look is enough to compare the weights of a run, and leaves more time to learn.

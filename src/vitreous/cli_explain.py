@@ -142,8 +142,8 @@ def _print(explanation: "Explanation", files: dict[str, str]) -> None:
     if chosen != answer:
         click.echo(f"  explained: {chosen}  {explanation.probabilities[chosen]:.3f}")
     for name, found in explanation.maps.items():
-        gain = found.faithfulness.gain
-        word = "better" if gain > 0 else "worse"
-        click.echo(f"  {name:10}  {word} than random order by {abs(gain):.2f}")
+        gain = round(found.faithfulness.gain, 2)
+        words = f"{'better' if gain > 0 else 'worse'} than random order by {abs(gain):.2f}"
+        click.echo(f"  {name:10}  {words if gain else 'as good as random order'}")
     for file in files.values():
         click.echo(f"  {file}")

@@ -137,7 +137,7 @@ def _train(
 ) -> None:
     """Train, then score the best weights and write the report."""
     # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
-    from vitreous.report.collect import report_of_run
+    from vitreous.report.collect import MISTAKES, report_of_run
     from vitreous.report.page import render_report, verdict
 
     device = choose_device(config.train.device)
@@ -199,12 +199,13 @@ def _learn(
 
     A budget leaves time to score a split afterwards.
     """
-    from vitreous.report.reasons import COST_IN_PICTURES
+    from vitreous.report.collect import MISTAKES
+    from vitreous.report.reasons import cost_in_pictures
 
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     # Of a ladder the last rung is scored once more, and all are drawn.
     scored = 2 if config.ladder else 1
-    reasons = COST_IN_PICTURES * (2 if config.preprocess.mirror else 1)
+    reasons = cost_in_pictures(MISTAKES) * (2 if config.preprocess.mirror else 1)
     pictures = scored * len(valid_set) + 1.2 * _still_to_see(config, dataset, split) + reasons
     clock = replace(clock, closing_validations=pictures / len(valid_set))
     majority = train_set.majority_class

@@ -7,6 +7,7 @@ import torch
 
 from vitreous.core.files import (
     atomic_path,
+    first_free,
     new_folder,
     read_json,
     read_tensors,
@@ -117,3 +118,12 @@ def test_damaged_json_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(RunError, match=r"a\.json"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_free_name_is_numbered_behind_its_stem(tmp_path):
+    path = tmp_path / "photo.png"
+    assert first_free(path) == path
+    path.touch()
+    assert first_free(path) == tmp_path / "photo-2.png"
+    (tmp_path / "photo-2.png").symlink_to(tmp_path / "nowhere")  # writing would follow it
+    assert first_free(path) == tmp_path / "photo-3.png"

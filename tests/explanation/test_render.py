@@ -15,15 +15,17 @@ from vitreous.explanation.render import draw_filters, draw_positions, overlay
 from vitreous.explanation.result import Explanation
 from vitreous.training.classifier import Classifier
 
+#: Broken mathematics, a script that the font lacks, a byte that is no text, a line break.
+HOSTILE = "$\\frac{ $ 猫 \udcff\n"
 GREY = np.full((8, 12, 3), 128, np.uint8)
 
 
 def explained(build: str) -> Explanation:
-    classes = ("a", "b", "an endless name of a class that nothing could ever hold", "d", "e")
+    classes = ("a", "b", "an endless name of a class that nothing could ever hold", "d", HOSTILE)
     classifier = Classifier(drawn(BUILDS[build]), Preprocess(SMALL.image_size), classes, None)
     picture = np.random.default_rng(0).integers(0, 256, (*SMALL.image_size, 3), dtype=np.uint8)
     question = Question(keep_all=True, label=classes[2])
-    (found,), _ = explain_pictures(classifier, ["far/away/a picture.png"], [picture], question)
+    (found,), _ = explain_pictures(classifier, [f"far/away/{HOSTILE}.png"], [picture], question)
     return found
 
 

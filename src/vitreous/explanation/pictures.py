@@ -210,7 +210,7 @@ def explain_pictures(
         classifier: its model is in evaluation mode.
         files: names of the pictures.
         pictures: as the model gets them.
-        question: what to explain, and how.
+        question: one that fits the classifier (see `Question.check`).
         on_progress: called with a description, the pictures done and their total.
 
     Returns:
@@ -219,11 +219,7 @@ def explain_pictures(
 
     Shape:
         pictures: (height, width, 3) uint8 each
-
-    Raises:
-        ConfigError: for a class, layer or head that the model doesn't have.
     """
-    question.check(classifier)
     if not pictures:
         return (), {}
     explainer = Explainer(classifier)
@@ -233,10 +229,12 @@ def explain_pictures(
         targets = [classifier.classes.index(question.label)] * len(pictures)
     methods = [question.method(name, classifier.preprocess.mirror) for name in question.methods]
     maps: list[dict[str, Map]] = []
-    for done, (picture, target) in enumerate(zip(pictures, targets, strict=True)):
+    for picture, target in zip(pictures, targets, strict=True):
         if on_progress:
-            on_progress("explaining", done, len(pictures))
+            on_progress("explaining", len(maps), len(pictures))
         maps.append(explainer.maps(methods, picture, target))
+    if on_progress:
+        on_progress("explaining", len(maps), len(pictures))
     checks: dict[str, Check] = {
         method.name: explainer.check(
             method, pictures, targets, [made[method.name].faithfulness for made in maps]

@@ -6,6 +6,7 @@ PNGs; runs no model.
 """
 
 import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,14 +14,16 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from PIL import Image
 
 if TYPE_CHECKING:
     from vitreous.explanation.result import Explanation
 
-_HEAT, _SIGNED, _LIKENESS = "inferno", "PuOr_r", "viridis"
+_HEAT, _LIKENESS = matplotlib.colormaps["inferno"], matplotlib.colormaps["viridis"]
+# Of matplotlib's own, the ends are too dark to be seen over a dark picture.
+_SIGNED = LinearSegmentedColormap.from_list("signed", ["#6a3df0", "#b4b4b4", "#ff8a00"])
 _TITLES = {
     "relevance": "Relevance",
     "integrated": "Integrated gradients",
@@ -32,7 +35,7 @@ _DPI = 120
 #: In inches: width of a panel, space between panels, above and below them.
 _PANEL, _GAP, _ABOVE, _BELOW = 2.4, 0.25, 0.6, 0.5
 #: How much of the picture is left under the hottest place.
-_LEFT = 0.25
+_LEFT = 0.15
 #: White lines in a mosaic, and the height of one of its pictures, of a filter about.
 _LINE_PX, _CELL_PX, _FILTER_PX = 3, 96, 64
 _FILTER_COLUMNS = 7
@@ -60,11 +63,10 @@ def overlay(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
     return _blend(picture, values / max(float(values.max()), 1e-12), _HEAT)
 
 
-def _blend(picture: np.ndarray, values: np.ndarray, colours: str) -> np.ndarray:
+def _blend(picture: np.ndarray, values: np.ndarray, colours: Colormap) -> np.ndarray:
     """A picture in grey, and over it colours that are the denser the further values are from 0."""
     grey = picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-    scale = Normalize(-1 if colours == _SIGNED else 0, 1)
-    heat = matplotlib.colormaps[colours](scale(values))[..., :3]
+    heat = colours((values + 1) / 2 if colours is _SIGNED else values)[..., :3]
     opacity = (1 - _LEFT) * np.sqrt(np.abs(values))[..., None]
     return np.round(255 * ((1 - opacity) * grey[..., None] + opacity * heat)).astype(np.uint8)
 
@@ -87,7 +89,7 @@ def draw_explanation(explanation: "Explanation") -> bytes:
         for name in (explanation.answer, explanation.label)
     )
     _title(axes[0], answer, "" if chosen == answer else f"explained: {chosen}")
-    axes[0].set_xlabel(_short(_name(explanation), 36), color=_MUTED, fontsize=9)
+    axes[0].set_xlabel(_short(_name(explanation), 36), color=_MUTED, fontsize=9, parse_math=False)
     for axis, (name, found) in zip(axes[1:], maps.items(), strict=True):
         values = _smoothed(found.values) if name == "integrated" else found.values
         _show(axis, overlay(picture, values))
@@ -121,7 +123,7 @@ def draw_positions(similarity: np.ndarray) -> bytes:
     rows, columns = similarity.shape[:2]
     factor = max(1, round(_FILTER_PX / rows))
     scale = Normalize(float(similarity.min()), 1)
-    colours = matplotlib.colormaps[_LIKENESS](scale(similarity))[..., :3]
+    colours = _LIKENESS(scale(similarity))[..., :3]
     cells = np.round(255 * colours).astype(np.uint8).repeat(factor, 2).repeat(factor, 3)
     title = "Similarity of each position to all"
     figure, axis = _page(_mosaic(cells), title, "column", "row", rows, columns)
@@ -195,7 +197,7 @@ def _page(
     axis.spines[:].set_visible(False)
     axis.set_xlabel(across)
     axis.set_ylabel(down)
-    figure.suptitle(title, fontsize=11, fontweight="bold")
+    figure.suptitle(title, fontsize=11, fontweight="bold", parse_math=False)
     return figure, axis
 
 
@@ -209,8 +211,11 @@ def _show(axis: Axes, picture: np.ndarray) -> None:
 def _title(axis: Axes, first: str, second: str, good: bool = True) -> None:
     """Two lines above a panel; an empty second one keeps its place."""
     colour = _MUTED if good else _BAD
-    axis.set_title(f"{first}\n", fontsize=11, fontweight="bold")
-    axis.text(0.5, 1.03, second, color=colour, fontsize=9, ha="center", transform=axis.transAxes)
+    axis.set_title(f"{first}\n", fontsize=11, fontweight="bold", parse_math=False)
+    axis.text(
+        0.5, 1.03, second, color=colour, fontsize=9, ha="center", transform=axis.transAxes,
+        parse_math=False,
+    )  # fmt: skip
 
 
 def _colour_bar(figure: Figure, panel: Axes, signed: bool) -> None:
@@ -232,11 +237,15 @@ def _name(explanation: "Explanation") -> str:
 
 
 def _short(text: str, most: int) -> str:
-    """A name that fits."""
+    """A name that fits; without line breaks, and bytes that are no text become question marks."""
+    text = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", facecolor="white")
+    with warnings.catch_warnings():
+        # Scripts that the font doesn't have are drawn as boxes, which one sees.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="png", facecolor="white")
     return buffer.getvalue()

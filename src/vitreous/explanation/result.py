@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from vitreous.core.files import atomic_path
+from vitreous.errors import ConfigError
 from vitreous.evaluation.intervals import Interval
 from vitreous.explanation.faithfulness import Faithfulness
 from vitreous.explanation.places import Places
@@ -216,11 +217,13 @@ class Explanations:
         """Draw `positions` as a PNG; one that exists is replaced.
 
         Raises:
+            ConfigError: for a model without positions.
             StorageError: where it can't be written.
         """
         from vitreous.explanation.render import draw_positions
 
-        assert self.positions is not None, "the model has no positions"
+        if self.positions is None:
+            raise ConfigError("the model has no positions to draw (model.pos_embed is 'none')")
         _write(Path(path), draw_positions(self.positions))
 
 

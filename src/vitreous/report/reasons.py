@@ -8,15 +8,20 @@ from dataclasses import replace
 
 from vitreous.explanation.methods import Named
 from vitreous.explanation.pictures import Explainer
-from vitreous.explanation.render import overlay
+from vitreous.explanation.render import is_signed, overlay
 from vitreous.report.page import Mistake
 from vitreous.training.classifier import Classifier
 
 #: Mistakes on which the method is checked, and orders that each is held against.
 _CHECKED, _RANDOM_ORDERS = 8, 2
 
-#: What all of it costs at most, in pictures answered (a map is about four, a check about fifty).
-COST_IN_PICTURES = 24 * 4 + _CHECKED * 50 + 48
+
+def cost_in_pictures(mistakes: int) -> int:
+    """What all of it costs at most, counted in pictures answered.
+
+    About four for a map, fifty for measuring one, and a dozen maps of shuffled weights.
+    """
+    return 4 * mistakes + 50 * _CHECKED + 4 * 12
 
 
 def with_reasons(mistakes: Sequence[Mistake], classifier: Classifier) -> tuple[list[Mistake], str]:
@@ -36,17 +41,24 @@ def with_reasons(mistakes: Sequence[Mistake], classifier: Classifier) -> tuple[l
     method = Named("relevance", mirror=classifier.preprocess.mirror)
     targets = [classifier.classes.index(mistake.answer) for mistake in mistakes]
     pictures = [mistake.picture for mistake in mistakes]
-    measured, explained = [], []
-    for at, (mistake, target) in enumerate(zip(mistakes, targets, strict=True)):
-        if at < _CHECKED:
-            found = explainer.maps([method], mistake.picture, target)[method.name]
+    maps, measured = [], []
+    for picture, target in zip(pictures, targets, strict=True):
+        if len(measured) < _CHECKED:
+            found = explainer.maps([method], picture, target)[method.name]
             measured.append(found.faithfulness)
-            values = found.values
+            maps.append(found.values)
         else:
-            values = explainer.map(method, mistake.picture, target)
-        explained.append(replace(mistake, overlay=overlay(mistake.picture, values)))
+            maps.append(explainer.map(method, picture, target))
     check = explainer.check(method, pictures, targets, measured)
-    what = "Beside each, in colour, where the answer comes from by gradient-weighted attention"
+    explained = [
+        replace(mistake, overlay=overlay(mistake.picture, values))
+        for mistake, values in zip(mistakes, maps, strict=True)
+    ]
+    against = ", violet what speaks against it" if any(map(is_signed, maps)) else ""
+    what = (
+        "Beside each, in colour, where the answer comes from by relevance (gradient-weighted "
+        f"attention){against}"
+    )
     over = f"on {len(measured)} of them" if len(measured) < len(mistakes) else "on them"
     if check.passed:
         return explained, f"{what}; checked {over}: {check}."

@@ -16,7 +16,7 @@ import numpy as np
 from vitreous.evaluation.conformal import limit_of
 
 #: Of the person's own kind of pictures, to be kept.
-KEPT = 0.95
+KEPT = 0.97
 #: The ways of looking, and what a person is told they are.
 LOOKS, FEATURES = "looks", "features"
 WORDS = {LOOKS: "its colours and texture", FEATURES: "what the model makes of it"}
@@ -24,9 +24,9 @@ WORDS = {LOOKS: "its colours and texture", FEATURES: "what the model makes of it
 #: Sizes of the picture, each half the one before, at which its texture is measured.
 _SCALES = 3
 #: Contrasts on a scale of 0 to 1 below which there is none.
-_FAINT_SPREAD, _FAINT_STEPS = 0.01, 0.005
+_FAINT_SPREAD, _FAINT_STEPS = 0.003, 0.002
 #: By view, a spread that means nothing: that of colour, where all pictures are grey.
-_FAINT = {LOOKS: 0.1, FEATURES: 0.02}
+_FAINT = {LOOKS: 0.3, FEATURES: 0.02}
 #: Variance that every direction is given, of the 1 that a number has: where a person's pictures
 #: hardly vary at all, a little more compression is no reason to refuse one.
 _RIDGE = 0.03

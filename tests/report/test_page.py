@@ -15,6 +15,7 @@ from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
 from vitreous.report.page import (
     Mistake,
     Report,
+    Rung,
     frequent_confusions,
     percent,
     reliability_in_words,
@@ -106,7 +107,11 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         evaluation=evaluation,
         evaluated_on="test",
         chose_checkpoint=False,
-        ladder=[],
+        ladder=[
+            Rung(
+                "probe: a new head", proportion_interval(6, 9), proportion_interval(5, 9), 2.0, True
+            )
+        ],
         history=history(),
         mistakes=[
             Mistake(picture, f"{first}/IMG_{at}.jpg", first, second, 0.99)
@@ -312,9 +317,10 @@ def test_the_same_report_gives_the_same_bytes():
 
 
 def test_what_is_missing_leaves_its_section_out():
+    assert "ladder" in Page(render_report(a_report())).ids
     bare = replace(a_report(), history=[], mistakes=[], augmented=[], warnings=[], facts={})
-    ids = Page(render_report(bare)).ids
-    assert not {"curves", "mistakes", "augmented", "warnings", "facts"} & set(ids)
+    ids = Page(render_report(replace(bare, ladder=[]))).ids
+    assert not {"curves", "mistakes", "augmented", "warnings", "facts", "ladder"} & set(ids)
     flawless = Page(render_report(replace(bare, evaluation=PERFECT)))
     assert "No mistakes on these pictures." in flawless.text
 

@@ -11,6 +11,7 @@ import pytest
 from vitreous.evaluation.intervals import mean_interval, proportion_interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
+from vitreous.report.cross_validated import CrossValidated, FoldRow
 from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
 from vitreous.report.page import (
     Mistake,
@@ -73,6 +74,13 @@ WORSE = scored([[2, 9, 9], [9, 2, 9], [9, 9, 2]], FACES)
 COLLAPSED = scored([[0, 323, 0], [0, 880, 0], [0, 382, 0]], FACES, majority=1)
 ONE_CLASS = scored([[0, 0, 0], [3, 35, 2], [0, 0, 0]], FACES, majority=1)
 PERFECT = scored([[20, 0], [0, 30]], ("cat", "dog"))
+
+
+FOLDS = CrossValidated(
+    rows=[FoldRow(f"{number}", 40, 0.8, 0.7 + number / 100) for number in range(1, 6)],
+    n=200,
+    scores=[(name, 0.8, 0.02, proportion_interval(160, 200)) for name in ("Accuracy", "Balanced")],
+)
 
 
 def many(classes: int) -> Evaluation:
@@ -279,6 +287,15 @@ def test_probabilities_are_held_against_what_is_right():
     assert reliability_in_words(PERFECT) == ""
 
 
+def test_folds_stand_with_their_mean_and_range():
+    page = Page(render_report(replace(a_report(), folds=FOLDS)))
+    assert "folds" in page.ids
+    text = " ".join(page.text.split())
+    assert "80.0 % standard deviation 2.0 %; over all 200 pictures 95 % interval 73.9 to" in text
+    assert "75.0 %" in text
+    assert "folds" not in Page(render_report(a_report())).ids
+
+
 def test_a_yardstick_that_hardly_looks_stands_beside_the_score():
     baselines = {**LEARNED.baselines, "thumbnails": {"accuracy": 0.6, "balanced_accuracy": 0.45}}
     evaluation = replace(LEARNED, baselines=baselines)
@@ -382,7 +399,13 @@ def test_the_import_leaves_pyplot_and_torch_alone():
 def test_on_a_phone_the_page_never_scrolls_sideways(tmp_path):
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
     long_name = scored([[30, 3], [2, 40]], ("never_ending_name_" * 9, "b"))
-    reports = {"faces": a_report(), "birds": a_report(many(30)), "long": a_report(long_name)}
+    held_out = replace(a_report(), folds=FOLDS)
+    reports = {
+        "faces": a_report(),
+        "folds": held_out,
+        "birds": a_report(many(30)),
+        "long": a_report(long_name),
+    }
     switches = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
     quiet = "--disable-background-networking --disable-component-update"
     with playwright.sync_playwright() as browsers:

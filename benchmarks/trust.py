@@ -134,7 +134,7 @@ def simulate_sets(draws: int) -> dict[str, dict[str, float]]:
     found = {}
     for count in (29, 100, 300, 1000):
         rng, kept, shares = np.random.default_rng(0), 0, []
-        new, truth = drawn(rng, 20_000)
+        new, truth = drawn(rng, 400_000)
         for _ in range(draws):
             rule = ConformalScores.of(*drawn(rng, count)).rule(COVERAGE, 3)
             shares.append(rule.sets(new)[np.arange(len(new)), truth].mean())

@@ -23,6 +23,7 @@ from vitreous.core.files import read_json, write_json, write_text
 from vitreous.core.run import RunFolder, versions
 from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
 from vitreous.data.folder import Listing, list_labelled, list_unlabelled
+from vitreous.data.folds import fold_datasets
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import denormalise
 from vitreous.data.table import VOTES
@@ -96,6 +97,10 @@ def begin(
     """
     config = choice.config
     dataset = open_pictures(listing, config, console)
+    if config.folds:
+        # Too few pictures are told before anything is written.
+        for repeat in range(config.folds.repeats):
+            fold_datasets(dataset, config.folds.count, repeat, config.train.seed)
     folder = RunFolder.create(
         path,
         {

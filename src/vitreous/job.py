@@ -23,6 +23,7 @@ from vitreous.core.files import read_json, write_json, write_text
 from vitreous.core.run import RunFolder, versions
 from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
 from vitreous.data.folder import Listing, list_labelled, list_unlabelled
+from vitreous.data.folds import fold_datasets
 from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
@@ -98,6 +99,10 @@ def begin(
     """
     config = choice.config
     dataset = open_pictures(listing, config, console)
+    if config.folds:
+        # Too few pictures are told before anything is written.
+        for repeat in range(config.folds.repeats):
+            fold_datasets(dataset, config.folds.count, repeat, config.train.seed)
     files = {
         "choice.json": json.dumps(choice.rows()),
         "split.csv": dataset.split_table(),
@@ -137,7 +142,7 @@ def _train(
 ) -> None:
     """Train, then score the best weights and write the report."""
     # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
-    from vitreous.report.collect import MISTAKES, report_of_run
+    from vitreous.report.collect import report_of_run
     from vitreous.report.page import render_report, verdict
 
     device = choose_device(config.train.device)

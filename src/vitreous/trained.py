@@ -304,7 +304,7 @@ def calibrate(
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     described = read_description(weights)
     listing, name = _list_split(Path(data), split, ("calibration", "", "test"))
-    _check_new(listing, RunFolder(Path(run)))
+    _check_new(listing, RunFolder(weights.resolve().parent))
     pictures = _open(listing, Path(data), described, cache, console)
     if not len(pictures):
         raise DataError(f"none of the {len(pictures.unreadable)} pictures can be read")

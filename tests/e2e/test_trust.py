@@ -31,7 +31,7 @@ def calibrated(vitreous, run, unseen, tmp_path) -> Path:
     result = vitreous("calibrate", copy, unseen)
     assert result.exit_code == 0, result.stderr
     assert "sure, by 120 pictures: 0.95 and less" in result.stdout
-    assert "keeps at least 95 %" in result.stdout
+    assert "keeps at least 97 %" in result.stdout
     return copy
 
 

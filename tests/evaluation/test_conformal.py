@@ -80,6 +80,13 @@ def test_what_is_promised_is_kept(count, by_class):
     assert kept / draws >= 0.92
 
 
+def test_no_set_is_empty_however_little_is_to_be_covered():
+    chances, labels = drawn(np.random.default_rng(0), 300)
+    sets = ConformalScores.of(chances, labels).rule(0.05, 3).sets(chances)
+    np.testing.assert_array_equal(sets.sum(1), 1)
+    np.testing.assert_array_equal(sets.argmax(1), chances.argmax(1))
+
+
 def test_too_few_pictures_promise_nothing():
     chances, labels = drawn(np.random.default_rng(0), 28)
     assert ConformalScores.of(chances, labels).rule(0.9, 3).promised == (False,)

@@ -10,12 +10,14 @@ from vitreous.evaluation.thumbnails import thumbnail_answers
 
 
 def pictures(count: int, side: tuple[int, int], seed: int, classes: int = 3) -> PictureSet:
-    """Noise with a bright field whose place tells the class."""
+    """Noise with a bright eighth of a column, which tells the class by its place."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 200, (count, *side, 3), dtype=np.uint8)
     labels = np.arange(count) % classes
+    columns = slice(side[1] // 4, side[1] // 2)
     for at, label in enumerate(labels):
-        pixels[at, : side[0] // 4, label * side[1] // 8 : (label + 1) * side[1] // 8] += 40
+        top, bottom = ((label + step) * side[0] // 8 for step in (2, 3))
+        pixels[at, top:bottom, columns] += 40
     return PictureSet(pixels, np.arange(count), torch.from_numpy(labels), (Path(),) * count)
 
 

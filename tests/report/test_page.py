@@ -11,10 +11,12 @@ from vitreous.evaluation.intervals import mean_interval, proportion_interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
 from vitreous.pages.pictures import picture_uri
+from vitreous.report.cross_validated import CrossValidated, FoldRow
 from vitreous.report.figures import confusion_uri, learning_curves
 from vitreous.report.page import (
     Mistake,
     Report,
+    Rung,
     frequent_confusions,
     percent,
     reliability_in_words,
@@ -73,6 +75,13 @@ ONE_CLASS = scored([[0, 0, 0], [3, 35, 2], [0, 0, 0]], FACES, majority=1)
 PERFECT = scored([[20, 0], [0, 30]], ("cat", "dog"))
 
 
+FOLDS = CrossValidated(
+    rows=[FoldRow(f"{number}", 40, 0.8, 0.7 + number / 100) for number in range(1, 6)],
+    n=200,
+    scores=[(name, 0.8, 0.02, proportion_interval(160, 200)) for name in ("Accuracy", "Balanced")],
+)
+
+
 def many(classes: int) -> Evaluation:
     counts = np.random.default_rng(0).poisson(0.2, (classes, classes)) + 20 * np.eye(classes)
     return scored(
@@ -105,7 +114,11 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         evaluation=evaluation,
         evaluated_on="test",
         chose_checkpoint=False,
-        ladder=[],
+        ladder=[
+            Rung(
+                "probe: a new head", proportion_interval(6, 9), proportion_interval(5, 9), 2.0, True
+            )
+        ],
         history=history(),
         mistakes=[
             Mistake(picture, f"{first}/IMG_{at}.jpg", first, second, 0.99, picture[::-1])
@@ -239,6 +252,15 @@ def test_probabilities_are_held_against_what_is_right():
     assert reliability_in_words(PERFECT) == ""
 
 
+def test_folds_stand_with_their_mean_and_range():
+    page = Page(render_report(replace(a_report(), folds=FOLDS)))
+    assert "folds" in page.ids
+    text = " ".join(page.text.split())
+    assert "80.0 % standard deviation 2.0 %; over all 200 pictures 95 % interval 73.9 to" in text
+    assert "75.0 %" in text
+    assert "folds" not in Page(render_report(a_report())).ids
+
+
 def test_a_yardstick_that_hardly_looks_stands_beside_the_score():
     baselines = {**LEARNED.baselines, "thumbnails": {"accuracy": 0.6, "balanced_accuracy": 0.45}}
     evaluation = replace(LEARNED, baselines=baselines)
@@ -277,9 +299,10 @@ def test_the_same_report_gives_the_same_bytes():
 
 
 def test_what_is_missing_leaves_its_section_out():
+    assert "ladder" in Page(render_report(a_report())).ids
     bare = replace(a_report(), history=[], mistakes=[], augmented=[], warnings=[], facts={})
-    ids = Page(render_report(bare)).ids
-    assert not {"curves", "mistakes", "augmented", "warnings", "facts"} & set(ids)
+    ids = Page(render_report(replace(bare, ladder=[]))).ids
+    assert not {"curves", "mistakes", "augmented", "warnings", "facts", "ladder"} & set(ids)
     flawless = Page(render_report(replace(bare, evaluation=PERFECT)))
     assert "No mistakes on these pictures." in flawless.text
 
@@ -351,7 +374,13 @@ def test_the_import_leaves_pyplot_and_torch_alone():
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing")
 def test_on_a_phone_the_page_never_scrolls_sideways(tmp_path):
     long_name = scored([[30, 3], [2, 40]], ("never_ending_name_" * 9, "b"))
-    reports = {"faces": a_report(), "birds": a_report(many(30)), "long": a_report(long_name)}
+    held_out = replace(a_report(), folds=FOLDS)
+    reports = {
+        "faces": a_report(),
+        "folds": held_out,
+        "birds": a_report(many(30)),
+        "long": a_report(long_name),
+    }
     with chromium() as browser:
         for name, report in reports.items():
             file = tmp_path / f"{name}.html"

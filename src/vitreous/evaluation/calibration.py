@@ -73,8 +73,8 @@ def load_calibration(weights: Path) -> Calibration | None:
     tensors, metadata = read_tensors(path)
     if metadata.get("weights") != _digest(weights):
         raise RunError(
-            f"{path} belongs to other weights than {weights}: calibrate these with vitreous "
-            "calibrate, or put its own back"
+            f"{path} belongs to other weights than {weights}: put its own back, or take it away "
+            "and calibrate these (vitreous calibrate)"
         )
     try:
         refusal = None
@@ -84,7 +84,10 @@ def load_calibration(weights: Path) -> Calibration | None:
         scores = ConformalScores(**_fields(tensors, "scores"))
         return Calibration(scores, refusal, metadata["untouched"])
     except (KeyError, TypeError) as error:
-        raise RunError(f"{path} is damaged or from another version: {error}") from None
+        raise RunError(
+            f"{path} is damaged or from another version: {error}; take it away and calibrate anew "
+            "(vitreous calibrate)"
+        ) from None
 
 
 def _fields(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:

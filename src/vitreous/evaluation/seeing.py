@@ -8,9 +8,7 @@ from torch import Tensor
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.evaluation.inference import Network, in_batches, outputs_of_pixels
-from vitreous.evaluation.refusal import FEATURES, LOOKS, looks_of
-
-_LOOKS_NUMBERS = 15
+from vitreous.evaluation.refusal import FEATURES, LOOKS, NUM_LOOKS, looks_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def _rows(network: Network, pixels: Tensor, preprocess: Preprocess) -> np.ndarra
 
 
 def _seen(rows: np.ndarray, preprocess: Preprocess, num_classes: int) -> Seen:
-    looks, outputs = rows[:, :_LOOKS_NUMBERS], rows[:, _LOOKS_NUMBERS:]
+    looks, outputs = rows[:, :NUM_LOOKS], rows[:, NUM_LOOKS:]
     outputs = outputs.reshape(len(rows), 2 if preprocess.mirror else 1, -1)
     # Of a mirror image the features would be nearly the same.
     numbers = {LOOKS: looks, FEATURES: outputs[:, 0, num_classes:]}

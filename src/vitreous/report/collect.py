@@ -16,7 +16,7 @@ from vitreous.data.preprocess import denormalise, normalise
 from vitreous.data.transforms import augment
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.report.cross_validated import read_folds
+from vitreous.report.cross_validated import CrossValidated, FoldRow
 from vitreous.report.page import Mistake, Report, Rung
 from vitreous.report.reasons import with_reasons
 from vitreous.training.classifier import Classifier
@@ -72,7 +72,7 @@ def report_of_run(
             f"--config {quote(str(run.config))} --out NEW_FOLDER"
         ),
         reasons=reasons,
-        folds=read_folds(run),
+        folds=_folds(run),
     )
 
 
@@ -91,6 +91,25 @@ def _ladder(run: RunFolder) -> list[Rung]:
         )
         for row in found["rows"]
     ]
+
+
+def _folds(run: RunFolder) -> CrossValidated | None:
+    """The score by cross-validation of a run that has folds."""
+    if not run.folds.exists():
+        return None
+    found = read_json(run.folds)
+    rows = [
+        FoldRow(fold["name"], fold["n"], fold["accuracy"], fold["balanced_accuracy"])
+        for fold in found["folds"]
+    ]
+    scores = [
+        (title, score["mean"], score["std"], Interval(**score["interval"]))
+        for title, score in (
+            ("Accuracy", found["accuracy"]),
+            ("Balanced accuracy", found["balanced_accuracy"]),
+        )
+    ]
+    return CrossValidated(rows, found["n"], scores)
 
 
 def confident_mistakes(

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vitreous.core.files import read_json
-from vitreous.core.run import RunFolder
 from vitreous.evaluation.intervals import Interval
 
 
@@ -37,22 +35,3 @@ class CrossValidated:
     rows: Sequence[FoldRow]
     n: int
     scores: Sequence[tuple[str, float, float, Interval]]
-
-
-def read_folds(run: RunFolder) -> CrossValidated | None:
-    """That of a run; ``None`` where it has no folds."""
-    if not run.folds.exists():
-        return None
-    found = read_json(run.folds)
-    rows = [
-        FoldRow(fold["name"], fold["n"], fold["accuracy"], fold["balanced_accuracy"])
-        for fold in found["folds"]
-    ]
-    scores = [
-        (title, score["mean"], score["std"], Interval(**score["interval"]))
-        for title, score in (
-            ("Accuracy", found["accuracy"]),
-            ("Balanced accuracy", found["balanced_accuracy"]),
-        )
-    ]
-    return CrossValidated(rows, found["n"], scores)

@@ -122,15 +122,14 @@ def open_guard(
             f"nobody knows what {where} learned from, so it can't tell what is unlike it: leave "
             "--refuse out, or use a run of vitreous train"
         )
-    guard = Guard(refusal=calibration.refusal if refuse else None)
+    rule, refusal = None, calibration.refusal if refuse else None
     if sets is not None:
         classes = read_description(weights).classes
         rule = calibration.scores.rule(sets, len(classes), by_class)
-        guard = Guard(rule, guard.refusal)
         _tell(*_promise_of_sets(rule, calibration, classes, again), console)
-    if guard.refusal:
-        _tell(*_promise_of_refusal(guard.refusal, calibration, again), console)
-    return guard
+    if refusal:
+        _tell(*_promise_of_refusal(refusal, calibration, again), console)
+    return Guard(rule, refusal)
 
 
 def _tell(is_promise: bool, text: str, console: Console) -> None:

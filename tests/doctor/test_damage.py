@@ -66,6 +66,7 @@ def test_a_whole_picture_with_wrong_bytes_is_unreadable(tmp_path):
     [
         (b"", "empty", "0 bytes"),
         (b"hello\n", "not_a_picture", "a text"),
+        (b"BMW 320, sold\n", "not_a_picture", "a text"),
         ("größer als gedacht".encode(), "not_a_picture", "a text"),
         ("größer als gedacht".encode("latin-1"), "not_a_picture", "a text"),
         (("ä" * 2000).encode(), "not_a_picture", "a text"),

@@ -13,7 +13,6 @@ _PICTURES = {
     b"\x89PNG\r\n\x1a\n": "PNG",
     b"GIF87a": "GIF",
     b"GIF89a": "GIF",
-    b"BM": "BMP",
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
 }
@@ -83,6 +82,8 @@ def picture_format(head: bytes) -> str | None:
     """The format of a picture that is read, by how its file begins."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # two letters alone may begin a text
+        return "BMP"
     return next((name for magic, name in _PICTURES.items() if head.startswith(magic)), None)
 
 

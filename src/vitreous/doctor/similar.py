@@ -23,9 +23,8 @@ from vitreous.data.cache import Progress
 _FREQUENCIES = 7
 #: Share that is cut off each edge for the look at the middle.
 _CUT = 0.05
-#: Least cosine of the angle between whitened transforms. Of 8,000 altered copies (scaled, of
-#: quality 20 to 60, cropped by 5 %, brighter, darker, mirrored) 99.9 % lie above.
-_LEAST_COSINE = 0.75
+#: Least cosine of the angle between whitened transforms (docs/experiments/LOG.md).
+_LEAST_COSINE = 0.7
 #: How many pictures the spectrum assumed beforehand counts as much as, see `_whiten`.
 _PRIOR_PICTURES = 500
 #: Added to every variance, as a share of their mean: noise counts for nothing.

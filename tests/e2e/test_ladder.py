@@ -139,7 +139,7 @@ def test_a_stopped_ladder_goes_on_to_the_same_bits(
 def test_a_budget_is_divided_among_the_rungs(
     vitreous, checkpoint, faces, tmp_path, monkeypatch, now
 ):
-    monkeypatch.setattr(climb, "_LEAST_S", 1.0)
+    monkeypatch.setattr(climb, "_LEAST_S", 0.0)  # however busy the machine is
     run = tmp_path / "run"
     words = ("--weights", checkpoint, *QUICK, "--budget", "30s", "--set", "ladder.lora_share=0.4")
     result = vitreous("train", faces, "--out", run, *words)

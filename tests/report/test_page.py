@@ -14,6 +14,7 @@ from vitreous.report.figures import confusion_uri, learning_curves, picture_uri
 from vitreous.report.page import (
     Mistake,
     Report,
+    Rung,
     frequent_confusions,
     percent,
     render_report,
@@ -104,6 +105,11 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         evaluation=evaluation,
         evaluated_on="test",
         chose_checkpoint=False,
+        ladder=[
+            Rung(
+                "probe: a new head", proportion_interval(6, 9), proportion_interval(5, 9), 2.0, True
+            )
+        ],
         history=history(),
         mistakes=[
             Mistake(picture, f"{first}/IMG_{at}.jpg", first, second, 0.99)

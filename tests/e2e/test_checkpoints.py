@@ -132,7 +132,7 @@ def test_training_begins_with_it_wherever_it_was_kept(
 ):
     """At a rate of nothing the weights are what they were; the run names the checkpoint itself."""
     run = tmp_path / "run"
-    words = ("--weights", checkpoint, "--preprocess", "half", "--epochs", "1",
+    words = ("--init", checkpoint, "--preprocess", "half", "--epochs", "1",
              "--set", "train.learning_rate=1e-12")  # fmt: skip
     result = vitreous("train", faces, "--out", run, *words)
     assert result.exit_code == 0, result.stderr

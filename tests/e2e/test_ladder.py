@@ -142,10 +142,29 @@ def test_a_stopped_ladder_goes_on_to_the_same_bits(
     assert read_json(run / "ladder.json")["kept"] == read_json(straight / "ladder.json")["kept"]
 
 
+def test_a_ladder_stopped_among_the_yardsticks_begins_them_again(
+    vitreous, checkpoint, faces, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    words = ("--weights", checkpoint, *QUICK, "--epochs", "1", "--tune", "probe")
+
+    def stop(*words):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(climb, "nearest_neighbors", stop)
+        assert vitreous("train", faces, "--out", run, *words).exit_code == 130
+    assert [row["name"] for row in read_json(run / "ladder.json")["rows"]] == ["baseline"]
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 0, result.stderr
+    names = [row["name"] for row in read_json(run / "ladder.json")["rows"]]
+    assert names == ["baseline", "neighbors", "probe"]
+
+
 def test_a_budget_is_divided_among_the_rungs(
     vitreous, checkpoint, faces, tmp_path, monkeypatch, now
 ):
-    monkeypatch.setattr(climb, "_LEAST_S", 1.0)
+    monkeypatch.setattr(climb, "_LEAST_S", 0.0)  # however busy the machine is
     run = tmp_path / "run"
     words = ("--weights", checkpoint, *QUICK, "--budget", "30s", "--set", "ladder.lora_share=0.4")
     result = vitreous("train", faces, "--out", run, *words)

@@ -80,6 +80,11 @@ def test_mirrored_answers_need_flips_in_training(faces):
     assert not configured(faces, changes=off).preprocess.mirror
 
 
+def test_a_size_that_is_none_is_named(faces):
+    with pytest.raises(ConfigError, match=r"model\.image_size"):
+        configured(faces, changes={"model": {"image_size": ["a", 3]}})
+
+
 def test_a_section_that_is_none_is_named(faces):
     with pytest.raises(ConfigError, match="'train' is a section, not 3"):
         configured(faces, changes={"train": 3})

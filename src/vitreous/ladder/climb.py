@@ -29,7 +29,7 @@ from vitreous.data.dataset import Dataset
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import Evaluation, evaluate_probabilities
 from vitreous.ladder.choose import simplest_within_one_error
-from vitreous.ladder.features import Features, frozen_features
+from vitreous.ladder.features import Features, drawn_model, frozen_features
 from vitreous.ladder.probe import linear_probe, nearest_neighbors
 from vitreous.model.vit import ViT
 from vitreous.training.classifier import Classifier, load_classifier, save_classifier
@@ -122,7 +122,7 @@ def climb(
     console: Console,
     clock: Clock,
     tensorboard: bool,
-) -> Ladder:
+) -> None:
     """Climb what is left of the ladder, and put the weights of the rung that is kept into the run.
 
     Args:
@@ -148,7 +148,7 @@ def climb(
     for name in _TRAINED:
         if name in config.ladder.rungs and not climber.ladder.has(name):
             climber.train(name)
-    return climber.keep()
+    climber.keep()
 
 
 class _Climber:
@@ -175,6 +175,7 @@ class _Climber:
 
     def look(self, encoder: Encoder) -> None:
         """What can be told without changing the model: the yardsticks, and a head alone."""
+        self.ladder = Ladder()  # a sitting that ended among these begins them again
         started = time.monotonic()
         shares = np.bincount(self.train_set.labels, minlength=len(self.classes))
         always = np.tile(shares / shares.sum(), (len(self.valid_set), 1))
@@ -201,8 +202,7 @@ class _Climber:
     def _fit_head(self, encoder: Encoder, features: Features) -> None:
         balanced = self.config.train.class_weights == "balanced"
         weight, bias = linear_probe(features, len(self.classes), balanced)
-        torch.manual_seed(0)
-        model = encoder.load_into(ViT(self.config.model))
+        model = encoder.load_into(drawn_model(self.config.model))
         model.load_state_dict({**model.state_dict(), "head.weight": weight, "head.bias": bias})
         majority = self.train_set.majority_class
         classifier = Classifier(model, self.config.preprocess, self.classes, majority)
@@ -243,11 +243,8 @@ class _Climber:
             train = replace(train, epochs=share * train.epochs)
         else:
             spent = max(time.monotonic() - self.clock.started, self.ladder.seconds)
-            validation_s = self.ladder.rows[-1].seconds
-            left = train.budget_s - spent
-            if not is_last:
-                kept_back = self.clock.closing_validations * validation_s + self.clock.closing_s
-                left = share * (left - kept_back)
+            left = share * (train.budget_s - spent)
+            if not is_last:  # what comes behind training, the last rung leaves time for
                 clock = Clock(clock.started, closing_validations=1.0, closing_s=0.0)
             train = replace(train, budget_s=max(left, 1e-3))
         if name == "lora":
@@ -288,7 +285,7 @@ class _Climber:
         self._write()
         self.console.info(f"ladder: {Ladder((row,)).lines()[0]}")
 
-    def keep(self) -> Ladder:
+    def keep(self) -> None:
         """Choose a rung, and make its weights and its log the run's own."""
         labels = self.valid_set.labels.numpy()
         # The head alone is there always; the others may have been left out.
@@ -311,7 +308,6 @@ class _Climber:
                 f"kept: {kept}, the simplest within one standard error of the best on "
                 f"{len(labels)} validation pictures"
             )
-        return self.ladder
 
     def _write(self) -> None:
         write_json(self.run.ladder, asdict(self.ladder))

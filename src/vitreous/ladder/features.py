@@ -14,6 +14,7 @@ from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import RunError
 from vitreous.evaluation.inference import TorchNetwork, features_of_pixels, in_batches
+from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, choose_precision
@@ -89,9 +90,15 @@ def _network(config: RunConfig, encoder: Encoder) -> TorchNetwork:
     """The encoder up to where a head would stand, in the precision of training."""
     device = choose_device(config.train.device)
     dtype = choose_precision(config.train.precision, device)
-    torch.manual_seed(0)  # a pooling without weights in the encoder is drawn
-    model = encoder.load_into(ViT(replace(config.model, num_classes=0)))
+    model = encoder.load_into(drawn_model(replace(config.model, num_classes=0)))
     return TorchNetwork(model.to(device, dtype), dtype)
+
+
+def drawn_model(config: ModelConfig) -> ViT:
+    """A model whose first weights are the same every time: a pooling may keep them."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return ViT(config)
 
 
 def _extract(

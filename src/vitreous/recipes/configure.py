@@ -200,7 +200,8 @@ def _named_width(wanted: Mapping[str, Any]) -> int | None:
 def _named_side(wanted: Mapping[str, Any]) -> int | None:
     model = wanted.get("model")
     size = model.get("image_size") if isinstance(model, Mapping) else None
-    return max(size) if isinstance(size, Sequence) and size else None
+    is_size = isinstance(size, Sequence) and size and all(isinstance(s, int) for s in size)
+    return max(size) if is_size else None  # else an error said later
 
 
 def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overlay | None:

@@ -16,7 +16,7 @@ from vitreous.training.config import LadderConfig, RunConfig, TrainConfig
 
 #: How often a picture should be seen at the least; with less time its sides are made shorter.
 MIN_EPOCHS = 6.0
-#: More passes than these didn't pay where a pretrained model was tuned.
+#: With a budget, so that few pictures aren't seen hundreds of times; lengths were not compared.
 MOST_EPOCHS = 40.0
 #: Side that the model sees, over that of the pictures themselves.
 UPSCALE = 2.4

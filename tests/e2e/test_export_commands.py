@@ -53,7 +53,8 @@ def test_timm_prepares_and_answers_alike(vitreous, timm, plain, faces, tmp_path)
     images = torch.stack([transform(Image.open(file).convert("RGB")) for file in files])
     with torch.no_grad():
         theirs = model(images).softmax(1).numpy()
-    assert theirs.std() > 0.01
+    # A model that learned nearly nothing is calibrated to be nearly as unsure of all its answers.
+    assert np.ptp(theirs, axis=0).max() > 1e-3
     np.testing.assert_allclose(predicted(vitreous, plain, files), theirs, atol=1e-5)
     np.testing.assert_allclose(predicted(vitreous, tmp_path / "out", files), theirs, atol=1e-5)
 

@@ -205,8 +205,9 @@ def _named_width(wanted: Mapping[str, Any]) -> int | None:
 def _named_side(wanted: Mapping[str, Any]) -> int | None:
     model = wanted.get("model")
     size = model.get("image_size") if isinstance(model, Mapping) else None
-    is_size = isinstance(size, Sequence) and size and all(isinstance(s, int) for s in size)
-    return max(size) if is_size else None  # else an error said later
+    if isinstance(size, Sequence) and size and all(isinstance(side, int) for side in size):
+        return max(size)
+    return None  # an error said later, or nothing was named
 
 
 def named_settings(

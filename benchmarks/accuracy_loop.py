@@ -91,6 +91,7 @@ class PeerLearner:
         peer = self.peer
         inputs = self._batch(plan.progress(self.step))
         seed = derive_seed(self.seed, "dropout", self.step)
+        torch.manual_seed(seed)
         loss = self.shards.backward(self._loss, inputs, seed)
         if math.isfinite(peer.clip_norm):
             nn.utils.clip_grad_norm_(self.model.parameters(), peer.clip_norm)
@@ -99,7 +100,8 @@ class PeerLearner:
             group["lr"] = peer.learning_rate * rate
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.ema.update(self.model, self.step, peer.ema * plan.total_steps)  # pyright: ignore[reportArgumentType]
+        self.ema.set_window(self.step, peer.ema * plan.total_steps)
+        self.ema.update(self.model)
         self.step += 1
         return loss
 

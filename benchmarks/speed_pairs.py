@@ -23,11 +23,12 @@ from typing import Any
 import torch
 
 from vitreous.core.files import write_json, write_text
+from vitreous.training.device import choose_device
 
 HERE = Path(__file__).parent
 #: The peers' own environment.
 PEERS = HERE / ".peers"
-PEER_PYTHON = PEERS / "bin" / "python"
+PEER_PYTHON = Path(os.environ.get("PEER_PYTHON", PEERS / "bin" / "python"))
 
 #: About how long a turn takes, in seconds.
 TURN_S = 1.0
@@ -143,20 +144,32 @@ def install_peers() -> None:
 
 
 def gemm_peak(dtype: torch.dtype = torch.bfloat16) -> float:
-    """The most that matrix products of a type reach on this machine's threads, in GFLOP/s."""
-    best = 0.0
-    for rows, inner, columns in ((2048, 2048, 2048), (8192, 768, 768), (2048, 384, 1536)):
-        a, b = torch.randn(rows, inner).to(dtype), torch.randn(inner, columns).to(dtype)
+    """The most that matrix products of a type reach on this machine, in GFLOP/s."""
+    device, best = choose_device("auto"), 0.0
+    sizes = [(2048, 2048, 2048), (8192, 768, 768), (2048, 384, 1536)]
+    if device.type == "cuda":
+        sizes = [(8192, 8192, 8192), (32768, 4096, 4096), (50432, 768, 3072)]
+    for rows, inner, columns in sizes:
+        a = torch.randn(rows, inner, device=device).to(dtype)
+        b = torch.randn(inner, columns, device=device).to(dtype)
         for _ in range(12):
             started = time.perf_counter()
             for _ in range(4):
                 a @ b
+            wait_for(device)()
             seconds = (time.perf_counter() - started) / 4
             best = max(best, 2 * rows * inner * columns / seconds / 1e9)
     return best
 
 
+def wait_for(device: torch.device) -> Callable[[], object]:
+    """What waits until the device has done its work; a CPU has when a call returns."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
 def machine() -> str:
+    if torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
     return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 

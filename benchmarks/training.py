@@ -8,6 +8,10 @@ Every row is one of ours and one peer, each a process of its own, that take turn
 A step is forward, backward and optimiser on one batch that lies ready; ours also clips the gradient
 and moves the average of the weights. "default" is how the peer comes, "best" what its documentation
 offers to make it fast (see the workers); the offers have not been compared with one another.
+
+On an NVIDIA GPU the same command has larger batches, peers at their best, and rows of ours fed with
+pictures against ours on a batch that lies ready. PEER_PYTHON names another Python that has the
+peers. --quick is for a CPU.
 """
 
 from collections.abc import Sequence
@@ -45,6 +49,7 @@ class Work:
     batch_size: int
     peers: tuple[str, ...]
     precision: str = "auto"
+    is_fed: bool = False
 
     def settings(self) -> dict[str, Any]:
         return {
@@ -52,6 +57,7 @@ class Work:
             "image_size": self.image_size,
             "batch_size": self.batch_size,
             "precision": self.precision,
+            "is_fed": self.is_fed,
         }
 
 
@@ -71,6 +77,16 @@ ALL = (
     ),
     Work("lecture, 256 px, batch 4", "lecture", 256, 4, KERAS),
 )
+READY = "ours on a batch that lies ready"
+GPU = (
+    Work("Ti/16, 224 px, batch 1024", "Ti/16", 224, 1024, TIMM[1:]),
+    Work("S/16, 224 px, batch 512", "S/16", 224, 512, (*TIMM, TRANSFORMERS[1])),
+    Work("B/16, 224 px, batch 256", "B/16", 224, 256, TIMM[1:]),
+    Work("L/16, 224 px, batch 128", "L/16", 224, 128, TIMM[1:]),
+    Work("48 px model, batch 128", "compact-48", 48, 128, TIMM[1:]),
+    Work("48 px model, batch 128, fed", "compact-48", 48, 128, (READY,), is_fed=True),
+    Work("S/16, 224 px, batch 512, fed", "S/16", 224, 512, (READY,), is_fed=True),
+)
 QUICK = (
     Work("S/16, 224 px, batch 8", "S/16", 224, 8, (*TIMM, "transformers default")),
     Work("48 px model, batch 128", "compact-48", 48, 128, ("timm best",)),
@@ -80,6 +96,8 @@ QUICK = (
 
 def peer_worker(work: Work, peer: str) -> Worker:
     """The peer's process: its name says library or backend, and how it is set."""
+    if peer == READY:
+        return Worker("training_ours.py", {**work.settings(), "is_fed": False}, is_peer=False)
     library, how = peer.split(" ")
     settings = {**work.settings(), "best": how == "best"}
     if library.startswith("Keras"):
@@ -147,7 +165,8 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
 
 def main() -> None:
     arguments = read_command("five rows")
-    works = [one for one in (QUICK if arguments.quick else ALL) if arguments.only in one.title]
+    whole = GPU if torch.cuda.is_available() else ALL
+    works = [one for one in (QUICK if arguments.quick else whole) if arguments.only in one.title]
     torch.manual_seed(0)
     rows = compare(works, arguments.pairs)
     text = page(rows, arguments.pairs, arguments.quick)

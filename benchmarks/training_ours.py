@@ -2,7 +2,8 @@
 
     python benchmarks/training_ours.py '{"model": "S/16", "image_size": 224, "batch_size": 8}'
 
-Forward, backward, clipping, optimiser and moving average, by `ClassLearner.learn`.
+Forward, backward, clipping, optimiser and moving average, by `ClassLearner.learn`. With
+``"is_fed": true`` each step has other pictures, which are augmented as in fine-tuning.
 """
 
 import json
@@ -12,9 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from speed_turns import Turns
+from speed_pairs import wait_for
+from speed_turns import WARMUP, Turns
 
-from vitreous.data.config import DataConfig
+from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess, normalise
 from vitreous.model.presets import preset
@@ -22,12 +24,15 @@ from vitreous.recipes.facts import Facts
 from vitreous.recipes.lecture import lecture
 from vitreous.recipes.scratch import scratch
 from vitreous.training.config import RunConfig, TrainConfig
-from vitreous.training.device import choose_device
+from vitreous.training.device import choose_compile, choose_device
 from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
 from vitreous.training.shards import choose_shards
 
 NUM_CLASSES = 3
+#: Of fine-tuning, and how many batches' worth of pictures there are.
+AUGMENT = AugmentConfig(color_chance=0.3, erase_chance=0.0, mix_chance=0.0)
+FED_BATCHES = 8
 
 
 class ReadyLearner(ClassLearner):
@@ -64,23 +69,31 @@ def configuration(model: str, image_size: int, batch_size: int, precision: str) 
             train=TrainConfig(),
         )
     train = replace(config.train, batch_size=batch_size, precision=precision)  # pyright: ignore[reportArgumentType]
-    shards = choose_shards(choose_device(train.device), batch_size)
+    device = choose_device(train.device)
+    train = replace(train, compile=choose_compile(device, budget_s=None))
+    shards = choose_shards(device, batch_size, train.compile)
     return replace(config, train=replace(train, shards=shards))
 
 
 def main(settings: dict[str, Any]) -> None:
     batch_size, side = settings["batch_size"], settings["image_size"]
     config = configuration(settings["model"], side, batch_size, settings.get("precision", "auto"))
-    noise = np.random.default_rng(0).integers(0, 256, (batch_size, side, side, 3), dtype=np.uint8)
-    labels = torch.arange(batch_size) % NUM_CLASSES
-    pictures = PictureSet(noise, np.arange(batch_size), labels, ())
-    learner = ReadyLearner(config, pictures, tuple("abc")).ready(batch_size)
-    plan, turns = plan_epochs(1.0, 100_000), Turns(batch_size)
+    is_fed = settings.get("is_fed", False)
+    count = FED_BATCHES * batch_size if is_fed else batch_size
+    noise = np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+    pictures = PictureSet(noise, np.arange(count), torch.arange(count) % NUM_CLASSES, ())
+    if is_fed:
+        config = replace(config, augment=AUGMENT)
+        learner = ClassLearner(config, pictures, tuple("abc"))
+    else:
+        learner = ReadyLearner(config, pictures, tuple("abc")).ready(batch_size)
+    device = learner.device
+    # On a GPU the fourth step is recorded.
+    turns = Turns(batch_size, wait_for(device), WARMUP if device.type == "cpu" else 2 * WARMUP)
+    plan = plan_epochs(1.0, 100_000)
     while True:
         turns.begin()
-        loss = learner.learn(plan)
-        if learner.device.type != "cpu":
-            loss.item()  # waits for the device
+        learner.learn(plan)
         turns.end()
 
 

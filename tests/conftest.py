@@ -6,7 +6,9 @@ import torch
 
 def _name_operators() -> torch.library.Library:
     library = torch.library.Library("torchvision", "FRAGMENT")
-    if not hasattr(torch.ops.torchvision, "nms"):
+    try:
+        import torchvision  # noqa: F401  # it names them itself where it fits PyTorch
+    except RuntimeError:
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou) -> Tensor")
     return library

@@ -9,6 +9,7 @@ from vitreous.data.loader import PictureSet
 from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
 from vitreous.training.config import TrainConfig
 from vitreous.training.device import choose_device, choose_precision
+from vitreous.training.feed import Feed
 from vitreous.training.learner import ClassLearner, Learner
 from vitreous.training.optim import Muon, parameter_groups
 from vitreous.training.plan import plan_epochs
@@ -96,7 +97,7 @@ def test_an_error_while_inputs_are_made_ahead_is_raised(config, faces):
     plan = plan_epochs(100.0, 3.0)
     learner.learn(plan)
     learner.learn(plan)
-    learner.pictures = replace(faces, pixels=faces.pixels[:0])
+    learner.feed = Feed(replace(faces, pixels=faces.pixels[:0]), learner.device)
     learner.learn(plan)  # was made before they went
     with pytest.raises(IndexError):
         learner.learn(plan)

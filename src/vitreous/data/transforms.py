@@ -99,7 +99,8 @@ def _erase(images: Tensor, config: AugmentConfig, generator: torch.Generator) ->
     )
     if config.erase_chance == 0.0:
         return images
-    noise = torch.randn(images.shape, generator=generator)
+    # The same noise for all, of which each shows another part: a picture's worth is soon drawn.
+    noise = torch.randn(images.shape[1:], generator=generator)
     return torch.where(rectangle.to(images.device)[:, None], noise.to(images), images)
 
 

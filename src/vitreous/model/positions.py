@@ -1,6 +1,7 @@
 """Where a patch sits: the fixed sine table, turned queries and keys, learned tables resized."""
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -22,13 +23,10 @@ def sincos2d(grid_size: tuple[int, int], width: int) -> Tensor:
     """
     rows, columns = grid_size
     quarter = width // 4
-    exponent = torch.arange(quarter, dtype=torch.float64) / max(quarter - 1, 1)
-    frequency = 10000.0**-exponent
-    y, x = torch.meshgrid(
-        torch.arange(rows, dtype=torch.float64),
-        torch.arange(columns, dtype=torch.float64),
-        indexing="ij",
-    )
+    # Computed, not learned: real numbers also where a model is built without memory for weights.
+    count = partial(torch.arange, dtype=torch.float64, device="cpu")
+    frequency = 10000.0 ** -(count(quarter) / max(quarter - 1, 1))
+    y, x = torch.meshgrid(count(rows), count(columns), indexing="ij")
     angle_y = y.flatten()[:, None] * frequency
     angle_x = x.flatten()[:, None] * frequency
     return torch.cat([angle_x.sin(), angle_x.cos(), angle_y.sin(), angle_y.cos()], dim=1).float()
@@ -53,8 +51,10 @@ def rope2d(grid_size: tuple[int, int], head_dim: int, theta: float) -> tuple[Ten
         Su et al. 2021, "RoFormer", section 3.4.2; in two dimensions Siméoni et al. 2025, "DINOv3",
         section 3.2.
     """
-    rate = 2 * math.pi * theta ** -torch.arange(0, 1, 4 / head_dim, dtype=torch.float32)
-    y, x = ((torch.arange(count) + 0.5) / count * 2 - 1 for count in grid_size)
+    # On the CPU for the same reason as above.
+    share = torch.arange(0, 1, 4 / head_dim, dtype=torch.float32, device="cpu")
+    rate = 2 * math.pi * theta**-share
+    y, x = ((torch.arange(count, device="cpu") + 0.5) / count * 2 - 1 for count in grid_size)
     place = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)
     angle = (place[:, :, None] * rate).flatten(1).tile(2)
     return angle.cos(), angle.sin()

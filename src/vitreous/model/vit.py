@@ -37,6 +37,9 @@ class ViT(nn.Module):
     """
 
     pos_embed: Tensor | None
+    sincos: Tensor
+    rope_cos: Tensor
+    rope_sin: Tensor
     #: Whether training keeps no more of a block than its input: less memory, a third more work.
     grad_checkpointing = False
 
@@ -53,6 +56,7 @@ class ViT(nn.Module):
             self.pos_embed = nn.Parameter(torch.zeros(1, positions, width))
         else:
             self.pos_embed = None
+        self._register_fixed_positions()
         self.pos_drop = Dropout(config.dropout)
         self.norm_pre = nn.LayerNorm(width, config.norm_eps) if config.pre_norm else nn.Identity()
         last = max(config.depth - 1, 1)
@@ -152,8 +156,9 @@ class ViT(nn.Module):
         grid = grid_of(image_size, self.config.patch_size)
         prefix = []
         if self.config.pos_embed == "sincos2d":
-            # Cheap to compute and free of state, so it fits any picture size.
-            x = x + sincos2d(grid, x.shape[-1]).to(x)
+            is_own = grid == self.config.grid_size
+            table = self.sincos if is_own else sincos2d(grid, x.shape[-1])
+            x = x + table.to(x)
         elif self.pos_embed is not None:
             cls_position = self.pos_embed[:, : int(self.config.class_token)]
             patch_positions = self.pos_embed[:, int(self.config.class_token) :]
@@ -166,6 +171,18 @@ class ViT(nn.Module):
             prefix.append(self.reg_token)
         return torch.cat([token.expand(x.shape[0], -1, -1) for token in prefix] + [x], dim=1)
 
+    def _register_fixed_positions(self) -> None:
+        """Keep what is computed for the configured size where the weights are, but in no file."""
+        config = self.config
+        if config.pos_embed == "sincos2d":
+            table = sincos2d(config.grid_size, config.embed_dim)
+            self.register_buffer("sincos", table, persistent=False)
+        elif config.pos_embed == "rope2d":
+            head_dim = config.attention_dim // config.num_heads
+            cos, sin = rope2d(config.grid_size, head_dim, config.rope_theta)
+            self.register_buffer("rope_cos", cos, persistent=False)
+            self.register_buffer("rope_sin", sin, persistent=False)
+
     def _rotation(
         self, x: Tensor, image_size: tuple[int, int], visible: Tensor | None
     ) -> Rotation | None:
@@ -173,8 +190,10 @@ class ViT(nn.Module):
         if self.config.pos_embed != "rope2d":
             return None
         config = self.config
-        head_dim = config.attention_dim // config.num_heads
-        turns = rope2d(grid_of(image_size, config.patch_size), head_dim, config.rope_theta)
+        grid = grid_of(image_size, config.patch_size)
+        turns = (self.rope_cos, self.rope_sin)
+        if grid != config.grid_size:
+            turns = rope2d(grid, config.attention_dim // config.num_heads, config.rope_theta)
         cos, sin = (turn[None, None].to(x.device) for turn in turns)
         if visible is not None:
             cos, sin = cos[0, 0, visible][:, None], sin[0, 0, visible][:, None]

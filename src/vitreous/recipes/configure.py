@@ -22,7 +22,7 @@ from vitreous.recipes.scratch import scratch
 from vitreous.serving.hub import locate
 from vitreous.serving.weights import NOTHING, Told, find_own_weights, find_weights, is_own
 from vitreous.training.config import RunConfig, TrainConfig
-from vitreous.training.device import choose_device
+from vitreous.training.device import choose_compile, choose_device
 from vitreous.training.encoder import Encoder, load_encoder
 from vitreous.training.shards import MIN_SHARD, choose_shards
 
@@ -94,10 +94,7 @@ def configure(
 
     def applied(chosen: RunConfig) -> RunConfig:
         config = from_mapping(RunConfig, merge(to_mapping(chosen), wanted))
-        train = config.train
-        shards = choose_shards(choose_device(train.device), train.batch_size, train.compile)
-        fitted = merge({"train": {"shards": shards}}, wanted)
-        return from_mapping(RunConfig, merge(to_mapping(config), fitted))
+        return from_mapping(RunConfig, merge(to_mapping(config), _fitted(config.train, wanted)))
 
     trainable = [sample for sample in listing.samples if sample.split in (None, "train")]
     facts = Facts(
@@ -120,6 +117,15 @@ def configure(
     is_named = "shards" in wanted.get("train", {})
     why = "named" if is_named else f"one for each thread of this machine, of {MIN_SHARD} or more"
     return replace(choice, reasons=(*why_init, *choice.reasons, Reason(("train.shards",), why)))
+
+
+def _fitted(train: TrainConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """What only this machine decides, with what was named over it."""
+    device = choose_device(train.device)
+    fused = choose_compile(device, train.budget_s)
+    fused = wanted.get("train", {}).get("compile", fused)
+    shards = choose_shards(device, train.batch_size, fused)
+    return merge({"train": {"compile": fused, "shards": shards}}, wanted)
 
 
 def _choose_init(
@@ -200,8 +206,9 @@ def _named_width(wanted: Mapping[str, Any]) -> int | None:
 def _named_side(wanted: Mapping[str, Any]) -> int | None:
     model = wanted.get("model")
     size = model.get("image_size") if isinstance(model, Mapping) else None
-    is_size = isinstance(size, Sequence) and size and all(isinstance(s, int) for s in size)
-    return max(size) if is_size else None  # else an error said later
+    if isinstance(size, Sequence) and size and all(isinstance(side, int) for side in size):
+        return max(size)
+    return None  # an error said later, or nothing was named
 
 
 def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overlay | None:

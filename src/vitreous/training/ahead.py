@@ -12,9 +12,16 @@ Inputs = tuple[Tensor, ...]
 
 
 class Ahead:
-    """Has inputs made one step ahead, in a thread of its own."""
+    """Has inputs made one step ahead, in a thread of its own.
 
-    def __init__(self) -> None:
+    On a GPU in a stream of its own, too, else they would wait there for the present step's end.
+
+    Args:
+        device: where they are made.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._waiting: tuple[Place, Future[Inputs]] | None = None
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))
@@ -36,6 +43,20 @@ class Ahead:
         if self._waiting is not None and self._waiting[0] == now:
             inputs = self._waiting[1].result()
         else:
-            inputs = make(*now)
-        self._waiting = None if then is None else (then, self._pool.submit(make, *then))
+            inputs = self._make(make, *now)
+        self._hand_over(inputs)
+        self._waiting = None if then is None else (then, self._pool.submit(self._make, make, *then))
         return inputs
+
+    def _make(self, make: Callable[[int, float], Inputs], step: int, progress: float) -> Inputs:
+        with torch.cuda.stream(self._stream):
+            return make(step, progress)
+
+    def _hand_over(self, inputs: Inputs) -> None:
+        """Let the computing stream wait for the inputs, and their memory last until it is done."""
+        if self._stream is None:
+            return
+        computing = torch.cuda.current_stream(self._stream.device)
+        computing.wait_stream(self._stream)
+        for tensor in inputs:
+            tensor.record_stream(computing)

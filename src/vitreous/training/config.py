@@ -38,8 +38,9 @@ class TrainConfig:
         ema: window of the weights' moving average as a share of all steps; 0 for none.
         grad_checkpointing: keep only the inputs of the model's blocks for the way back and compute
             the rest anew: much less memory, about a third more time, the same result.
-        compile: fuse the model's operations by `torch.compile` first, which takes a minute or so,
-            on a CPU a C++ compiler and one part of the batch; the same result but for rounding.
+        compile: fuse the operations of each block by `torch.compile` first, which takes some
+            seconds, on a CPU a C++ compiler and one part of the batch; the same result but for
+            rounding. `recipes.configure` does so on an NVIDIA GPU.
         precision: of the forward and backward pass and of Muon's products; "auto" is bfloat16 where
             the device computes it natively. Weights, moments and validation are float32.
         device: "auto" takes CUDA, then MPS, then the CPU.

@@ -1,11 +1,15 @@
 """Where and in which precision a run computes."""
 
 import platform
+import shutil
 import sys
+from importlib.util import find_spec
 
 import torch
+from torch import nn
 
 from vitreous.errors import ConfigError
+from vitreous.model.layers import Block
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -47,6 +51,31 @@ def _native_bfloat16(device: torch.device) -> bool:
     read = getattr(torch.cpu, "get_capabilities", dict)
     capabilities = read()
     return any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+
+
+#: Training shorter than this isn't worth the seconds of compiling.
+_WORTH_COMPILING_S = 120.0
+
+
+def choose_compile(device: torch.device, budget_s: float | None) -> bool:
+    """Whether blocks are better fused: on an NVIDIA GPU, where this machine can compile for it."""
+    has_compiler = find_spec("triton") is not None and shutil.which("cc") is not None
+    is_worth_it = budget_s is None or budget_s >= _WORTH_COMPILING_S
+    return device.type == "cuda" and has_compiler and is_worth_it
+
+
+def fuse_blocks(model: nn.Module) -> None:
+    """Let `torch.compile` fuse the operations of each of the model's blocks.
+
+    Blocks of one shape are compiled once for all of them, which takes seconds where the whole model
+    takes a minute.
+    """
+    blocks = [module for module in model.modules() if isinstance(module, Block)]
+    # Each chance of leaving a branch out is a constant, which makes a version of its own.
+    limit = torch._dynamo.config.recompile_limit
+    torch._dynamo.config.recompile_limit = max(limit, 2 * len(blocks))
+    for block in blocks:
+        block.compile(dynamic=False)
 
 
 def describe_device(device: torch.device) -> str:

@@ -1,10 +1,10 @@
 """A moving average of the weights: the model that is validated, saved and used."""
 
 import copy
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -16,21 +16,27 @@ class Ema(Generic[Model]):
 
     Args:
         model: the one being trained.
+        share: place for how far the average moves at the next step: a number, or a scalar tensor
+            beside the weights for a step that is recorded.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, share: float | Tensor = 0.0) -> None:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
+        self._share = share
 
-    @torch.no_grad()
-    def update(self, model: Model, step: int, window: float) -> None:
-        """Move the average towards the model's present weights.
+    def set_window(self, step: int, window: float) -> None:
+        """Say how far the average moves at the next step.
 
         Args:
-            model: the one being trained.
             step: counted from 0.
             window: in steps, over which the average forgets; 1 or less copies.
         """
-        decay = min(1.0 - 1.0 / max(window, 1.0), (1.0 + step) / (10.0 + step))
+        share = max(1.0 / max(window, 1.0), 9.0 / (10.0 + step))
+        self._share = self._share.fill_(share) if isinstance(self._share, Tensor) else share
+
+    @torch.no_grad()
+    def update(self, model: Model) -> None:
+        """Move the average towards the model's present weights."""
         averages, values = [], []
         pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
         for average, value in pairs:
@@ -39,4 +45,6 @@ class Ema(Generic[Model]):
                 values.append(value)
             else:
                 average.copy_(value)
-        torch._foreach_lerp_(averages, values, 1.0 - decay)  # pyright: ignore[reportPrivateImportUsage]
+        share = self._share
+        weights: Any = [share] * len(averages) if isinstance(share, Tensor) else share
+        torch._foreach_lerp_(averages, values, weights)  # pyright: ignore[reportPrivateImportUsage]

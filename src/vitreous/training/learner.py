@@ -19,13 +19,15 @@ from vitreous.data.transforms import augment
 from vitreous.model.lora import add_lora, merge_lora
 from vitreous.model.vit import ViT
 from vitreous.training.ahead import Ahead
+from vitreous.training.captured import Captured
 from vitreous.training.checkpoint import TrainState
 from vitreous.training.classifier import Classifier, save_classifier
-from vitreous.training.config import RunConfig
-from vitreous.training.device import choose_device, choose_precision
+from vitreous.training.config import RunConfig, TrainConfig
+from vitreous.training.device import choose_device, choose_precision, fuse_blocks
 from vitreous.training.ema import Ema, Model
 from vitreous.training.encoder import Encoder
-from vitreous.training.optim import make_optimizers
+from vitreous.training.feed import Feed
+from vitreous.training.optim import make_optimizers, set_rates
 from vitreous.training.plan import Plan, learning_rate_factor
 from vitreous.training.shards import Shards
 
@@ -56,13 +58,17 @@ class Learner(ABC, Generic[Model]):
         model = make_model().to(self.device)
         # A run's settings may come from a machine without this one's GPU, which takes all at once.
         threads = SideBySide(config.train.shards if self.device.type == "cpu" else 1)
-        optimizers = make_optimizers(model, config.train, self.precision, threads)
-        self.state = TrainState(model, Ema(model), optimizers)
+        is_graph = self.device.type == "cuda" and _is_capturable(config.train)
+        optimizers = make_optimizers(model, config.train, self.precision, threads, is_graph)
+        average = Ema(model, torch.zeros((), device=self.device) if is_graph else 0.0)
+        self.state = TrainState(model, average, optimizers)
         self.shards = Shards(model.train(), threads)
+        self._update = Captured(self._take_step) if is_graph else self._take_step
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
-        self._ahead = Ahead()
+        self.feed = Feed(pictures, self.device)
+        self._ahead = Ahead(self.device)
         if config.train.compile:
-            model.compile(dynamic=False)
+            fuse_blocks(model)
 
     @abstractmethod
     def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
@@ -93,18 +99,24 @@ class Learner(ABC, Generic[Model]):
         is_last = then >= plan.total_steps or self.device.type == "mps"
         following = None if is_last else (then, plan.progress(then))
         inputs = self._ahead.take(self.inputs, (now, plan.progress(now)), following)
+        # The rate at the step's end: at its beginning the first one would be zero.
+        set_rates(state.optimizers, self.learning_rate(plan.progress(then)))
+        state.ema.set_window(state.step, train.ema * plan.total_steps)
+        torch.manual_seed(derive_seed(train.seed, "dropout", state.step))
+        loss = self._update(*inputs)
+        state.step += 1
+        return loss
+
+    def _take_step(self, *inputs: Tensor) -> Tensor:
+        """Everything that a step does to the model, its average and the optimisers."""
+        state, train = self.state, self.config.train
         seed = derive_seed(train.seed, "dropout", state.step)
         loss = self.shards.backward(self.loss, inputs, seed)
         torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
         for optimizer in state.optimizers:
-            for group in optimizer.param_groups:
-                # The rate at the step's end: at its beginning the first one would be zero.
-                rate = self.learning_rate(plan.progress(state.step + 1))
-                group["lr"] = rate * group["rate_share"]
             optimizer.step()
             optimizer.zero_grad()
-        state.ema.update(state.model, state.step, train.ema * plan.total_steps)
-        state.step += 1
+        state.ema.update(state.model)
         return loss
 
     def learning_rate(self, progress: float) -> float:
@@ -129,6 +141,14 @@ class Learner(ABC, Generic[Model]):
     def autocast(self) -> torch.autocast:
         """The context in which the model computes at the chosen precision."""
         return torch.autocast(self.device.type, self.precision, self.precision != torch.float32)
+
+
+def _is_capturable(train: TrainConfig) -> bool:
+    """Whether a step asks for nothing that only the host knows.
+
+    Recomputing does, for the state of the random stream, and Keras' epsilon, for the step's number.
+    """
+    return not train.grad_checkpointing and train.optimizer != "keras_adam"
 
 
 class ClassLearner(Learner[ViT]):
@@ -182,8 +202,8 @@ class ClassLearner(Learner[ViT]):
         """
         seed, settings = self.config.train.seed, self.config.augment
         positions = self.order.step(step)
-        pixels, labels = self.pictures.batch(positions)
-        images = normalise(pixels.to(self.device), self.config.preprocess)
+        pixels, labels = self.feed.batch(positions)
+        images = normalise(pixels, self.config.preprocess)
         images = augment(images, settings, torch_stream(seed, "augment", step), plain)
         targets = F.one_hot(labels, len(self.classes)).float()
         if self.config.train.soft_labels:

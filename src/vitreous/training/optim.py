@@ -1,5 +1,8 @@
 """The optimiser, with weight decay only where it belongs."""
 
+# Loops over many tensors at once, of which PyTorch's own optimisers are made:
+# pyright: reportPrivateImportUsage=false
+
 import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -126,21 +129,21 @@ class Muon(torch.optim.Optimizer):
             list(self._each(step, by_shape.values()))
 
     @torch.no_grad()
-    def _step_together(self, rate: float, decay: float, matrices: Sequence[nn.Parameter]) -> None:
+    def _step_together(
+        self, rate: float | Tensor, decay: float, matrices: Sequence[nn.Parameter]
+    ) -> None:
         """Take the step of matrices of one shape: small products alone mostly wait."""
-        updates = torch.stack([self._nesterov(matrix) for matrix in matrices])
-        updates = orthogonalise(updates.to(self.precision))
+        weights = list[Tensor](matrices)
+        gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
+        momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        torch._foreach_lerp_(momenta, gradients, 1 - self.MOMENTUM)
+        # Nesterov: the gradient, with the momentum that it is now part of.
+        updates = torch.stack(torch._foreach_lerp(gradients, momenta, self.MOMENTUM))
+        updates = orthogonalise(updates.to(self.precision)).to(weights[0].dtype)
         # Their mean square is that of a step of AdamW (Liu et al. 2025, section 2.2).
-        scale = 0.2 * max(matrices[0].shape) ** 0.5
-        for matrix, update in zip(matrices, updates, strict=True):
-            matrix.mul_(1 - rate * decay).add_(update, alpha=-rate * scale)
-
-    def _nesterov(self, matrix: nn.Parameter) -> Tensor:
-        """The gradient, with the momentum that it is now part of."""
-        assert matrix.grad is not None
-        momentum = self.state[matrix]["momentum_buffer"]
-        momentum.lerp_(matrix.grad, 1 - self.MOMENTUM)
-        return matrix.grad.lerp(momentum, self.MOMENTUM)
+        scale = 0.2 * max(weights[0].shape) ** 0.5
+        torch._foreach_mul_(weights, 1 - rate * decay)  # pyright: ignore[reportArgumentType]
+        torch._foreach_add_(weights, updates.mul_(-rate * scale).unbind())
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
@@ -164,7 +167,11 @@ def orthogonalise(matrices: Tensor) -> Tensor:
 
 
 def make_optimizers(
-    model: nn.Module, config: TrainConfig, precision: torch.dtype, threads: SideBySide
+    model: nn.Module,
+    config: TrainConfig,
+    precision: torch.dtype,
+    threads: SideBySide,
+    recorded: bool = False,
 ) -> tuple[torch.optim.Optimizer, ...]:
     """The configured optimisers, over all weights of the model together.
 
@@ -177,6 +184,7 @@ def make_optimizers(
         config: which optimisers, with which settings.
         precision: of Muon's products.
         threads: among which those are divided.
+        recorded: whether steps are recorded (see `captured`): the rate is a tensor then.
     """
     fused = next(model.parameters()).device.type != "mps"
     matrices: list[nn.Parameter] = []
@@ -188,7 +196,20 @@ def make_optimizers(
         ]
     groups_of_matrices, groups = parameter_groups(model, config, matrices)
     kind = KerasAdam if config.optimizer == "keras_adam" else torch.optim.AdamW
-    rest = kind(groups, lr=0.0, betas=config.betas, fused=fused)
-    if not matrices:
-        return (rest,)
-    return Muon(groups_of_matrices, precision, threads.map), rest
+    rest = kind(groups, lr=0.0, betas=config.betas, fused=fused, capturable=recorded)
+    muon = (Muon(groups_of_matrices, precision, threads.map),) if matrices else ()
+    optimizers = (*muon, rest)
+    if recorded:
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = torch.zeros((), device=group["params"][0].device)
+    return optimizers
+
+
+def set_rates(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:
+    """Set the learning rate of the next step; each group of parameters has its share of it."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            own = rate * group["rate_share"]
+            is_tensor = isinstance(group["lr"], Tensor)
+            group["lr"] = group["lr"].fill_(own) if is_tensor else own

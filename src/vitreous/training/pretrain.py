@@ -56,10 +56,10 @@ class MaskedAutoencoder(nn.Module):
             )
         )
         self.decoder = Decoder(self.encoder, pretrain)
+        self.num_visible = pretrain.num_visible(config.num_patches)
 
     def forward(self, images: Tensor, hidden: Tensor) -> Tensor:
-        visible = _places(~hidden)
-        return self.decoder(self.encode(images, hidden), visible)
+        return self.decoder(self.encode(images, hidden), self._visible(hidden))
 
     def encode(self, images: Tensor, hidden: Tensor) -> Tensor:
         """Class token, registers and visible patches behind the encoder.
@@ -74,7 +74,7 @@ class MaskedAutoencoder(nn.Module):
         # Without their tokens a projection has forgotten the hidden patches. The convolutions and
         # the batch norm of a stem have not, so that the pixels go too.
         images = images.masked_fill(self._pixels_of(hidden), 0.0)
-        return self.encoder.forward_tokens(images, _places(~hidden))
+        return self.encoder.forward_tokens(images, self._visible(hidden))
 
     def fill_in(self, images: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """For looking at: what the encoder sees, and the same with the hidden patches told.
@@ -88,6 +88,11 @@ class MaskedAutoencoder(nn.Module):
         told = join_patches(told, self.encoder.config.image_size, patch_size)
         pixels = self._pixels_of(hidden)
         return images.masked_fill(pixels, 0.0), torch.where(pixels, told, images)
+
+    def _visible(self, hidden: Tensor) -> Tensor:
+        """Places of the patches that are not hidden: (batch, patches) -> (batch, visible)."""
+        # A search for what is false would have the host wait for a GPU.
+        return hidden.byte().argsort(dim=1, stable=True)[:, : self.num_visible]
 
     def _pixels_of(self, patches: Tensor) -> Tensor:
         """(batch, patches) -> (batch, 1, height, width)."""
@@ -103,11 +108,14 @@ class Decoder(nn.Module):
         (batch, tokens, embed), (batch, visible) int64 -> (batch, patches, values)
     """
 
+    sincos: Tensor
+
     def __init__(self, encoder: ViT, pretrain: PretrainConfig) -> None:
         super().__init__()
         config, width = encoder.config, pretrain.decoder_dim
         self.grid_size, self.num_prefix_tokens = config.grid_size, encoder.num_prefix_tokens
         self.embed = nn.Linear(config.embed_dim, width)
+        self.register_buffer("sincos", sincos2d(self.grid_size, width), persistent=False)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, width))
         plain = ModelConfig(embed_dim=width, num_heads=pretrain.decoder_heads)
         self.blocks = nn.ModuleList(Block(plain, 0.0) for _ in range(pretrain.decoder_depth))
@@ -124,7 +132,7 @@ class Decoder(nn.Module):
         # Every seen patch goes to its place; the same learned token stands at all others.
         patches = self.mask_token.to(x.dtype).expand(batch, count, -1)
         patches = patches.scatter(1, visible[..., None].expand(-1, -1, width), seen)
-        x = torch.cat([prefix, patches + sincos2d(self.grid_size, width).to(x)], dim=1)
+        x = torch.cat([prefix, patches + self.sincos.to(x)], dim=1)
         for block in self.blocks:
             x = block(x)
         return self.pred(self.norm(x[:, self.num_prefix_tokens :]))
@@ -234,8 +242,8 @@ class PatchLearner(Learner[MaskedAutoencoder]):
     def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
         """Pictures, augmented in the same way all through the run, and which patches are hidden."""
         config, seed, model = self.config, self.config.train.seed, self.config.model
-        pixels, _ = self.pictures.batch(self.order.step(step))
-        images = normalise(pixels.to(self.device), config.preprocess)
+        pixels, _ = self.feed.batch(self.order.step(step))
+        images = normalise(pixels, config.preprocess)
         images = augment(images, config.augment, torch_stream(seed, "augment", step))
         hidden = draw_hidden(
             len(images), model.num_patches, self.pretrain, torch_stream(seed, "mask", step)
@@ -253,8 +261,3 @@ class PatchLearner(Learner[MaskedAutoencoder]):
         """Write the encoder, without the decoder."""
         tensors = without_pooling(without_head(self.state.ema.model.encoder.state_dict()))
         save_encoder(path, Encoder(self.config.model, self.config.preprocess, tensors))
-
-
-def _places(chosen: Tensor) -> Tensor:
-    """Where a row is true, for rows that are equally often: (batch, patches) -> (batch, places)."""
-    return chosen.nonzero()[:, 1].view(len(chosen), -1)

@@ -40,8 +40,13 @@ class Shards(Generic[Model]):
     def __init__(self, model: Model, threads: SideBySide) -> None:
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._models = [model, *(_copy(model) for _ in range(threads.count - 1))]
+        kept = model.state_dict().keys()  # tables that are no statistics are in no file
         self._buffers = [
-            [buffer for buffer in one.buffers() if buffer.is_floating_point()]
+            [
+                buffer
+                for name, buffer in one.named_buffers()
+                if name in kept and buffer.is_floating_point()
+            ]
             for one in self._models
         ]
         self._threads = threads
@@ -54,13 +59,13 @@ class Shards(Generic[Model]):
         Args:
             loss_of: from a model and inputs, the mean over the pictures.
             inputs: each with the pictures of the batch as its first axis.
-            seed: of dropout and its relatives.
+            seed: of dropout and its relatives in the parts' threads; a batch in one part draws
+                from PyTorch's own stream as it stands.
 
         Returns:
             The mean loss over the batch, a scalar.
         """
         if len(self._models) == 1:
-            torch.manual_seed(seed)
             loss = loss_of(self._models[0], *inputs)
             loss.backward()
             return loss.detach()

@@ -24,18 +24,22 @@ if TYPE_CHECKING:
     from vitreous.serving.runtimes import Precision, Runtime
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+#: The character in front of the commands has click leave their lines as they are.
+_HELP = """Vision Transformers for your own pictures.
+
+\b
+  vitreous check faces/                      one sub-folder a class
+  vitreous train faces/ --out runs/faces
+  vitreous evaluate runs/faces faces/test
+  vitreous predict runs/faces photo.jpg
+  vitreous explain runs/faces photo.jpg
+"""
+
+
+@click.group(help=_HELP, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="vitreous")
 def cli() -> None:
-    r"""Vision Transformers for your own pictures.
-
-    \b
-      vitreous check faces/                      one sub-folder a class
-      vitreous train faces/ --out runs/faces
-      vitreous evaluate runs/faces faces/test
-      vitreous predict runs/faces photo.jpg
-      vitreous explain runs/faces photo.jpg
-    """
+    """All commands; their help is `_HELP`."""
 
 
 cli.add_command(check)

@@ -229,3 +229,8 @@ def test_python_and_command_are_one(run, faces):
     page = vitreous.Run(run)._repr_html_()
     assert page.startswith("<iframe")
     assert "<h1" not in page  # it stands escaped inside the frame's attribute
+
+
+def test_the_help_shows_commands_line_by_line(vitreous):
+    lines = vitreous("--help").stdout.splitlines()
+    assert "    vitreous predict runs/faces photo.jpg" in lines

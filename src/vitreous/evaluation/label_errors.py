@@ -1,9 +1,11 @@
 """Which labels are probably wrong, by answers of models that never learned from them.
 
-Confident learning (Northcutt, Jiang and Chuang 2021, "Confident Learning: Estimating Uncertainty in
-Dataset Labels"). A picture counts for a class when the class is at least as probable for it as it
-is on average for the pictures that have its label; where that class isn't its label, the label is
-worth a look. The thresholds make up for a model that is surer of some classes than of others.
+How many is told by confident learning (Northcutt, Jiang and Chuang 2021, "Confident Learning:
+Estimating Uncertainty in Dataset Labels"): a picture counts for a class when that class is at least
+as probable for it as on average for the pictures with its label, which makes up for a model that is
+surer of some classes than of others. Which ones is told by how much more probable another class is
+than the label. Taking the pictures that count for another class, as the paper's simplest way does,
+finds fewer wrong labels in as many suspects (docs/experiments/LOG.md).
 
 The probabilities must come from cross-validation: a model agrees with labels that it has learned.
 """
@@ -26,38 +28,41 @@ class LabelErrors:
 
     Args:
         order: all pictures, the label that is likeliest wrong first.
-        is_suspect: whether the label is worth a look.
-        suggested: another class than the label: the one it counts for, or else the most probable.
+        against: how many of the first the answers speak against.
+        suggested: of each picture the most probable class but its label.
         noise: expected number of pictures with the label of the row that belong to the class of the
             column.
         expected: how many labels are wrong: all of `noise` but its diagonal. The interval is about
-            how many pictures there are; a model's own mistakes can make it too high.
+            how many pictures there are; a model's own mistakes make it too high.
         agreement: balanced share of the labels that the answers agree with.
 
     Shape:
-        order, is_suspect, suggested: (pictures,); noise: (classes, classes)
+        order, suggested: (pictures,) int64; noise: (classes, classes) float64
     """
 
     order: np.ndarray
-    is_suspect: np.ndarray
+    against: int
     suggested: np.ndarray
     noise: np.ndarray
     expected: Interval
     agreement: Interval
 
     @property
+    def means_something(self) -> bool:
+        """Whether the answers are better than guessing; if not, they tell nothing about labels."""
+        return self.agreement.low > 1 / len(self.noise)
+
+    @property
     def suspects(self) -> np.ndarray:
-        """The pictures whose labels are worth a look, in order.
+        """The pictures whose labels are worth a look, in order; none by answers that guess.
+
+        As many as are expected to be wrong, but no label that is more probable than all others.
 
         Shape:
             (suspects,) int64
         """
-        return self.order[self.is_suspect[self.order]]
-
-    @property
-    def means_something(self) -> bool:
-        """Whether the answers are better than guessing; if not, they tell nothing about labels."""
-        return self.agreement.low > 1 / len(self.noise)
+        count = min(round(self.expected.value), self.against)
+        return self.order[: count if self.means_something else 0]
 
 
 def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErrors:
@@ -71,42 +76,52 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErr
         (pictures, classes), (pictures,) int64
 
     Reference:
-        Northcutt, Jiang and Chuang 2021: thresholds and confident joint, section 3.1; order, 3.2.
+        Northcutt, Jiang and Chuang 2021: thresholds and confident joint, section 3.1; normalised
+        margin, section 3.2.
 
     Example:
-        >>> answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.2, 0.8], [0.9, 0.1]])
-        >>> found = find_label_errors(answers, np.array([0, 0, 1, 1, 1]))
-        >>> found.suspects.tolist(), found.suggested[4].item()
-        ([4], 0)
+        >>> answers = np.repeat([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]], [10, 9, 1], axis=0)
+        >>> found = find_label_errors(answers, np.repeat([0, 1], 10))
+        >>> found.suspects.tolist(), found.suggested[19].item()
+        ([19], 0)
     """
-    count, num_classes = probabilities.shape
-    every = np.arange(count)
+    every = np.arange(len(labels))
     own = probabilities[every, labels].astype(np.float64)
     others = probabilities.copy()
     others[every, labels] = -1.0
-    sizes = np.bincount(labels, minlength=num_classes)
-    # A class that no picture has can't be confused with.
-    thresholds = np.full(num_classes, np.inf)
-    np.divide(np.bincount(labels, own, num_classes), sizes, out=thresholds, where=sizes > 0)
-    enough = np.where(probabilities >= thresholds, probabilities, -1.0)
-    counts_for, counts = enough.argmax(1), enough.max(1) >= 0
-    is_suspect = counts & (counts_for != labels)
-    joint = np.zeros((num_classes, num_classes), dtype=np.int64)
-    np.add.at(joint, (labels[counts], counts_for[counts]), 1)
-    right = [proportion_interval(int((own >= others.max(1))[labels == label].sum()), int(size))
-             for label, size in enumerate(sizes) if size]  # fmt: skip
+    margin = own - others.max(1)
+    sizes = np.bincount(labels, minlength=probabilities.shape[1])
+    joint = _confident_joint(probabilities, labels, own, sizes)
+    agreed = np.bincount(labels, margin >= 0, len(sizes))
+    shares = [proportion_interval(int(agreed[label]), int(sizes[label]))
+              for label in np.flatnonzero(sizes)]  # fmt: skip
     return LabelErrors(
-        order=np.argsort(own - others.max(1), kind="stable"),
-        is_suspect=is_suspect,
-        suggested=np.where(is_suspect, counts_for, others.argmax(1)),
+        order=np.argsort(margin, kind="stable"),
+        against=int((margin < 0).sum()),
+        suggested=others.argmax(1),
         noise=_calibrated(joint, sizes),
         expected=_expected(joint, sizes),
-        agreement=mean_interval(right),
+        agreement=mean_interval(shares),
     )
 
 
+def _confident_joint(
+    probabilities: np.ndarray, labels: np.ndarray, own: np.ndarray, sizes: np.ndarray
+) -> np.ndarray:
+    """How many pictures with the label of the row count for the class of the column (eq. 1)."""
+    # A class that no picture has can't be confused with.
+    thresholds = np.full(len(sizes), np.inf)
+    np.divide(np.bincount(labels, own, len(sizes)), sizes, out=thresholds, where=sizes > 0)
+    # The mean of equal numbers may be rounded above them.
+    enough = np.where(probabilities >= thresholds - 1e-6, probabilities, -1.0)
+    counts = enough.max(1) >= 0
+    joint = np.zeros((len(sizes), len(sizes)), dtype=np.int64)
+    np.add.at(joint, (labels[counts], enough.argmax(1)[counts]), 1)
+    return joint
+
+
 def _calibrated(joint: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The confident joint, so scaled that each row counts all pictures with its label (eq. 3)."""
+    """The same so scaled that each row counts all pictures with its label (eq. 3)."""
     rows = joint.sum(1, keepdims=True)
     # Where no picture counts for anything, nothing speaks against the labels.
     shares = np.where(rows > 0, joint / np.maximum(rows, 1), np.eye(len(joint)))
@@ -114,10 +129,11 @@ def _calibrated(joint: np.ndarray, sizes: np.ndarray) -> np.ndarray:
 
 
 def _expected(joint: np.ndarray, sizes: np.ndarray) -> Interval:
-    """How many labels are wrong: of each class the share seen, times its pictures."""
-    seen = [(label, int(row.sum())) for label, row in enumerate(joint) if row.sum()]
-    shares = [proportion_interval(count - int(joint[label, label]), count) for label, count in seen]
-    return total_interval(shares, [int(sizes[label]) for label, _ in seen])
+    """How many labels are wrong: of each class the share that counts for others, of its size."""
+    seen = np.flatnonzero(joint.sum(1))
+    shares = [proportion_interval(int(joint[label].sum() - joint[label, label]),
+                                  int(joint[label].sum())) for label in seen]  # fmt: skip
+    return total_interval(shares, sizes[seen].tolist())
 
 
 def label_errors_in_words(errors: LabelErrors) -> str:
@@ -132,6 +148,7 @@ def label_errors_in_words(errors: LabelErrors) -> str:
         return f"None of {count:,} labels stands out."
     low, high = round(errors.expected.low), round(errors.expected.high)
     return (
-        f"{suspects:,} of {count:,} labels {'is' if suspects == 1 else 'are'} worth a look; about "
-        f"{round(errors.expected.value):,} ({low:,} to {high:,}) may be wrong."
+        f"{suspects:,} of {count:,} labels {'is' if suspects == 1 else 'are'} worth a look; "
+        f"{low:,} to {high:,} may be wrong, or fewer: where the folds are mistaken, right ones "
+        "count, too."
     )

@@ -178,8 +178,6 @@ def _suspects(
     classes: Sequence[str],
 ) -> tuple[Suspect, ...]:
     """Each file once: a table may list one several times."""
-    if not errors.means_something:
-        return ()
     found: dict[Path, Suspect] = {}
     index = {name: number for number, name in enumerate(classes)}
     for at in errors.suspects.tolist():

@@ -8,7 +8,7 @@ const line = (...fields) => fields.map(field).join(",") + "\n";
 
 function lines(suspect) {
   const { path, reason, group, label } = suspect.dataset;
-  const choice = suspect.querySelector(":checked").value;
+  const choice = suspect.querySelector("input:checked").value;
   if (choice === "keep") return group + label;
   if (choice === "drop") return line(path, "drop", "", reason);
   const value = choice === "other" ? suspect.querySelector("select").value : suspect.dataset.suggested;

@@ -65,6 +65,7 @@ class Audit:
     Args:
         run: the run's folder.
         source: the folder or table that it learned from.
+        folder: that paths of an overlay count from.
         classes: their names.
         errors: about all labels.
         suspects: those worth a look, the likeliest wrong first.
@@ -75,17 +76,13 @@ class Audit:
 
     run: Path
     source: Path
+    folder: Path
     classes: tuple[str, ...]
     errors: LabelErrors
     suspects: tuple[Suspect, ...]
     own: tuple[Change, ...] = ()
     page: Path | None = None
     overlay: Path | None = None
-
-    @property
-    def folder(self) -> Path:
-        """That paths of an overlay count from."""
-        return folder_of(self.source)
 
     @property
     def verdict(self) -> str:
@@ -164,6 +161,7 @@ def audit_folds(run: RunFolder) -> Audit:
     return Audit(
         run=run.path,
         source=source,
+        folder=folder_of(source),
         classes=classes,
         errors=errors,
         suspects=_suspects(errors, probabilities, [samples[row] for row in rows], classes),

@@ -196,12 +196,12 @@ def audit(
         Interrupted: after Ctrl-C, with the run saved: go on with it, then audit it.
     """
     path, folder = Path(source), None if out is None else Path(out)
-    if folder:
-        check_beside(folder, path)
     if (path / "config.toml").exists():
         if any((folds, epochs, budget_s, weights, settings, cache)):
             raise ConfigError(f"{path} is a run: folds and all else about it are settled already")
         return audit_run(path, folder)
+    if folder:  # told before training
+        check_beside(folder, path)
     run = train(
         path,
         folds=folds or 5,

@@ -190,6 +190,16 @@ def test_a_page_among_the_pictures_is_refused_before_training(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_page_has_a_place_of_its_own(vitreous, audited, planted, tmp_path):
+    """In the run's folder it may be; among the pictures, or where something stands, not."""
+    run = shutil.copytree(audited[0] / "runs" / "faces", tmp_path / "run")
+    assert vitreous("audit", run, "--out", run / "audit").exit_code == 0
+    assert (run / "audit" / "index.html").exists()
+    result = vitreous("audit", run, "--out", run / "audit")
+    assert result.exit_code == 2
+    assert "exists already" in result.stderr
+
+
 def test_the_folds_answers_are_what_is_audited(audited):
     """Nothing is asked of a model again: the file of answers decides."""
     run = package.audit(audited[0] / "runs" / "faces")

@@ -276,7 +276,7 @@ def test_doubtful_labels_stand_with_what_they_look_like():
     page = Page(render_report(replace(a_report(), folds=FOLDS, labels=DOUBTS)))
     text = " ".join(page.text.split())
     assert "2 of 200 labels are worth a look. By the folds" in text
-    assert text.count("labelled sad looks like happy 97.0 %") == 2
+    assert text.count("labelled sad looks like happy 97 %") == 2
     assert "vitreous audit runs/faces" in text
     assert page.alts.count("Picture labelled sad") == 2
     none = replace(DOUBTS, verdict="None of 200 labels stands out.", first=[])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitreous.core.files import storage_errors, write_text
-from vitreous.core.run import RunFolder
+from vitreous.core.run import RunFolder, check_beside
 from vitreous.data.overlay import write_overlay
 from vitreous.labels.audit import Audit, audit_folds
 from vitreous.pages.pictures import picture_at
@@ -22,12 +22,14 @@ def audit_run(run: Path, out: Path | None) -> Audit:
             nothing is written.
 
     Raises:
-        RunError: where it is no run with folds.
+        RunError: where it is no run with folds, something stands at `out`, or that lies among the
+            pictures.
         StorageError: where the disk is full.
     """
     audit = audit_folds(RunFolder.open(run))
     if out is None:
         return audit
+    check_beside(out, audit.source)
     from vitreous.labels.page import render_audit
 
     overlay = out / "overlay.csv"

@@ -158,21 +158,18 @@ _SUSPECTS = 10
 
 def print_audit(audit: "Audit") -> None:
     """The labels likeliest wrong, what is labelled as what, and what to do next."""
-    if audit.suspects:
-        rows = [
-            (_printable(audit.shown(one)), one.label, f"{one.self_confidence:.3f}", one.suggested,
-             f"{one.probability:.3f}")
-            for one in audit.suspects[:_SUSPECTS]
-        ]  # fmt: skip
-        head = ("picture", "label", "probability", "looks like", "probability")
-        print_table("labels worth a look, the likeliest wrong first", head, rows)
-        if len(audit.suspects) > _SUSPECTS:
-            click.echo(f"and {len(audit.suspects) - _SUSPECTS:,} more")
+    for one in audit.suspects[:_SUSPECTS]:
+        click.echo(
+            f"{one.label} {one.self_confidence:.3f}, looks like {one.suggested} "
+            f"{one.probability:.3f}  {_printable(audit.shown(one))}"
+        )
+    if len(audit.suspects) > _SUSPECTS:
+        click.echo(f"and {len(audit.suspects) - _SUSPECTS:,} more")
     if audit.errors.means_something and len(audit.classes) <= _MOST_COLUMNS:
         head = ("label \\ belongs to", *audit.classes)
         noise = zip(audit.classes, audit.errors.noise, strict=True)
         rows = [(name, *(f"{count:.0f}" for count in row)) for name, row in noise]
-        print_table("expected numbers", head, rows)
+        print_table("expected numbers, mistakes of the folds among them", head, rows)
     click.echo(audit.verdict)
     if audit.page and audit.suspects:
         click.echo(f"page: {audit.page}, to look through them and save an overlay")

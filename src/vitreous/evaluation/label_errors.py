@@ -32,8 +32,9 @@ class LabelErrors:
         suggested: of each picture the most probable class but its label.
         noise: expected number of pictures with the label of the row that belong to the class of the
             column.
-        expected: how many labels are wrong: all of `noise` but its diagonal. The interval is about
-            how many pictures there are; a model's own mistakes make it too high.
+        expected: how many labels are wrong: all of `noise` but its diagonal. A model's own mistakes
+            count in it, so it is rather too high; the interval only says how exactly so many
+            pictures can tell.
         agreement: balanced share of the labels that the answers agree with.
 
     Shape:
@@ -146,9 +147,7 @@ def label_errors_in_words(errors: LabelErrors) -> str:
         )
     if not suspects:
         return f"None of {count:,} labels stands out."
-    low, high = round(errors.expected.low), round(errors.expected.high)
     return (
-        f"{suspects:,} of {count:,} labels {'is' if suspects == 1 else 'are'} worth a look; "
-        f"{low:,} to {high:,} may be wrong, or fewer: where the folds are mistaken, right ones "
-        "count, too."
+        f"{suspects:,} of {count:,} labels {'is' if suspects == 1 else 'are'} worth a look; where "
+        "the folds are mistaken themselves, a right one is among them."
     )

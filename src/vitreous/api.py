@@ -198,7 +198,7 @@ def audit(
     path, folder = Path(source), None if out is None else Path(out)
     if (path / "config.toml").exists():
         if any((folds, epochs, budget_s, weights, settings, cache)):
-            raise ConfigError(f"{path} is a run: folds and all else about it are settled already")
+            raise ConfigError(f"{path} is a run, whose folds are settled already: name it alone")
         return audit_run(path, folder)
     if folder:  # told before training
         check_beside(folder, path)

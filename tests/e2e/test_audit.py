@@ -167,8 +167,8 @@ def test_other_labels_than_the_run_began_with_are_refused(vitreous, audited, pla
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--epochs", "2"), "is a run: folds and all else about it are settled already"),
-        (("--folds", "3"), "is a run: folds and all else about it are settled already"),
+        (("--epochs", "2"), "is a run, whose folds are settled already: name it alone"),
+        (("--folds", "3"), "is a run, whose folds are settled already: name it alone"),
         (("--epochs", "2", "--budget", "2m"), "exclude each other"),
     ],
 )

@@ -149,5 +149,5 @@ def label_errors_in_words(errors: LabelErrors) -> str:
         return f"None of {count:,} labels stands out."
     return (
         f"{suspects:,} of {count:,} labels {'is' if suspects == 1 else 'are'} worth a look; where "
-        "the folds are mistaken themselves, a right one is among them."
+        "the folds are mistaken themselves, right ones are among them."
     )

@@ -166,7 +166,6 @@ def audit(
     folds: int | None = None,
     epochs: float | None = None,
     budget_s: float | None = None,
-    weights: Source | None = None,
     settings: Mapping[str, Any] | None = None,
     cache: Source | None = None,
     console: Console | None = None,
@@ -178,14 +177,13 @@ def audit(
     with the wrong labels that it has learned.
 
     Args:
-        source: a run of `train` with folds; or pictures as for `train`, which are trained on with
-            folds first, into ``runs/<name of source>``.
+        source: a run of `train` with folds, whatever it began with; or pictures as for `train`,
+            which are trained on from scratch with folds first, into ``runs/<name of source>``.
         out: a new folder, outside the pictures, for the page ``index.html`` and the proposal
             ``overlay.csv``; without it nothing is written but the run.
         folds: of pictures, as for `train`, and so are the others; by default 5.
         epochs: passes over the training pictures in each fold.
         budget_s: instead of epochs: seconds for all folds and the model that is kept.
-        weights: of a pretrained model. One that has learned these very labels finds none wrong.
         settings: nested settings.
         cache: folder of decoded pictures.
         console: where messages go.
@@ -197,7 +195,7 @@ def audit(
     """
     path, folder = Path(source), None if out is None else Path(out)
     if (path / "config.toml").exists():
-        if any((folds, epochs, budget_s, weights, settings, cache)):
+        if any((folds, epochs, budget_s, settings, cache)):
             raise ConfigError(f"{path} is a run, whose folds are settled already: name it alone")
         return audit_run(path, folder)
     if folder:  # told before training
@@ -207,7 +205,6 @@ def audit(
         folds=folds or 5,
         epochs=epochs,
         budget_s=budget_s,
-        weights=weights,
         settings=settings,
         cache=cache,
         console=console,

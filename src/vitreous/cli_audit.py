@@ -17,9 +17,6 @@ from vitreous import options, printing
               )  # fmt: skip
 @options.budget
 @options.epochs
-@click.option("--weights", type=options.PLACE, metavar="CHECKPOINT",
-              help="Tune the model of this file or folder, or owner/name[@revision] on the Hugging "
-              "Face hub; it must not have learned these labels. [none]")  # fmt: skip
 @options.assignments
 @options.cache
 @options.json
@@ -30,7 +27,6 @@ def audit(
     folds: int | None,
     budget: str | None,
     epochs: float | None,
-    weights: str | None,
     assignments: tuple[str, ...],
     cache: Path | None,
     as_json: bool,
@@ -38,8 +34,9 @@ def audit(
 ) -> None:
     """Look for wrong labels in SOURCE: a run of train --folds, or a folder of classes or a table.
 
-    Of pictures a run with folds is trained first, in runs/<SOURCE>. A page to look through the
-    suspects and a proposal for train --overlay are written; labels and pictures stay as they are.
+    Of pictures a run with folds is trained from scratch first, in runs/<SOURCE>. A page to look
+    through the suspects and a proposal for train --overlay are written; labels and pictures stay as
+    they are.
     """
     from vitreous import api
     from vitreous.core.config import parse_assignments
@@ -56,7 +53,6 @@ def audit(
         folds=folds,
         epochs=epochs,
         budget_s=None if budget is None else parse_budget(budget),
-        weights=weights,
         settings=parse_assignments(assignments),
         cache=cache,
         console=options.console(quiet),

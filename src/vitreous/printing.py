@@ -169,7 +169,7 @@ def print_audit(audit: "Audit") -> None:
         head = ("label \\ belongs to", *audit.classes)
         noise = zip(audit.classes, audit.errors.noise, strict=True)
         rows = [(name, *(f"{count:.0f}" for count in row)) for name, row in noise]
-        print_table("expected numbers, mistakes of the folds among them", head, rows)
+        print_table("expected numbers", head, rows)
     click.echo(audit.verdict)
     if audit.page and audit.suspects:
         click.echo(f"page: {audit.page}, to look through them and save an overlay")

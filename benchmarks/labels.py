@@ -121,14 +121,16 @@ def measure(run: Path, labelled: Labelled) -> dict[str, Any]:
     wrong, count = labels != truth, len(labels)
     errors = find_label_errors(probabilities, labels)
     own = probabilities[np.arange(count), labels]
-    orders = {"margin": errors.order, "self-confidence": np.argsort(own, kind="stable")}
+    margin = own - probabilities[np.arange(count), errors.suggested]
+    orders = {"odds": errors.order, "margin": np.argsort(margin, kind="stable"),
+              "self-confidence": np.argsort(own, kind="stable")}  # fmt: skip
 
     def share(chosen: np.ndarray) -> dict[str, float]:
         return vars(proportion_interval(int(wrong[chosen].sum()), len(chosen)))
 
     def picked(chosen: np.ndarray) -> dict[str, Any]:
         as_many = errors.order[: len(chosen)]
-        hits = {"precision": chosen, "precision_of_as_many_by_margin": as_many}
+        hits = {"precision": chosen, "precision_of_as_many_by_odds": as_many}
         return {"pictures": len(chosen), **{k: float(wrong[v].mean()) for k, v in hits.items()},
                 "recall": float(wrong[chosen].sum() / wrong.sum())}  # fmt: skip
 
@@ -167,26 +169,28 @@ def page(found: dict[str, Any], command: str) -> str:
         lines.append(
             f"| {row['title']} | {row['pictures']:,} | {row['wrong']:,} | "
             f"{row['seconds_a_fold']:.0f} | {row['answers_right']:.3f} | "
-            f"{_shown(row['in_the_first_tenth']['margin'])} | {suspects['pictures']:,} | "
+            f"{_shown(row['in_the_first_tenth']['odds'])} | {suspects['pictures']:,} | "
             f"{suspects['precision']:.3f} | {expected['value']:,.0f} ({expected['low']:,.0f} to "
             f"{expected['high']:,.0f}) |"
         )
     head = " | ".join(map(str, FIRST))
-    lines += ["", "## Of the first pictures, wrong", ""]
-    lines += [f"| | order | {head} |", f"| --- | --- |{' --- |' * len(FIRST)}"]
+    lines += ["", "## Orders", ""]
+    lines += ["Of the first pictures, wrong; and of the wrong, in the first tenth of all.", ""]
+    lines += [f"| | order | {head} | first tenth |", f"| --- | --- | --- |{' --- |' * len(FIRST)}"]
     for row in sets:
         for name, shares in row["precision"].items():
             cells = " | ".join(_shown(shares[str(n)]) for n in FIRST)
-            lines.append(f"| {row['title']} | {name} | {cells} |")
+            tenth = row["in_the_first_tenth"][name]["value"]
+            lines.append(f"| {row['title']} | {name} | {cells} | {tenth:.3f} |")
     lines += ["", "## Other ways to pick suspects", "",
-              "Beside each, what as many of the first by margin hold.", "",
-              "| | way | pictures | wrong | as many by margin | of all wrong |",
+              "Beside each, what as many of the first by odds hold.", "",
+              "| | way | pictures | wrong | as many by odds | of all wrong |",
               "| --- | --- | --- | --- | --- | --- |"]  # fmt: skip
     for row in sets:
         for way, part in row["other_ways"].items():
             lines.append(
                 f"| {row['title']} | {way} | {part['pictures']:,} | {part['precision']:.3f} | "
-                f"{part['precision_of_as_many_by_margin']:.3f} | {part['recall']:.3f} |"
+                f"{part['precision_of_as_many_by_odds']:.3f} | {part['recall']:.3f} |"
             )
     return "\n".join([*lines, ""])
 

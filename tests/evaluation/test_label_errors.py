@@ -59,13 +59,18 @@ def test_answers_without_doubt_give_the_confusion_matrix():
     assert found.agreement.value == pytest.approx(recalls.mean())
 
 
-def test_the_order_is_that_of_the_margin():
-    chances = np.array([[0.5, 0.4, 0.1], [0.3, 0.6, 0.1], [0.1, 0.2, 0.7], [0.05, 0.9, 0.05]])
-    found = find_label_errors(chances.astype(np.float32), np.array([0, 0, 2, 2]))
-    # Margins by hand: 0.1, -0.3, 0.5, -0.85.
-    assert found.order.tolist() == [3, 1, 0, 2]
-    assert found.against == 2
-    assert found.suggested.tolist() == [1, 1, 1, 1]
+def test_the_order_is_that_of_the_odds():
+    rows = [
+        [0.30, 0.60, 0.02, 0.03, 0.05],  # twice as probable as its label
+        [0.04, 0.30, 0.22, 0.22, 0.22],  # 7.5 times, though the difference is smaller
+        [0.10, 0.10, 0.70, 0.05, 0.05],  # a seventh
+        [0.00, 0.40, 0.20, 0.20, 0.20],  # a label that can't be
+        [0.05, 0.05, 0.40, 0.40, 0.10],  # as probable: nothing against it
+    ]
+    found = find_label_errors(np.array(rows, dtype=np.float32), np.array([0, 0, 2, 0, 2]))
+    assert found.order.tolist() == [3, 1, 0, 4, 2]
+    assert found.against == 3
+    assert found.suggested.tolist() == [1, 1, 0, 1, 3]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ takes those that are there. `--budget 2m --drawn-budget 1m` makes a quick try.
 
 import argparse
 import csv
-import platform
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -207,6 +206,7 @@ def main() -> None:
     parser.add_argument("--budget", default="27m", help="of each run on the emotions")
     parser.add_argument("--drawn-budget", default="6m", help="of the run on drawn faces")
     parser.add_argument("--runs", type=Path, help="folder for the runs; those there are taken")
+    parser.add_argument("--note", default="", help="about the machine, such as that it is shared")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         runs = arguments.runs or Path(place)
@@ -219,7 +219,8 @@ def main() -> None:
         sets = [measure(folds_of(name, labelled, budget, runs), labelled)
                 for name, labelled, budget in plans]  # fmt: skip
         provenance = read_json(runs / "emotions" / "provenance.json")
-    machine = f"{platform.machine()}, {provenance['device']}, torch {versions()['torch']}"
+    parts = [provenance["device"], f"torch {versions()['torch']}", arguments.note]
+    machine = ", ".join(filter(None, parts))
     found = {"machine": machine, "sets": sets}
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "labels.json", found)

@@ -5,7 +5,7 @@ Estimating Uncertainty in Dataset Labels"): a picture counts for a class when th
 as probable for it as on average for the pictures with its label, which makes up for a model that is
 surer of some classes than of others. Which ones is told by the odds of another class against the
 label. Taking the pictures that count for another class, as the paper's simplest way does, finds
-fewer wrong labels in as many suspects, and so do differences (docs/experiments/LOG.md).
+fewer wrong labels in as many suspects (docs/experiments/LOG.md).
 
 The probabilities must come from cross-validation: a model agrees with labels that it has learned.
 """

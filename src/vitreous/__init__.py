@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from vitreous.api import (
         Run,
+        audit,
         calibrate,
         check,
         compare,
@@ -35,6 +36,7 @@ __all__ = [
     "Run",
     "VitreousError",
     "__version__",
+    "audit",
     "calibrate",
     "check",
     "compare",

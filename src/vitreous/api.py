@@ -14,12 +14,15 @@ from typing import Any, Literal
 from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.files import first_free
-from vitreous.core.run import RunFolder, check_free
+from vitreous.core.run import RunFolder, check_beside, check_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.doctor.visit import check
-from vitreous.errors import ConfigError, DataError, RunError
+from vitreous.errors import ConfigError, RunError
 from vitreous.job import Run, begin, is_finished, open_own_pictures, work
+from vitreous.labels.audit import Audit
+from vitreous.labels.visit import audit_run
+from vitreous.lecture.drawing import patches
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.recipes.configure import configure, named_overlay, named_settings
@@ -33,6 +36,7 @@ from vitreous.training.trainer import Clock
 
 __all__ = [
     "Run",
+    "audit",
     "calibrate",
     "check",
     "compare",
@@ -153,6 +157,60 @@ def train(
     if on_choice:
         on_choice(choice)
     return begin(path, choice, listing, console, clock, tensorboard, applied)
+
+
+def audit(
+    source: Source,
+    out: Source | None = None,
+    *,
+    folds: int | None = None,
+    epochs: float | None = None,
+    budget_s: float | None = None,
+    settings: Mapping[str, Any] | None = None,
+    cache: Source | None = None,
+    console: Console | None = None,
+    started: float | None = None,
+) -> Audit:
+    """Say which labels are probably wrong; neither labels nor pictures are changed.
+
+    Each picture is answered by a model that it was held out of, by cross-validation: a model agrees
+    with the wrong labels that it has learned.
+
+    Args:
+        source: a run of `train` with folds, whatever it began with; or pictures as for `train`,
+            which are trained on from scratch with folds first, into ``runs/<name of source>``.
+        out: a new folder, outside the pictures, for the page ``index.html`` and the proposal
+            ``overlay.csv``; without it nothing is written but the run.
+        folds: of pictures, as for `train`, and so are the others; by default 5.
+        epochs: passes over the training pictures in each fold.
+        budget_s: instead of epochs: seconds for all folds and the model that is kept.
+        settings: nested settings.
+        cache: folder of decoded pictures.
+        console: where messages go.
+        started: value of `time.monotonic` when the command began.
+
+    Raises:
+        UserError: for a run without folds, or settings or pictures that need a change.
+        Interrupted: after Ctrl-C, with the run saved: go on with it, then audit it.
+    """
+    path, folder = Path(source), None if out is None else Path(out)
+    if (path / "config.toml").exists():
+        if any((folds, epochs, budget_s, settings, cache)):
+            raise ConfigError(f"{path} is a run, whose folds are settled already: name it alone")
+        return audit_run(path, folder)
+    if folder:  # told before training
+        check_beside(folder, path)
+    run = train(
+        path,
+        folds=folds or 5,
+        epochs=epochs,
+        budget_s=budget_s,
+        settings=settings,
+        cache=cache,
+        console=console,
+        started=started,
+    )
+    return audit_run(run.path, folder)
 
 
 def pretrain(
@@ -311,45 +369,6 @@ def _beside(run: Path, ending: str) -> Path:
         return Path(f"{name}{ending}")
     folder = find_own_weights(run).resolve().parent
     return folder / f"{folder.name}{ending}"
-
-
-def patches(
-    picture: Source,
-    out: Source | None = None,
-    *,
-    size: int = 16,
-    stride: int | None = None,
-    rate: int = 1,
-    padding: Literal["VALID", "SAME"] = "VALID",
-    image_size: int = 256,
-) -> Path:
-    """Draw the patches of a picture: what a ViT is given instead of it.
-
-    Args:
-        picture: any file that can be decoded.
-        out: the drawing, a PNG that must not exist; by default ``<picture>-patches.png`` in the
-            present folder.
-        size: side of a patch in pixels.
-        stride: pixels from a patch to the next; by default its side.
-        rate: pixels between neighbours inside a patch; above 1 a patch has gaps.
-        padding: "VALID" leaves out what fills no patch, "SAME" adds black around the picture.
-        image_size: side in pixels to which the picture is scaled and cropped first.
-
-    Returns:
-        The drawing's file.
-
-    Raises:
-        ConfigError: where the numbers make no patch, or too many to draw.
-        DataError: where the picture can't be read.
-    """
-    from vitreous.lecture.drawing import draw_file
-
-    picture = Path(picture)
-    path = Path(f"{picture.stem}-patches.png") if out is None else Path(out)
-    if path.exists():
-        raise DataError(f"{path} exists already: name another file with --out")
-    draw_file(picture, path, size, stride or size, rate, padding, image_size)
-    return path
 
 
 def demo(

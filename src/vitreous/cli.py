@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from vitreous import __version__, options, printing
+from vitreous.cli_audit import audit
 from vitreous.cli_check import check
 from vitreous.cli_explain import explain
 from vitreous.cli_train import pretrain, train
@@ -43,6 +44,7 @@ def cli() -> None:
 
 
 cli.add_command(check)
+cli.add_command(audit)
 cli.add_command(train)
 cli.add_command(pretrain)
 cli.add_command(explain)

@@ -187,6 +187,10 @@ def _train(
     console.info(verdict(evaluation))
     if folds:
         console.info(folds.in_words())
+    if report.labels:
+        console.info(report.labels.verdict)
+        if report.labels.first:
+            console.info(f"next: {report.labels.command}")
     console.info(f"report: {folder.report}")
     console.info(f"next: vitreous predict {folder.path} PICTURE ...")
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from vitreous.evaluation.calibration import Calibration
     from vitreous.evaluation.comparison import Comparison
     from vitreous.evaluation.metrics import Evaluation
+    from vitreous.labels.audit import Audit
     from vitreous.recipes.facts import Choice
     from vitreous.serving.tune import Tuning
 
@@ -148,6 +149,32 @@ def print_checkup(checkup: "Checkup") -> None:
     if checkup.overlay and checkup.proposal:
         click.echo(f"proposal: {checkup.overlay}, {len(checkup.proposal):,} lines to look through")
         source, overlay = quote(str(checkup.source)), quote(str(checkup.overlay))
+        click.echo(f"next: vitreous train {source} --overlay {overlay}")
+
+
+#: Suspects that are told.
+_SUSPECTS = 10
+
+
+def print_audit(audit: "Audit") -> None:
+    """The labels likeliest wrong, what is labelled as what, and what to do next."""
+    for one in audit.suspects[:_SUSPECTS]:
+        click.echo(
+            f"{one.label} {one.self_confidence:.3f}, looks like {one.suggested} "
+            f"{one.probability:.3f}  {_printable(audit.shown(one))}"
+        )
+    if len(audit.suspects) > _SUSPECTS:
+        click.echo(f"and {len(audit.suspects) - _SUSPECTS:,} more")
+    if audit.errors.means_something and len(audit.classes) <= _MOST_COLUMNS:
+        head = ("label \\ belongs to", *audit.classes)
+        noise = zip(audit.classes, audit.errors.noise, strict=True)
+        rows = [(name, *(f"{count:.0f}" for count in row)) for name, row in noise]
+        print_table("expected numbers", head, rows)
+    click.echo(audit.verdict)
+    if audit.page and audit.suspects:
+        click.echo(f"page: {audit.page}, to look through them and save an overlay")
+        click.echo(f"proposal: {audit.overlay}, which leaves them all out, looked at or not")
+        source, overlay = quote(str(audit.source)), quote(str(audit.overlay))
         click.echo(f"next: vitreous train {source} --overlay {overlay}")
 
 

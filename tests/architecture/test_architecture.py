@@ -15,6 +15,7 @@ def test_the_public_names_are_these():
         "Run",
         "VitreousError",
         "__version__",
+        "audit",
         "calibrate",
         "check",
         "compare",

@@ -10,7 +10,7 @@ from tests.pages.reading import CHROMIUM, Page, chromium, opened_width
 from vitreous.data.overlay import Change
 from vitreous.doctor.findings import Checkup, Finding
 from vitreous.doctor.page import render_checkup
-from vitreous.doctor.visit import _picture_of
+from vitreous.pages.pictures import picture_at
 
 HOSTILE = "<script>alert('x')</script>&\"quoted\""
 
@@ -73,7 +73,7 @@ def test_thousands_of_findings_stay_a_page():
 def test_a_page_of_nothing_and_one_whose_files_are_gone(tmp_path):
     healthy = replace(a_checkup(), findings=(), proposal=())
     assert "Nothing found in 5 pictures." in Page(render_checkup(healthy, noise, "")).text
-    gone = Page(render_checkup(a_checkup(), _picture_of, "overlay.csv"))
+    gone = Page(render_checkup(a_checkup(), picture_at, "overlay.csv"))
     assert "img" not in gone.tags
     assert "happy/a0.jpg" in gone.text
 
@@ -94,7 +94,7 @@ def test_hostile_names_stay_text():
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing")
 def test_it_opens_on_a_phone_and_on_a_desk(tmp_path, sick):
     pages = {
-        "sick": render_checkup(sick.checkup, _picture_of, "overlay.csv"),
+        "sick": render_checkup(sick.checkup, picture_at, "overlay.csv"),
         "long": render_checkup(a_checkup(20, "never_ending_name_" * 9), noise, "o" * 200),
         "healthy": render_checkup(replace(a_checkup(), findings=(), proposal=()), noise, ""),
     }

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.evaluation.intervals import mean_interval, proportion_interval
+from vitreous.evaluation.intervals import mean_interval, proportion_interval, total_interval
 
 
 def test_wilson_by_its_formula():
@@ -50,3 +50,24 @@ def test_balanced_accuracy_is_covered_as_promised(sizes, recalls):
         found = mean_interval(parts)
         covered += found.low <= truth <= found.high
     assert 0.92 <= covered / draws <= 0.99
+
+
+@pytest.mark.parametrize(
+    ("seen", "sizes", "shares"),
+    [((200, 100), (300, 120), (0.1, 0.05)), ((30, 400, 50), (60, 500, 50), (0.2, 0.02, 0.1))],
+)
+def test_a_total_is_covered_as_promised(seen, sizes, shares):
+    """Of each part some pictures are seen, and what is asked is how many there are in all."""
+    rng = np.random.default_rng(0)
+    truth, covered, draws = float(np.dot(sizes, shares)), 0, 2000
+    for _ in range(draws):
+        parts = [proportion_interval(int(rng.binomial(n, share)), n)
+                 for n, share in zip(seen, shares, strict=True)]  # fmt: skip
+        found = total_interval(parts, sizes)
+        covered += found.low <= truth <= found.high
+    assert 0.92 <= covered / draws <= 0.99
+
+
+def test_a_total_is_none_and_all_at_most():
+    assert total_interval([proportion_interval(0, 5)], [5]).low == 0
+    assert total_interval([proportion_interval(5, 5)], [5]).high == 5

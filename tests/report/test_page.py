@@ -11,7 +11,7 @@ from vitreous.evaluation.intervals import mean_interval, proportion_interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
 from vitreous.pages.pictures import picture_uri
-from vitreous.report.cross_validated import CrossValidated, FoldRow
+from vitreous.report.cross_validated import CrossValidated, Doubt, DoubtfulLabels, FoldRow
 from vitreous.report.figures import confusion_uri, learning_curves
 from vitreous.report.page import (
     Mistake,
@@ -80,6 +80,17 @@ FOLDS = CrossValidated(
     n=200,
     scores=[(name, 0.8, 0.02, proportion_interval(160, 200)) for name in ("Accuracy", "Balanced")],
 )
+
+
+DOUBTS = DoubtfulLabels(
+    verdict="2 of 200 labels are worth a look.",
+    first=[
+        Doubt(picture_uri(np.zeros((24, 24, 3), np.uint8), 128), f"sad/{at}.jpg", "sad", "happy",
+              0.97)
+        for at in range(2)
+    ],
+    command="vitreous audit runs/faces",
+)  # fmt: skip
 
 
 def many(classes: int) -> Evaluation:
@@ -261,6 +272,20 @@ def test_folds_stand_with_their_mean_and_range():
     assert "folds" not in Page(render_report(a_report())).ids
 
 
+def test_doubtful_labels_stand_with_what_they_look_like():
+    page = Page(render_report(replace(a_report(), folds=FOLDS, labels=DOUBTS)))
+    text = " ".join(page.text.split())
+    assert "2 of 200 labels are worth a look. By the folds" in text
+    assert text.count("labelled sad looks like happy 97 %") == 2
+    assert "vitreous audit runs/faces" in text
+    assert page.alts.count("Picture labelled sad") == 2
+    none = replace(DOUBTS, verdict="None of 200 labels stands out.", first=[])
+    text = Page(render_report(replace(a_report(), labels=none))).text
+    assert "None of 200 labels stands out." in text
+    assert "vitreous audit" not in text
+    assert "labels" not in Page(render_report(a_report())).ids
+
+
 def test_a_yardstick_that_hardly_looks_stands_beside_the_score():
     baselines = {**LEARNED.baselines, "thumbnails": {"accuracy": 0.6, "balanced_accuracy": 0.45}}
     evaluation = replace(LEARNED, baselines=baselines)
@@ -374,7 +399,7 @@ def test_the_import_leaves_pyplot_and_torch_alone():
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing")
 def test_on_a_phone_the_page_never_scrolls_sideways(tmp_path):
     long_name = scored([[30, 3], [2, 40]], ("never_ending_name_" * 9, "b"))
-    held_out = replace(a_report(), folds=FOLDS)
+    held_out = replace(a_report(), folds=FOLDS, labels=DOUBTS)
     reports = {
         "faces": a_report(),
         "folds": held_out,

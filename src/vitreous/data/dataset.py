@@ -57,9 +57,7 @@ class Dataset:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["path", "label", "split"])
         for sample, split in zip(self.listing.samples, self.splits, strict=True):
-            # A name that isn't UTF-8 (out of an old archive, say) is written with escapes.
-            path = str(sample.path).encode(errors="backslashreplace").decode()
-            writer.writerow([path, sample.label, split])
+            writer.writerow([path_as_text(sample.path), sample.label, split])
         return text.getvalue()
 
     def fingerprint(self) -> str:
@@ -70,6 +68,11 @@ class Dataset:
             votes = f"\t{dict(sample.votes)}" if sample.votes else ""
             digest.update(f"{sample.label}\t{split}\t{pixels}{votes}\n".encode())
         return digest.hexdigest()
+
+
+def path_as_text(path: Path) -> str:
+    """A path as `split.csv` has it: of a name that isn't UTF-8 (out of an old archive) escapes."""
+    return str(path).encode(errors="backslashreplace").decode()
 
 
 def open_dataset(

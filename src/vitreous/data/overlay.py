@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from vitreous.core.config import did_you_mean
+from vitreous.core.files import atomic_path
 from vitreous.data.table import Sample
 from vitreous.errors import DataError
 
@@ -78,14 +79,14 @@ class Overlay:
         """
         rows: dict[str, list[int]] = {}
         for row, sample in enumerate(samples):
-            rows.setdefault(_plain(sample.path), []).append(row)
+            rows.setdefault(plain_path(sample.path), []).append(row)
         classes = {sample.label for sample in samples if sample.label}
         groups = Groups()
         changed: list[Sample | None] = list(samples)
         done: dict[tuple[str, str], int] = {}
         for line, change in self.changes:
             where = f"{self.name}, line {line}"
-            file = _plain(folder / change.path)
+            file = plain_path(folder / change.path)
             if file not in rows:
                 raise DataError(f"{where}: no picture '{change.path}' is listed in {folder}")
             _refuse_contradiction(where, file, change, done)
@@ -135,16 +136,42 @@ def read_overlay(path: Path) -> Overlay:
 
 def overlay_text(changes: Iterable[Change]) -> str:
     """Changes as the text of a file that `read_overlay` turns back into them."""
+    return f"{','.join(COLUMNS)}\n{overlay_lines(changes)}"
+
+
+def overlay_lines(changes: Iterable[Change]) -> str:
+    """The same without the columns' names."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
     writer.writerows(
         (change.path, change.action, change.value, change.reason) for change in changes
     )
     return text.getvalue()
 
 
-def _plain(path: Path) -> str:
+def write_overlay(path: Path, changes: Iterable[Change]) -> None:
+    """Write changes atomically into a file for `read_overlay`.
+
+    Raises:
+        StorageError: where it can't be written.
+    """
+    with atomic_path(path) as staging:
+        # Bytes of a name that is no UTF-8 come back as they were.
+        staging.write_bytes(overlay_text(changes).encode("utf-8", "surrogateescape"))
+
+
+def path_in_overlay(path: Path, folder: Path) -> str:
+    """How an overlay names a picture so that it is found again, wherever the overlay lies.
+
+    Args:
+        path: of the picture, as listed.
+        folder: where relative paths count from.
+    """
+    inside = path.is_relative_to(folder)
+    return str(path.relative_to(folder) if inside else path.absolute())
+
+
+def plain_path(path: Path) -> str:
     """A path by which equal files of one folder are found; links are not followed."""
     return os.path.normpath(path.absolute())
 

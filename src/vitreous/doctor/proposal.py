@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from vitreous.data.overlay import Action, Change, Groups
+from vitreous.data.overlay import Action, Change, Groups, path_in_overlay
 from vitreous.doctor.classes import plain_name
 from vitreous.doctor.collection import Collection
 from vitreous.doctor.findings import KINDS, Finding
@@ -50,7 +50,7 @@ def _changes(collection: Collection, findings: Sequence[Finding]) -> Iterator[Ch
         elif finding.kind == "leak":
             yield from _drop(collection, _learned(collection, files), finding.detail)
         elif finding.kind == "duplicate":
-            kept = _from_folder(collection, files[0][0])
+            kept = path_in_overlay(files[0][0], collection.folder)
             yield from _drop(collection, files[1:], f"same pixels as {kept}")
         elif finding.kind == "near_duplicate" and not parted:
             yield from _group(collection, files, f"copies-{number}", finding.detail)
@@ -65,14 +65,14 @@ def _drop(
     collection: Collection, files: Sequence[tuple[Path, int]], reason: str
 ) -> Iterator[Change]:
     for path, _ in files:
-        yield Change(_from_folder(collection, path), "drop", reason=reason)
+        yield Change(path_in_overlay(path, collection.folder), "drop", reason=reason)
 
 
 def _group(
     collection: Collection, files: Sequence[tuple[Path, int]], name: str, reason: str
 ) -> Iterator[Change]:
     for path, _ in files:
-        yield Change(_from_folder(collection, path), "group", name, reason)
+        yield Change(path_in_overlay(path, collection.folder), "group", name, reason)
 
 
 def _disputed(collection: Collection, files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
@@ -98,12 +98,8 @@ def _rename(collection: Collection, files: list[tuple[Path, int]]) -> Iterator[C
         alike = [name for name in collection.listing.classes if plain_name(name) == plain]
         usual = max(alike, key=lambda name: sizes[name])
         yield Change(
-            _from_folder(collection, path), "relabel", usual, f"was '{collection.labels[row]}'"
+            path_in_overlay(path, collection.folder),
+            "relabel",
+            usual,
+            f"was '{collection.labels[row]}'",
         )
-
-
-def _from_folder(collection: Collection, path: Path) -> str:
-    """A path that the overlay finds again, wherever it lies itself."""
-    if path.is_relative_to(collection.folder):
-        return str(path.relative_to(collection.folder))
-    return str(path.absolute())

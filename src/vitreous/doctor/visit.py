@@ -7,18 +7,12 @@ from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-
 from vitreous.core.console import Console
-from vitreous.core.files import atomic_path, storage_errors, write_text
-from vitreous.core.run import check_free
-from vitreous.data.decode import read_picture
-from vitreous.data.overlay import overlay_text
+from vitreous.core.files import storage_errors, write_text
+from vitreous.core.run import check_beside
+from vitreous.data.overlay import write_overlay
 from vitreous.doctor.findings import Checkup
-from vitreous.errors import RunError, UnreadablePicture
-
-#: A JPEG on the page is decoded no larger than a few times this side.
-_PAGE_SIDE = 128
+from vitreous.pages.pictures import picture_at
 
 
 def check(
@@ -58,9 +52,7 @@ def check(
     source = Path(source)
     folder = None if out is None else Path(out)
     if folder:
-        check_free(folder)
-        if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-            raise RunError(f"{folder} lies among the pictures of {source}: name another --out")
+        check_beside(folder, source)
     with console.stages() as on_progress:
         checkup = check_source(source, on_progress)
     return _written(checkup, folder) if folder else checkup
@@ -70,19 +62,9 @@ def _written(checkup: Checkup, folder: Path) -> Checkup:
     from vitreous.doctor.page import render_checkup
 
     overlay = folder / "overlay.csv"
-    html = render_checkup(checkup, _picture_of, str(overlay))
+    html = render_checkup(checkup, picture_at, str(overlay))
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    # Bytes of a name that is no UTF-8 come back as they were.
-    proposal = overlay_text(checkup.proposal).encode("utf-8", "surrogateescape")
-    with atomic_path(overlay) as staging:
-        staging.write_bytes(proposal)
+    write_overlay(overlay, checkup.proposal)
     write_text(folder / "index.html", html)
     return replace(checkup, page=folder / "index.html", overlay=overlay)
-
-
-def _picture_of(path: Path) -> np.ndarray | None:
-    try:
-        return read_picture(path, cover=(_PAGE_SIDE, _PAGE_SIDE))
-    except UnreadablePicture:
-        return None

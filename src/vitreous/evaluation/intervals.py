@@ -90,6 +90,27 @@ def mean_interval(parts: Sequence[Interval], lowest: float = 0.0) -> Interval:
     return Interval(value, max(lowest, value - below), min(1.0, value + above))
 
 
+def total_interval(shares: Sequence[Interval], sizes: Sequence[int]) -> Interval:
+    """Interval of how many there are in all, from the share in each of some parts.
+
+    MOVER again: distances to each end, each times the size of its part, add up in squares.
+
+    Args:
+        shares: independent estimates, one of each part.
+        sizes: of the parts.
+
+    Example:
+        >>> interval = total_interval([Interval(0.1, 0.07, 0.14)] * 2, [100, 200])
+        >>> round(interval.value), round(interval.low, 1), round(interval.high, 1)
+        (30, 23.3, 38.9)
+    """
+    parts = list(zip(shares, sizes, strict=True))
+    value = sum(share.value * size for share, size in parts)
+    below = math.sqrt(sum(((share.value - share.low) * size) ** 2 for share, size in parts))
+    above = math.sqrt(sum(((share.high - share.value) * size) ** 2 for share, size in parts))
+    return Interval(value, max(0.0, value - below), min(float(sum(sizes)), value + above))
+
+
 def sample_interval(values: Sequence[float], low: float, high: float) -> Interval:
     """Student's t interval of the mean that a sample comes from.
 

@@ -1,6 +1,7 @@
 """Patches as a picture that one can look at."""
 
 import math
+from os import PathLike
 from pathlib import Path
 from typing import Literal
 
@@ -103,3 +104,40 @@ def draw_file(
         )
     with atomic_path(path) as staging:
         Image.fromarray(draw_patches(cut).numpy()).save(staging, "PNG")
+
+
+def patches(
+    picture: str | PathLike[str],
+    out: str | PathLike[str] | None = None,
+    *,
+    size: int = 16,
+    stride: int | None = None,
+    rate: int = 1,
+    padding: Literal["VALID", "SAME"] = "VALID",
+    image_size: int = 256,
+) -> Path:
+    """Draw the patches of a picture: what a ViT is given instead of it.
+
+    Args:
+        picture: any file that can be decoded.
+        out: the drawing, a PNG that must not exist; by default ``<picture>-patches.png`` in the
+            present folder.
+        size: side of a patch in pixels.
+        stride: pixels from a patch to the next; by default its side.
+        rate: pixels between neighbours inside a patch; above 1 a patch has gaps.
+        padding: "VALID" leaves out what fills no patch, "SAME" adds black around the picture.
+        image_size: side in pixels to which the picture is scaled and cropped first.
+
+    Returns:
+        The drawing's file.
+
+    Raises:
+        ConfigError: where the numbers make no patch, or too many to draw.
+        DataError: where the picture can't be read.
+    """
+    picture = Path(picture)
+    path = Path(f"{picture.stem}-patches.png") if out is None else Path(out)
+    if path.exists():
+        raise DataError(f"{path} exists already: name another file with --out")
+    draw_file(picture, path, size, stride or size, rate, padding, image_size)
+    return path

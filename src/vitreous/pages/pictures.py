@@ -3,12 +3,18 @@
 import base64
 import io
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from vitreous.data.decode import read_picture
+from vitreous.errors import UnreadablePicture
+
 _LOSSLESS_SIDE = 64
 _PIXEL_ART_SIDE = 32
+#: A large JPEG of which a page shows little is decoded no larger than a few times this side.
+_READ_SIDE = 128
 
 
 @dataclass(frozen=True)
@@ -17,6 +23,18 @@ class Embedded:
 
     uri: str
     pixelated: bool
+
+
+def picture_at(path: Path) -> np.ndarray | None:
+    """The pixels of a file for a page; nothing where it can't be read any more.
+
+    Shape:
+        -> (height, width, 3) uint8
+    """
+    try:
+        return read_picture(path, cover=(_READ_SIDE, _READ_SIDE))
+    except UnreadablePicture:
+        return None
 
 
 def picture_uri(picture: np.ndarray, max_side: int) -> Embedded:

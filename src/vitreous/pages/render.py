@@ -1,6 +1,7 @@
-"""Pages from templates: whole HTML documents that load nothing and run nothing.
+"""Pages from templates: whole HTML documents that load nothing, and run nothing that isn't named.
 
-Each room that has a page keeps its own templates, which extend ``page.html.jinja`` of this one.
+Each room that has a page keeps its own templates, which extend ``page.html.jinja`` of this one. A
+script, where there is one, is named by its hash in the block ``policy``.
 """
 
 from collections.abc import Mapping

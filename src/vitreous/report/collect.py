@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vitreous.core.config import dump_toml
-from vitreous.core.files import read_json
+from vitreous.core.files import read_json, read_tensors
 from vitreous.core.rng import numpy_stream, torch_stream
 from vitreous.core.run import RunFolder, versions
 from vitreous.data.loader import PictureSet, TrainingOrder
@@ -15,8 +15,10 @@ from vitreous.data.mixing import mix
 from vitreous.data.preprocess import denormalise, normalise
 from vitreous.data.transforms import augment
 from vitreous.evaluation.intervals import Interval
+from vitreous.evaluation.label_errors import find_label_errors, label_errors_in_words
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.report.cross_validated import CrossValidated, FoldRow
+from vitreous.pages.pictures import picture_uri
+from vitreous.report.cross_validated import CrossValidated, Doubt, DoubtfulLabels, FoldRow
 from vitreous.report.page import Mistake, Report, Rung
 from vitreous.report.reasons import with_reasons
 from vitreous.training.classifier import Classifier
@@ -25,6 +27,7 @@ from vitreous.training.logbook import read_logbook
 
 MISTAKES = 24
 AUGMENTED = 24
+DOUBTS, _DOUBT_SIDE = 6, 128
 
 
 def report_of_run(
@@ -73,6 +76,7 @@ def report_of_run(
         ),
         reasons=reasons,
         folds=_folds(run),
+        labels=doubtful_labels(run, sets),
     )
 
 
@@ -110,6 +114,32 @@ def _folds(run: RunFolder) -> CrossValidated | None:
         )
     ]
     return CrossValidated(rows, found["n"], scores)
+
+
+def doubtful_labels(run: RunFolder, sets: Mapping[str, PictureSet]) -> DoubtfulLabels | None:
+    """What a run's folds say of its labels; nothing without folds."""
+    if not run.fold_answers.exists():
+        return None
+    tensors, metadata = read_tensors(run.fold_answers)
+    probabilities, labels = tensors["probabilities"].mean(0).numpy(), tensors["labels"].numpy()
+    classes, rows = metadata["classes"], tensors["rows"].numpy()
+    errors = find_label_errors(probabilities, labels)
+    # Folds are made of these two, and all sets have one array of pixels.
+    held = [(row, path) for name in ("train", "valid")
+            for row, path in zip(sets[name].rows, sets[name].paths, strict=True)]  # fmt: skip
+    files = {int(row): "/".join(path.parts[-2:]) for row, path in held}
+    first = [
+        Doubt(
+            picture=picture_uri(np.asarray(sets["train"].pixels[rows[at]]), _DOUBT_SIDE),
+            file=files[int(rows[at])],
+            label=classes[labels[at]],
+            suggested=classes[errors.suggested[at]],
+            probability=float(probabilities[at, errors.suggested[at]]),
+        )
+        for at in errors.suspects[:DOUBTS]
+    ]
+    command = f"vitreous audit {quote(str(run.path))}"
+    return DoubtfulLabels(label_errors_in_words(errors), first, command)
 
 
 def confident_mistakes(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vitreous.evaluation.intervals import Interval
+from vitreous.pages.pictures import Embedded
 
 
 @dataclass(frozen=True)
@@ -35,3 +36,37 @@ class CrossValidated:
     rows: Sequence[FoldRow]
     n: int
     scores: Sequence[tuple[str, float, float, Interval]]
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A label that the folds' answers contradict.
+
+    Args:
+        picture: as the models got it.
+        file: its name, for the caption.
+        label: its class.
+        suggested: the class that it was taken for.
+        probability: of that class, 0 to 1.
+    """
+
+    picture: Embedded
+    file: str
+    label: str
+    suggested: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class DoubtfulLabels:
+    """What the folds say of the labels.
+
+    Args:
+        verdict: in a sentence.
+        first: the likeliest wrong ones.
+        command: that shows all of them.
+    """
+
+    verdict: str
+    first: Sequence[Doubt]
+    command: str

@@ -16,7 +16,7 @@ from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
 from vitreous.pages.pictures import Embedded, picture_uri
 from vitreous.pages.render import environment, render
-from vitreous.report.cross_validated import CrossValidated
+from vitreous.report.cross_validated import CrossValidated, DoubtfulLabels
 from vitreous.report.figures import confusion_uri, learning_curves, reliability_curve
 
 Standing = Literal["one class", "collapsed", "worse", "guessing", "uneven", "learned"]
@@ -99,6 +99,7 @@ class Report:
         reproduce: the command line.
         reasons: what the overlays of the mistakes are, and how far they can be believed.
         folds: the score by cross-validation, where there is one.
+        labels: what it says of the labels.
     """
 
     name: str
@@ -117,6 +118,7 @@ class Report:
     reproduce: str
     reasons: str = ""
     folds: CrossValidated | None = None
+    labels: DoubtfulLabels | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,41 @@
+"""`audit` of a run, as a person asks for it: look at the labels, write page and proposal.
+
+Part of `api`, where pictures that no run has learned from yet are trained on first.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+from vitreous.core.files import storage_errors, write_text
+from vitreous.core.run import RunFolder, check_beside
+from vitreous.data.overlay import write_overlay
+from vitreous.labels.audit import Audit, audit_folds
+from vitreous.pages.pictures import picture_at
+
+
+def audit_run(run: Path, out: Path | None) -> Audit:
+    """Say which labels of a run with folds are probably wrong.
+
+    Args:
+        run: the run's folder.
+        out: a new folder for the page ``index.html`` and the proposal ``overlay.csv``; without it
+            nothing is written.
+
+    Raises:
+        RunError: where it is no run with folds, something stands at `out`, or that lies among the
+            pictures.
+        StorageError: where the disk is full.
+    """
+    audit = audit_folds(RunFolder.open(run))
+    if out is None:
+        return audit
+    check_beside(out, audit.source)
+    from vitreous.labels.page import render_audit
+
+    overlay = out / "overlay.csv"
+    html = render_audit(audit, picture_at, str(overlay))
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    write_overlay(overlay, audit.proposal)
+    write_text(out / "index.html", html)
+    return replace(audit, page=out / "index.html", overlay=overlay)

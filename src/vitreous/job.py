@@ -28,7 +28,8 @@ from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
 from vitreous.data.table import VOTES
-from vitreous.errors import DataError, RunError, WeightsError
+from vitreous.diagnosis.examination import diagnose_run
+from vitreous.errors import DataError, RunError, UserError, WeightsError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
@@ -178,13 +179,19 @@ def _train(
         evaluation = evaluation.with_baseline("thumbnails", thumbnails, labels)
     found = {"split": split, **evaluation.to_json()}
     write_json(folder.evaluation, {**found, "folds": asdict(folds)} if folds else found)
+    begun = begun_with(config, console)
+    diagnosis = diagnose_run(folder, config, dataset, split, begun, probabilities, thumbnails)
+    write_json(folder.diagnosis, diagnosis.to_json())
     _write_provenance(folder, device, console)
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
     report = report_of_run(
-        folder, config, dataset.sets, split, evaluation, probabilities, best, facts, warnings
-    )
+        folder, config, dataset.sets, split, evaluation, probabilities, best, facts, warnings,
+        diagnosis,
+    )  # fmt: skip
     write_text(folder.report, render_report(report))
     console.info(verdict(evaluation))
+    if diagnosis.causes:
+        console.warn(f"{diagnosis}. Next: vitreous diagnose {folder.path}")
     if folds:
         console.info(folds.in_words())
     console.info(f"report: {folder.report}")
@@ -304,15 +311,30 @@ def _first_weights(folder: RunFolder, config: RunConfig, console: Console) -> En
     begun = has_checkpoint(folder.checkpoints) or Ladder.read(folder).has("probe")
     if config.init is None or begun:
         return None
-    told = Told(None, config.init_preprocess, config.init_num_heads)
     try:
-        path = locate(config.init, console).path
-        return load_encoder(find_weights(path, told, on_note=lambda note: None))
+        return _load_init(config, console)
     except (RunError, WeightsError) as error:
         raise RunError(
             f"{folder.path} has no checkpoint yet and can't begin: {error}; put the weights back, "
             "or train anew with another --out"
         ) from None
+
+
+def _load_init(config: RunConfig, console: Console) -> Encoder:
+    assert config.init is not None
+    told = Told(None, config.init_preprocess, config.init_num_heads)
+    path = locate(config.init, console).path
+    return load_encoder(find_weights(path, told, on_note=lambda note: None))
+
+
+def begun_with(config: RunConfig, console: Console) -> Encoder | None:
+    """What a run began with, for a look back; ``None`` where it was nothing, or is gone."""
+    if config.init is None or config.ladder:
+        return None
+    try:
+        return _load_init(config, console)
+    except UserError:
+        return None
 
 
 def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Dataset:

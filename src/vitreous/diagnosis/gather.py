@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from vitreous.core.rng import numpy_stream, torch_stream
@@ -13,11 +14,11 @@ from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
 from vitreous.diagnosis.course import Course
-from vitreous.diagnosis.inside import look_inside
+from vitreous.diagnosis.inside import Inside, look_inside
 from vitreous.diagnosis.movement import relative_distance, relative_step
 from vitreous.diagnosis.signals import Answers, Signals
 from vitreous.evaluation.inference import BATCH_SIZE, TorchNetwork, predict_set, probabilities_of
-from vitreous.evaluation.thumbnails import thumbnail_answers
+from vitreous.evaluation.thumbnails import SIDE
 from vitreous.model.vit import ViT
 from vitreous.training.config import RunConfig
 
@@ -27,17 +28,17 @@ SAMPLE, INSIDE = 512, 64
 
 @dataclass(frozen=True)
 class Weights:
-    """What a run left, on the device that computes.
+    """A run's weights, on the device that computes; ``None`` for those that can't be had.
 
     Args:
-        first: what it began with; ``None`` where that can't be had any more.
+        first: what it began with.
         best: what is scored.
         last: what it ended with.
     """
 
-    first: ViT | None
-    best: ViT
-    last: ViT
+    first: ViT | None = None
+    best: ViT | None = None
+    last: ViT | None = None
 
 
 def gather(
@@ -45,8 +46,9 @@ def gather(
     dataset: Dataset,
     split: str,
     course: Course,
-    weights: Weights | None,
+    weights: Weights,
     probabilities: np.ndarray | None = None,
+    thumbnails: np.ndarray | None = None,
     copies: Collection[int] | None = None,
 ) -> Signals:
     """Look at everything that costs little.
@@ -56,49 +58,63 @@ def gather(
         dataset: its pictures.
         split: the one that is scored.
         course: what its log says.
-        weights: what it left; ``None`` where it stopped before there were any.
-        probabilities: (pictures, classes) of the split, where they are known already.
-        copies: positions in the split of pictures that training has too; ``None`` to find those
-            with equal pixels.
+        weights: what it left.
+        probabilities: (pictures, classes) of the split; by default the best weights are asked.
+        thumbnails: answers of the yardstick that hardly looks, for the same pictures.
+        copies: positions in the split of pictures that training has too; by default those with
+            equal pixels.
     """
     train, held_out = dataset.sets["train"], dataset.sets[split]
-    pixels, labels = train_sample(train, config.train.seed)
+    seed, truth = config.train.seed, held_out.labels.numpy()
+    pixels, labels = train_sample(train, seed)
     images = normalise(pixels, config.preprocess)
-    copies = exact_copies(dataset, split) if copies is None else copies
-    thumbnails = thumbnail_answers(train, held_out, config.train.seed)
+    changed = augment(images, config.augment, torch_stream(seed, "augment", 0))
+    if copies is None:
+        copies = exact_copies(dataset, split)
+    if probabilities is None and weights.best:
+        probabilities = predict_set(TorchNetwork(weights.best), held_out, config.preprocess)
     found = Signals(
         course=course,
         counts=tuple(train.labels.bincount(minlength=len(dataset.classes)).tolist()),
         floor=blind_loss(train, config),
         input_mean=float(images.mean()),
         input_std=float(images.std()),
+        likeness=likeness(images, changed),
         leaked=len(copies),
-        thumbnails=None
-        if thumbnails is None
-        else Answers.of(np.eye(len(dataset.classes))[thumbnails], held_out.labels.numpy()),
     )
-    if weights is None:
-        return found
-    if probabilities is None:
-        probabilities = predict_set(TorchNetwork(weights.best), held_out, config.preprocess)
-    changed = augment(images, config.augment, torch_stream(config.train.seed, "augment", 0))
-    right = probabilities.argmax(1) == held_out.labels.numpy()
-    is_copy = np.isin(np.arange(len(held_out)), list(copies))
-    few, classes = images[:INSIDE], labels[:INSIDE]
-    last, first = weights.last, weights.first
-    return replace(
-        found,
-        parameters=sum(weight.numel() for weight in last.parameters()),
-        right_if_leaked=float(right[is_copy].mean()) if is_copy.any() else None,
-        right_if_not=float(right[~is_copy].mean()) if not is_copy.all() else None,
-        train=Answers.of(answer(weights.best, images), labels.numpy()),
-        augmented=Answers.of(answer(weights.best, changed), labels.numpy()),
-        held_out=Answers.of(probabilities, held_out.labels.numpy()),
-        before=look_inside(first, few, classes) if first else None,
-        after=look_inside(last, few, classes),
-        step=relative_step(first.state_dict(), config.train) if first else None,
-        moved=relative_distance(first.state_dict(), last.state_dict()) if first else None,
-    )
+    if thumbnails is not None:
+        simple = Answers.of(np.eye(len(dataset.classes))[thumbnails], truth)
+        found = replace(found, thumbnails=simple)
+    if probabilities is not None:
+        right, is_copy = probabilities.argmax(1) == truth, np.isin(range(len(truth)), list(copies))
+        found = replace(
+            found,
+            held_out=Answers.of(probabilities, truth),
+            right_if_leaked=float(right[is_copy].mean()) if is_copy.any() else None,
+            right_if_not=float(right[~is_copy].mean()) if not is_copy.all() else None,
+        )
+    if last := weights.last:
+        found = replace(
+            found,
+            parameters=sum(weight.numel() for weight in last.parameters()),
+            train=Answers.of(answer(last, images), labels.numpy()),
+            augmented=Answers.of(answer(last, changed), labels.numpy()),
+            after=_inside(last, images, labels),
+        )
+    if first := weights.first:
+        began = first.state_dict()
+        found = replace(
+            found,
+            before=_inside(first, images, labels),
+            step=relative_step(began, config.train),
+            moved=relative_distance(began, last.state_dict()) if last else None,
+        )
+    return found
+
+
+def _inside(model: ViT, images: Tensor, labels: Tensor) -> Inside:
+    device = next(model.parameters()).device
+    return look_inside(model, images[:INSIDE].to(device), labels[:INSIDE].to(device))
 
 
 def train_sample(train: PictureSet, seed: int) -> tuple[Tensor, Tensor]:
@@ -142,3 +158,27 @@ def blind_loss(train: PictureSet, config: RunConfig) -> float:
     even = settings.label_smoothing / count
     mass = weights * (shares * (1 - settings.label_smoothing) + even)
     return -float(torch.special.xlogy(mass, mass / mass.sum()).sum())
+
+
+def likeness(images: Tensor, changed: Tensor) -> float:
+    """How much augmented pictures still have of their own originals, beyond any other picture.
+
+    The mean correlation of thumbnails: 1 where nothing is changed, 0 where an augmented picture is
+    as much like every other picture as like its own. A mirror image counts as the original.
+
+    Shape:
+        (pictures, channels, height, width) twice
+    """
+    originals = _thumbnails(images)
+    seen = torch.maximum(
+        _thumbnails(changed) @ originals.T, _thumbnails(changed) @ _thumbnails(images.flip(-1)).T
+    )
+    count = len(images)
+    own = seen.diagonal().mean()
+    others = (seen.sum() - seen.diagonal().sum()) / max(count * (count - 1), 1)
+    return float((own - others) / (1 - others))
+
+
+def _thumbnails(images: Tensor) -> Tensor:
+    small = F.adaptive_avg_pool2d(images, SIDE).flatten(1)
+    return F.normalize(small - small.mean(1, keepdim=True), dim=1)

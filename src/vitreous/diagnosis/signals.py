@@ -84,13 +84,14 @@ class Signals:
         counts: training pictures of each class.
         floor: lowest training loss that can be had without looking at the pictures, in nats.
         input_mean, input_std: of the normalised training pictures' values.
+        likeness: how much of a training picture augmentation leaves, 1 for all of it (`gather`).
         parameters: of the model.
         leaked: pictures held back that are among the training pictures too.
         right_if_leaked, right_if_not: share of right answers for those and for the others.
-        train: answers for training pictures as they are; ``None``, as the rest, where the run left
-            no weights.
-        augmented: for the same pictures as training sees them.
-        held_out: for those of the split that is scored.
+        train: answers of the last weights for training pictures as they are; ``None``, as the
+            rest, where the run left no weights.
+        augmented: the same for those pictures as training sees them.
+        held_out: answers of the best weights for the split that is scored.
         thumbnails: what a linear classifier of 8x8 pixels answers for that split.
         before, after: a look into the first and the last weights.
         step: size of a step at the highest rate, relative to the first weights.
@@ -102,6 +103,7 @@ class Signals:
     floor: float
     input_mean: float
     input_std: float
+    likeness: float
     parameters: int | None = None
     leaked: int = 0
     right_if_leaked: float | None = None

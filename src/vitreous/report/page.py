@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jinja2 import Environment
 
+from vitreous.diagnosis.causes import Diagnosis
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
 from vitreous.pages.pictures import Embedded, picture_uri
@@ -99,6 +100,7 @@ class Report:
         reproduce: the command line.
         reasons: what the overlays of the mistakes are, and how far they can be believed.
         folds: the score by cross-validation, where there is one.
+        diagnosis: why it is stuck, where it is.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Report:
     reproduce: str
     reasons: str = ""
     folds: CrossValidated | None = None
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True)

@@ -209,7 +209,14 @@ class ClassLearner(Learner[ViT]):
 
 
 def draw_model(config: RunConfig, encoder: Encoder | None) -> ViT:
-    """The model that a run begins with; PyTorch's stream is seeded for what is drawn of it."""
+    """A run's model from PyTorch's stream, the encoder's weights in their place."""
     model = ViT(config.model)
     model.grad_checkpointing = config.train.grad_checkpointing
     return encoder.load_into(model) if encoder else model
+
+
+def first_weights(config: RunConfig, encoder: Encoder | None) -> ViT:
+    """The model as a run began with it, drawn anew."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(config.train.seed, "weights"))
+        return draw_model(config, encoder).eval()

@@ -19,6 +19,7 @@ from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError, DataError, RunError
+from vitreous.inquiry import diagnose
 from vitreous.job import Run, begin, is_finished, open_own_pictures, work
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
@@ -37,6 +38,7 @@ __all__ = [
     "check",
     "compare",
     "demo",
+    "diagnose",
     "evaluate",
     "explain",
     "export",

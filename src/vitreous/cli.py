@@ -15,6 +15,7 @@ import click
 
 from vitreous import __version__, options, printing
 from vitreous.cli_check import check
+from vitreous.cli_diagnose import diagnose
 from vitreous.cli_explain import explain
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
@@ -42,6 +43,7 @@ cli.add_command(check)
 cli.add_command(train)
 cli.add_command(pretrain)
 cli.add_command(explain)
+cli.add_command(diagnose)
 cli.add_command(calibrate)
 cli.add_command(compare)
 

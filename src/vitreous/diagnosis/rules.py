@@ -182,9 +182,10 @@ def _collapsed(case: Case) -> Cause:
     assert held_out is not None and after is not None
     units = ""
     if after.off is not None and after.off > 0.5:
+        blocked = after.gradient < 1e-6
         units = (
             f"; {percent(after.off)} of the units of a dense layer in the head are off for every "
-            f"picture, so that nothing before them learns (gradient {after.gradient:.1g})"
+            f"picture, so that {'nothing' if blocked else 'hardly anything'} before them learns"
         )
     train = case.config.train
     change = {

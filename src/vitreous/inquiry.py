@@ -15,11 +15,11 @@ from vitreous.core.run import RunFolder
 from vitreous.data.cache import Progress
 from vitreous.data.dataset import Dataset
 from vitreous.data.folder import folder_of
+from vitreous.diagnosis.case import Case
 from vitreous.diagnosis.causes import Diagnosis
 from vitreous.diagnosis.examination import read_course, read_weights
 from vitreous.diagnosis.gather import gather
-from vitreous.diagnosis.case import Case
-from vitreous.diagnosis.rules import judge
+from vitreous.diagnosis.judge import judge
 from vitreous.diagnosis.trials import try_causes
 from vitreous.doctor.collection import Collection
 from vitreous.doctor.copies import find_copies

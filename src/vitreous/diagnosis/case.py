@@ -59,6 +59,17 @@ class Case:
         """Whether it was stopped before the end of its plan."""
         return self.signals.course.steps < self.signals.course.total_steps
 
+    @cached_property
+    def is_odd_scale(self) -> bool:
+        """Whether what the model is given lies far from a mean of 0 and a spread of 1."""
+        signals = self.signals
+        return not 0.05 < signals.input_std < 8 or abs(signals.input_mean) > 8
+
+    def usual_scale(self) -> dict[str, list[float]]:
+        """Settings that bring pixels to between -1 and 1, where they are far from it."""
+        half = [0.5, 0.5, 0.5]
+        return {"preprocess.mean": half, "preprocess.std": half} if self.is_odd_scale else {}
+
     def usual_rate(self) -> float:
         """The rate whose step is a usual one for the first weights, to one digit."""
         rate, step = self.config.train.learning_rate, self.signals.step
@@ -87,7 +98,7 @@ class Case:
         rose = f" rose to {figure(course.peak)} and" if self.rise > 1.5 else ""
         return (
             f"the training loss began at {figure(course.first)},{rose} ended at "
-            f"{figure(course.last)}; answering without looking would be {figure(self.signals.floor)}"
+            f"{figure(course.last)}; answering blindly would be {figure(self.signals.floor)}"
         )
 
 

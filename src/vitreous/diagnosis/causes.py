@@ -86,4 +86,3 @@ class Diagnosis:
             for cause in self.causes
         ]
         return {"seen": self.seen, "causes": causes, "tried": self.tried}
-

@@ -13,7 +13,7 @@ from vitreous.diagnosis.case import Case
 from vitreous.diagnosis.causes import Diagnosis
 from vitreous.diagnosis.course import Course
 from vitreous.diagnosis.gather import Weights, gather
-from vitreous.diagnosis.rules import judge
+from vitreous.diagnosis.judge import judge
 from vitreous.model.vit import ViT
 from vitreous.training.checkpoint import newest_average
 from vitreous.training.classifier import load_classifier

@@ -54,13 +54,9 @@ def look_inside(model: ViT, images: Tensor, labels: Tensor) -> Inside:
             off.append(float((x.detach().abs().amax(0) < _OFF).float().mean()))
         logits = model.head(x).float()
         before = [
-            weight
-            for name, weight in model.named_parameters()
-            if name.split(".")[0] not in HEAD
+            weight for name, weight in model.named_parameters() if name.split(".")[0] not in HEAD
         ]
-        gradients = torch.autograd.grad(
-            F.cross_entropy(logits, labels), before, allow_unused=True
-        )
+        gradients = torch.autograd.grad(F.cross_entropy(logits, labels), before, allow_unused=True)
     finally:
         model.train(was_training)
         for name, weight in model.named_parameters():

@@ -23,7 +23,7 @@ from vitreous.data.preprocess import normalise
 from vitreous.diagnosis.case import Case, figure, one_digit
 from vitreous.diagnosis.causes import Cause, Diagnosis
 from vitreous.diagnosis.gather import train_sample
-from vitreous.diagnosis.rules import MOST
+from vitreous.diagnosis.judge import MOST
 from vitreous.evaluation.inference import BATCH_SIZE
 from vitreous.training.config import RunConfig
 from vitreous.training.encoder import Encoder

@@ -1,0 +1,74 @@
+"""A head that is saturated or dead, and the collapse to one class that comes of it."""
+
+from vitreous.diagnosis.case import Case, figure, one_digit, percent
+from vitreous.diagnosis.causes import Cause
+
+#: Size of first outputs from which a softmax is 0 or 1 for nearly every picture.
+_SATURATED = 20.0
+#: Share of the answers that is one class, of units that are off, and a gradient that is none.
+_ONE_CLASS, _OFF, _NO_GRADIENT = 0.98, 0.9, 1e-6
+
+
+def head(case: Case) -> Cause | None:
+    """A head whose first answers are already as sure as can be."""
+    before, course = case.signals.before, case.signals.course
+    if before is None or before.logits < _SATURATED or not case.is_poor or case.is_odd_scale:
+        return None
+    init = case.config.init
+    source = f"the weights it began with, {init}, are far too large" if init else "large weights"
+    return Cause(
+        "head",
+        f"before the first step the outputs lie {figure(before.logits)} apart, where 1 to 5 is "
+        f"usual, and the loss began at {figure(course.first or 0)}: {source}",
+        "Begin without these weights." if init else "Begin with other first weights.",
+        {} if init else {"model.init": "xavier"},
+        case.anew("--weights", "none") if init else "",
+    )
+
+
+def dead(case: Case) -> Cause | None:
+    """A collapse from which no gradient leads back: what the lecture's model ends in."""
+    after, answers = case.signals.after, case.signals.train
+    if after is None or answers is None or answers.favourite_share < _ONE_CLASS:
+        return None
+    if after.gradient > _NO_GRADIENT and (after.off or 0) < _OFF:
+        return None
+    return _collapsed(case)
+
+
+def collapse(case: Case) -> Cause | None:
+    """One answer for all."""
+    answers, held_out = case.signals.train, case.signals.held_out
+    if answers is None or held_out is None or case.is_cut_short:
+        return None
+    if min(answers.favourite_share, held_out.favourite_share) < _ONE_CLASS:
+        return None
+    return _collapsed(case)
+
+
+def _collapsed(case: Case) -> Cause:
+    held_out, after = case.signals.held_out, case.signals.after
+    assert held_out is not None
+    assert after is not None
+    units = ""
+    if after.off is not None and after.off > 0.5:
+        blocked = after.gradient < _NO_GRADIENT
+        units = (
+            f"; {percent(after.off)} of the units of a dense layer in the head are off for every "
+            f"picture, so that {'nothing' if blocked else 'hardly anything'} before them learns"
+        )
+    train = case.config.train
+    change = {
+        "train.learning_rate": min(one_digit(train.learning_rate / 10), case.usual_rate()),
+        "train.warmup": max(train.warmup, 0.1),
+        "train.final_learning_rate": min(train.final_learning_rate, 0.01),
+    } | case.usual_scale()
+    return Cause(
+        "collapse",
+        f"it answers '{case.classes[held_out.favourite]}' for "
+        f"{percent(held_out.favourite_share)} of the pictures held back: "
+        f"{percent(held_out.accuracy.value)} right is only that class's share{units}",
+        "Train anew with a tenth of the rate, reached by a warm-up"
+        + (" and pixels around 0." if case.is_odd_scale else "."),
+        change,
+    )

@@ -26,7 +26,6 @@ from stuck_runs import (
     compact,
     healthy,
     plain,
-    read_rows,
 )
 
 import vitreous
@@ -80,14 +79,10 @@ def all_runs(folder: Path, emotions: Path | None, flowers: Path | None) -> Itera
                   merge(compact(50), {"augment": {"mix_chance": 0.4, "erase_chance": 0.2}})
                   )  # fmt: skip
     yield Planted("plain", None, "a plain ViT that tells upright faces from others",
-                  lambda: small.table("upright", [
-                      (path, label.split("-")[1], split)
-                      for path, label, split in read_rows(small.turned(3))]),
+                  lambda: small.upright(3),
                   plain(40))  # fmt: skip
     yield Planted("past-the-wall", None, "the lecture's model with the three settings of the wall",
-                  lambda: small.table("upright", [
-                      (path, label.split("-")[1], split)
-                      for path, label, split in read_rows(small.turned(3))]),
+                  lambda: small.upright(3),
                   merge({"train": {"epochs": 4.0, "budget_s": None}}, PAST_THE_WALL),
                   {**LECTURE, "image_size": 32})  # fmt: skip
     if emotions:

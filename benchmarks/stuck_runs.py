@@ -111,10 +111,13 @@ class Pictures:
             rows.append((str(new), f"{label}-{90 * turn}", split))
         return self.table(f"turned-{turns}", rows)
 
-
-def read_rows(table: Path) -> list[tuple[str, str, str]]:
-    lines = table.read_text(encoding="utf-8").splitlines()[1:]
-    return [(path, label, split) for path, label, split in (line.split(",") for line in lines)]
+    def upright(self, turns: int) -> Path:
+        """The same, with the orientation alone as the class: easy to learn."""
+        lines = self.turned(turns).read_text(encoding="utf-8").splitlines()[1:]
+        rows = [tuple(line.split(",")) for line in lines]
+        return self.table(
+            f"upright-{turns}", [(path, label.split("-")[1], split) for path, label, split in rows]
+        )
 
 
 @dataclass(frozen=True)
@@ -217,15 +220,15 @@ def broken(pictures: Pictures, epochs: float, weights: Path | None) -> Iterator[
                   plain(epochs, 1e30, clip_norm=1e30))  # fmt: skip
     if weights:
         large = spoilt(weights, pictures.folder / "spoilt.safetensors")
-        yield Planted("saturated", "head", "begins with weights whose tokens are a thousandfold",
+        yield Planted("saturated", "head", "begins with weights whose tokens are a millionfold",
                       whole, {"train": normal["train"]}, {"init": large})  # fmt: skip
 
 
 def spoilt(weights: Path, path: Path) -> Path:
-    """The weights, their last norm a thousand times as large."""
+    """The weights, their last norm a million times as large."""
     tensors = dict(load_file(weights))
     for name in ("norm.weight", "norm.bias"):
-        tensors[name] = 1000 * tensors[name]
+        tensors[name] = 1e6 * tensors[name]
     write_tensors(path, tensors, read_metadata(weights))
     return path
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.stuck_runs import Pictures, Planted, broken, compact, read_rows
+from benchmarks.stuck_runs import Pictures, Planted, broken, compact
 from vitreous.core.config import dump_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
@@ -96,9 +96,7 @@ def test_the_planted_cause_is_named_first(name, pictures, tmp_path):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_healthy_run_is_left_in_peace(classes, pictures, tmp_path):
     """Which way up a face is, is soon learned."""
-    turned = pictures.turned(classes)
-    rows = [(path, label.split("-")[1], split) for path, label, split in read_rows(turned)]
-    planted = Planted("upright", None, "", lambda: pictures.table("upright", rows), compact(12))
+    planted = Planted("upright", None, "", lambda: pictures.upright(classes), compact(12))
     diagnosis = diagnosed(smaller(planted), tmp_path)
     assert diagnosis.causes == ()
     assert "Balanced accuracy" in str(diagnosis)

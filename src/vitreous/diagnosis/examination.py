@@ -74,7 +74,9 @@ def read_weights(run: RunFolder, config: RunConfig, encoder: Encoder | None) -> 
         first = first_weights(config, encoder).to(device)
     best = load_classifier(run.best).model.to(device) if run.best.exists() else None
     last = _last(run, config)
-    return Weights(first, best, last.to(device) if last else best)
+    last = last.to(device) if last else None
+    # A head alone has no last step, and a run may be stopped before its first validation.
+    return Weights(first, best or last, last or best)
 
 
 def _last(run: RunFolder, config: RunConfig) -> ViT | None:

@@ -3,25 +3,27 @@
 from vitreous.diagnosis.case import Case, figure, one_digit, percent
 from vitreous.diagnosis.causes import Cause
 
-#: Size of first outputs from which a softmax is 0 or 1 for nearly every picture.
-_SATURATED = 20.0
+#: Size of first outputs from which a softmax is 0 or 1 for nearly every picture, and of what the
+#: head is given, from which one step brings it there.
+_SATURATED, _LARGE = 20.0, 100.0
 #: Share of the answers that is one class, of units that are off, and a gradient that is none.
 _ONE_CLASS, _OFF, _NO_GRADIENT = 0.98, 0.9, 1e-6
 
 
 def head(case: Case) -> Cause | None:
-    """A head whose first answers are already as sure as can be."""
-    before, course = case.signals.before, case.signals.course
-    if before is None or before.logits < _SATURATED or not case.is_poor or case.is_odd_scale:
+    """A head whose answers are as sure as can be before anything is learned."""
+    before, course, init = case.signals.before, case.signals.course, case.config.init
+    if before is None or not case.is_poor or case.is_odd_scale:
         return None
-    init = case.config.init
-    source = f"the weights it began with, {init}, are far too large" if init else "large weights"
+    if before.logits < _SATURATED and before.size < _LARGE:
+        return None
     return Cause(
         "head",
-        f"before the first step the outputs lie {figure(before.logits)} apart, where 1 to 5 is "
-        f"usual, and the loss began at {figure(course.first or 0)}: {source}",
-        "Begin without these weights." if init else "Begin with other first weights.",
-        {} if init else {"model.init": "xavier"},
+        f"with the first weights the head is given values of size {figure(before.size)}, where "
+        f"about 1 is usual, and its outputs lie {figure(before.logits)} apart; the training loss "
+        f"began at {figure(course.first or 0)} and rose to {figure(course.peak or 0)}",
+        f"Begin with other weights than {init}." if init else "Draw the first weights otherwise.",
+        {} if init else {"model.init": "xavier", "model.final_norm": True},
         case.anew("--weights", "none") if init else "",
     )
 

@@ -19,6 +19,7 @@ class Inside:
 
     Args:
         logits: root mean square of the logits' distances from each picture's own mean.
+        size: root mean square of what the head is given.
         differs: of what the head is given, the share that differs from picture to picture: 1 where
             pictures have nothing in common, 0 where they are all the same.
         off: share of the units of the head's dense layers that are off for all pictures, of the
@@ -27,6 +28,7 @@ class Inside:
     """
 
     logits: float
+    size: float
     differs: float
     off: float | None
     gradient: float
@@ -68,6 +70,7 @@ def look_inside(model: ViT, images: Tensor, labels: Tensor) -> Inside:
     spread = features.var(0, unbiased=False).mean().sqrt()
     return Inside(
         logits=float(centred.square().mean().sqrt()),
+        size=float(rms),
         differs=float(spread / rms.clamp_min(1e-30)),
         off=max(off) if off else None,
         gradient=math.sqrt(sum(squares)),

@@ -32,8 +32,7 @@ from vitreous.training.plan import Plan, Stretch
 
 #: Steps of a trial: as many as the time allows, within these.
 _FEWEST_STEPS, _MOST_STEPS = 20, 100
-#: A change helps where the loss is lower by so many standard errors, and by this share of what
-#: answering blindly costs.
+#: A loss is lower by so many standard errors, and by this share of what answering blindly costs.
 _ERRORS, _SHARE = 3.0, 0.02
 #: Causes that a change of settings may show to be right within some dozen steps.
 _SHORT = ("non_finite", "head", "collapse", "rate_too_high", "no_warmup", "rate_too_low",
@@ -180,7 +179,9 @@ def _tried(case: Case, cause: Cause, trials: Trials, base: Outcome) -> tuple[int
     if cause.kind == "labels":
         return _with_shuffled_labels(case, cause, trials, base)
     other = trials.run(cause.change)
-    helps = _is_lower(other.losses, base.losses, case.signals.floor)
+    floor = case.signals.floor
+    # Where the run as it was goes wild, anything is better: something has to be learned, too.
+    helps = other.mean < (1 - _SHARE) * floor and _is_lower(other.losses, base.losses, floor)
     losses = (
         f"the loss on training pictures is {figure(other.mean)} after {trials.steps} steps, "
         f"unchanged {figure(base.mean)}"

@@ -29,6 +29,7 @@ from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
 from vitreous.data.table import VOTES
 from vitreous.diagnosis.examination import diagnose_run
+from vitreous.diagnosis.gather import cost_in_pictures
 from vitreous.errors import DataError, RunError, UserError, WeightsError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
@@ -212,13 +213,14 @@ def _learn(
     A budget leaves time to score a split afterwards.
     """
     from vitreous.report.collect import MISTAKES
-    from vitreous.report.reasons import cost_in_pictures
+    from vitreous.report.reasons import cost_in_pictures as cost_of_reasons
 
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     # Of a ladder the last rung is scored once more, and all are drawn.
     scored = 2 if config.ladder else 1
-    reasons = cost_in_pictures(MISTAKES) * (2 if config.preprocess.mirror else 1)
-    pictures = scored * len(valid_set) + 1.2 * _still_to_see(config, dataset, split) + reasons
+    reasons = cost_of_reasons(MISTAKES) * (2 if config.preprocess.mirror else 1)
+    looks = 1.2 * _still_to_see(config, dataset, split) + cost_in_pictures(len(train_set))
+    pictures = scored * len(valid_set) + looks + reasons
     clock = replace(clock, closing_validations=pictures / len(valid_set))
     majority = train_set.majority_class
     # One look is enough to compare the weights of a run, and leaves more time to learn.

@@ -117,6 +117,14 @@ def _inside(model: ViT, images: Tensor, labels: Tensor) -> Inside:
     return look_inside(model, images[:INSIDE].to(device), labels[:INSIDE].to(device))
 
 
+def cost_in_pictures(train_pictures: int) -> int:
+    """What `gather` costs at most behind training, counted in pictures answered.
+
+    Each of the sample as it is and augmented, and two looks inside with gradients.
+    """
+    return 2 * min(train_pictures, SAMPLE) + 2 * 4 * min(train_pictures, INSIDE)
+
+
 def train_sample(train: PictureSet, seed: int) -> tuple[Tensor, Tensor]:
     """The training pictures that are looked at, and their classes.
 

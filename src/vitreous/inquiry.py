@@ -26,7 +26,8 @@ from vitreous.doctor.copies import find_copies
 from vitreous.doctor.examine import examine
 from vitreous.errors import RunError
 from vitreous.evaluation.thumbnails import thumbnail_answers
-from vitreous.job import begun_with, open_own_pictures
+from vitreous.job import open_own_pictures
+from vitreous.serving.origin import original_encoder
 from vitreous.training.config import RunConfig
 
 
@@ -63,7 +64,7 @@ def diagnose(
         )
     dataset = open_own_pictures(folder, config, console)
     split = "test" if "test" in dataset.sets else "valid"
-    encoder = begun_with(config, console)
+    encoder = original_encoder(config, console)
     train, held_out = dataset.sets["train"], dataset.sets[split]
     copies = None
     if experiments:

@@ -77,8 +77,9 @@ class Trials:
 
     def fit_into(self, seconds: float, count: int) -> float:
         """Choose the steps so that some trials take about so long; seconds they will take."""
-        learner = self._learner(self.config, self.train)
-        step_s = learner.measure_step_s(self._plan(_FEWEST_STEPS), seconds / 20)
+        with torch.random.fork_rng():
+            learner = ClassLearner(self.config, self.train, self.classes, self.encoder)
+            step_s = learner.measure_step_s(_plan(_FEWEST_STEPS), seconds / 20)
         steps = int(seconds / (count * step_s))
         self.steps = min(max(steps, _FEWEST_STEPS), _MOST_STEPS)
         return self.steps * count * step_s
@@ -95,18 +96,12 @@ class Trials:
             order = torch.randperm(len(train), generator=torch_stream(config.train.seed, "trial"))
             train = replace(train, labels=train.labels[order], votes=None)
             config = changed(config, {"train.soft_labels": False})
-        learner, plan = self._learner(config, train), self._plan(self.steps)
-        for _ in range(self.steps):
-            learner.learn(plan)
-        return Outcome(self._losses(learner, train))
-
-    def _learner(self, config: RunConfig, train: PictureSet) -> ClassLearner:
+        plan = _plan(self.steps)
         with torch.random.fork_rng():
-            return ClassLearner(config, train, self.classes, self.encoder)
-
-    @staticmethod
-    def _plan(steps: int) -> Plan:
-        return Plan((Stretch(0, 0.0, steps),), steps)
+            learner = ClassLearner(config, train, self.classes, self.encoder)
+            for _ in range(self.steps):
+                learner.learn(plan)
+        return Outcome(self._losses(learner, train))
 
     @torch.inference_mode()
     def _losses(self, learner: ClassLearner, train: PictureSet) -> np.ndarray:
@@ -119,6 +114,10 @@ class Trials:
         ]
         found = torch.cat(losses).double().numpy()
         return np.where(np.isfinite(found), found, np.inf)
+
+
+def _plan(steps: int) -> Plan:
+    return Plan((Stretch(0, 0.0, steps),), steps)
 
 
 def changed(config: RunConfig, change: Mapping[str, Any]) -> RunConfig:

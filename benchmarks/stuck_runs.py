@@ -7,17 +7,20 @@ touching a picture.
 import csv
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from vitreous.core.config import merge
-from vitreous.core.files import read_metadata, write_tensors
 from vitreous.data.faces import write_faces
+from vitreous.model import initialise
+from vitreous.model.vit import ViT
 
 Row = tuple[str, str, str]
 
@@ -131,6 +134,7 @@ class Planted:
         pictures: the folder or table.
         settings: of the run, nested.
         options: of `vitreous.train`.
+        around: what is spoilt while it is trained and looked at.
     """
 
     name: str
@@ -139,6 +143,7 @@ class Planted:
     pictures: Callable[[], Path]
     settings: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
+    around: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def compact(epochs: float, rate: float | None = None, **train: Any) -> dict[str, Any]:
@@ -180,13 +185,12 @@ PAST_THE_WALL = {
 }
 
 
-def broken(pictures: Pictures, epochs: float, weights: Path | None) -> Iterator[Planted]:
+def broken(pictures: Pictures, epochs: float) -> Iterator[Planted]:
     """A run for each cause.
 
     Args:
         pictures: a hundred or so of each class to train with.
         epochs: with which a healthy run learns them.
-        weights: of a healthy run; without them, nothing begins with spoilt ones.
     """
     whole = pictures.whole
     normal = compact(epochs)
@@ -218,23 +222,33 @@ def broken(pictures: Pictures, epochs: float, weights: Path | None) -> Iterator[
                   merge(normal, FAR_TOO_STRONG))  # fmt: skip
     yield Planted("non-finite", "non_finite", "a rate of 1e30, gradients not clipped", whole,
                   plain(epochs, 1e30, clip_norm=1e30))  # fmt: skip
-    if weights:
-        large = spoilt(weights, pictures.folder / "spoilt.safetensors")
-        yield Planted("saturated", "head", "begins with weights whose tokens are a millionfold",
-                      whole, {"train": normal["train"]}, {"init": large})  # fmt: skip
+    hidden = {"model": {"head_hidden": [32], "activation": "relu"}}
+    yield Planted("dead-head", "head", "a dense layer in the head, drawn so that it is off", whole,
+                  merge(normal, hidden), around=drawn_dead)  # fmt: skip
 
 
-def spoilt(weights: Path, path: Path) -> Path:
-    """The weights, their last norm a million times as large."""
-    tensors = dict(load_file(weights))
-    for name in ("norm.weight", "norm.bias"):
-        tensors[name] = 1e6 * tensors[name]
-    write_tensors(path, tensors, read_metadata(weights))
-    return path
+@contextmanager
+def drawn_dead() -> Iterator[None]:
+    """The dense layers of a head get biases from which no ReLU of theirs is ever on."""
+    draw = initialise.identity
+
+    def draw_dead(model: ViT) -> None:
+        draw(model)
+        for layer in model.head_mlp:
+            torch.nn.init.constant_(layer.bias, -100.0)
+
+    with patch.object(initialise, "identity", draw_dead):
+        yield
 
 
 def healthy(pictures: Pictures, epochs: float, weights: Path | None) -> Iterator[Planted]:
-    """Runs that learn what there is to learn; see `broken`."""
+    """Runs that learn what there is to learn.
+
+    Args:
+        pictures: as for `broken`.
+        epochs: likewise.
+        weights: of a healthy run, to be tuned; ``None`` leaves that out.
+    """
     whole = pictures.whole
     yield Planted("compact", None, "the default recipe's kind of model", whole, compact(epochs))
     yield Planted("warmed-up", None, "seven times the rate, with a warm-up", whole,

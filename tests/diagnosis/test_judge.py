@@ -102,6 +102,7 @@ def test_nothing_is_guessed():
         ("augmentation", {"likeness": 0.1}),
         ("head", {"before": replace(INSIDE, logits=100.0)}),
         ("head", {"before": replace(INSIDE, logits=0.0, size=1e6)}),
+        ("head", {"before": replace(INSIDE, off=1.0), "after": replace(INSIDE, off=1.0)}),
         ("labels", {"thumbnails": answers(0.33, 120)}),
         ("one_label", {"counts": (5, 290, 5), "held_out": answers(0.34, 120, 0.99)}),
     ],

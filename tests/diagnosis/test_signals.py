@@ -119,6 +119,10 @@ def test_a_look_inside_is_autograds_and_changes_nothing():
     ]
     assert found.gradient == pytest.approx(math.sqrt(sum(squares)), rel=1e-5)
     with torch.no_grad():
+        plain = features @ model.head_mlp[0].weight.T
+        model.head_mlp[0].bias[:] = -plain.topk(2, dim=0).values.mean(0)
+    assert look_inside(model, images, labels).off == 0  # each is on for one picture
+    with torch.no_grad():
         model.head_mlp[0].bias[:] = -1e6
     dead = look_inside(model, images, labels)
     assert (dead.off, dead.gradient) == (1.0, 0.0)

@@ -10,7 +10,7 @@ TITLES = {
     "one_label": "Nearly all pictures have one label",
     "leak": "Pictures of the score are among the training pictures",
     "collapse": "Collapsed to one class",
-    "head": "The head is saturated from the start",
+    "head": "The head is dead or saturated from the start",
     "rate_too_high": "The learning rate is too high",
     "no_warmup": "A high learning rate without a warm-up",
     "rate_too_low": "The learning rate is too low",

@@ -11,17 +11,26 @@ _ONE_CLASS, _OFF, _NO_GRADIENT = 0.98, 0.9, 1e-6
 
 
 def head(case: Case) -> Cause | None:
-    """A head whose answers are as sure as can be before anything is learned."""
-    before, course, init = case.signals.before, case.signals.course, case.config.init
+    """A head that is dead, or as sure as can be, before anything is learned."""
+    before, init = case.signals.before, case.config.init
     if before is None or not case.is_poor or case.is_odd_scale:
         return None
+    if (before.off or 0) >= _OFF:
+        return Cause(
+            "head",
+            f"{percent(before.off or 0)} of the units of a dense layer in the head are off for "
+            "every picture with the first weights already, and nothing can bring back a unit that "
+            f"is off; {case.course_in_words()}",
+            "Leave the head's dense layers out.",
+            {"model.head_hidden": []},
+        )
     if before.logits < _SATURATED and before.size < _LARGE:
         return None
     return Cause(
         "head",
         f"with the first weights the head is given values of size {figure(before.size)}, where "
-        f"about 1 is usual, and its outputs lie {figure(before.logits)} apart; the training loss "
-        f"began at {figure(course.first or 0)} and rose to {figure(course.peak or 0)}",
+        f"about 1 is usual, and its outputs lie {figure(before.logits)} apart; "
+        f"{case.course_in_words()}",
         f"Begin with other weights than {init}." if init else "Draw the first weights otherwise.",
         {} if init else {"model.init": "xavier", "model.final_norm": True},
         case.anew("--weights", "none") if init else "",

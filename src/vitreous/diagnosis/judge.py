@@ -55,7 +55,7 @@ def _causes(case: Case) -> Iterator[Cause]:
     yield from plain
     if any(cause.kind != "leak" for cause in plain):
         return
-    inside = _found(case, _INSIDE)
+    inside = _found(case, _INSIDE)[:1]
     settings = _found(case, _SETTINGS)
     yield from (*inside, *settings)
     if not inside and not settings:

@@ -65,9 +65,10 @@ def all_runs(folder: Path, emotions: Path | None, flowers: Path | None) -> Itera
     weights = folder / "runs" / "compact" / "best.safetensors"
     yield next(healthy(small, 35, None))
     yield from broken(small, 35)
-    yield Planted("lecture", "collapse", "the lecture's model and training, 44 % happy",
+    yield Planted("lecture", "collapse", "the lecture's small model, its training, 192 px",
                   lambda: large.first("lectured", **LECTURED),
-                  {"train": {"epochs": 10.0, "budget_s": None}}, LECTURE)  # fmt: skip
+                  {"train": {"epochs": 3.0, "budget_s": None, "precision": "bfloat16"}},
+                  {**LECTURE, "image_size": 192})  # fmt: skip
     yield from list(healthy(small, 35, weights))[1:]
     yield Planted("imbalanced", None, "three times as many happy faces",
                   lambda: large.first("imbalanced", {"angry": 67, "happy": 200, "sad": 67}),
@@ -100,10 +101,11 @@ def make(planted: Planted, runs: Path, cache: Path) -> dict[str, Any]:
     """Train, and what is named by signals alone and with experiments."""
     path, console = runs / planted.name, Console(quiet=True)
     started = time.monotonic()
+    source = planted.pictures()
     with planted.around():
         if not path.exists():
             with suppress(TrainingError):  # one is planted
-                vitreous.train(planted.pictures(), path, settings=planted.settings, cache=cache,
+                vitreous.train(source, path, settings=planted.settings, cache=cache,
                                console=console, **planted.options)  # fmt: skip
         trained = time.monotonic()
         at_end = vitreous.diagnose(path, experiments=False, console=console).to_json()

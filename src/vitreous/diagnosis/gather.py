@@ -22,8 +22,9 @@ from vitreous.evaluation.thumbnails import SIDE
 from vitreous.model.vit import ViT
 from vitreous.training.config import RunConfig
 
-#: Training pictures that are looked at, and those of them that are looked at from inside.
-SAMPLE, INSIDE = 512, 64
+#: Training pictures that are looked at, those of them that are augmented too, and those that are
+#: looked at from inside.
+SAMPLE, AUGMENTED, INSIDE = 512, 128, 64
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def gather(
     seed, truth = config.train.seed, held_out.labels.numpy()
     pixels, labels = train_sample(train, seed)
     images = normalise(pixels, config.preprocess)
-    changed = augment(images, config.augment, torch_stream(seed, "augment", 0))
+    changed = augment(images[:AUGMENTED], config.augment, torch_stream(seed, "augment", 0))
     if copies is None:
         copies = exact_copies(dataset, split)
     if probabilities is None and weights.best:
@@ -79,7 +80,7 @@ def gather(
         floor=blind_loss(train, config),
         input_mean=float(images.mean()),
         input_std=float(images.std()),
-        likeness=likeness(images, changed),
+        likeness=likeness(images[:AUGMENTED], changed),
         leaked=len(copies),
     )
     if thumbnails is not None:
@@ -98,7 +99,7 @@ def gather(
             found,
             parameters=sum(weight.numel() for weight in last.parameters()),
             train=Answers.of(answer(last, images), labels.numpy()),
-            augmented=Answers.of(answer(last, changed), labels.numpy()),
+            augmented=Answers.of(answer(last, changed), labels[:AUGMENTED].numpy()),
             after=_inside(last, images, labels),
         )
     if first := weights.first:
@@ -120,9 +121,9 @@ def _inside(model: ViT, images: Tensor, labels: Tensor) -> Inside:
 def cost_in_pictures(train_pictures: int) -> int:
     """What `gather` costs at most behind training, counted in pictures answered.
 
-    Each of the sample as it is and augmented, and two looks inside with gradients.
+    The sample, some of it augmented, and two looks inside with gradients.
     """
-    return 2 * min(train_pictures, SAMPLE) + 2 * 4 * min(train_pictures, INSIDE)
+    return min(train_pictures, SAMPLE) + AUGMENTED + 2 * 4 * INSIDE
 
 
 def train_sample(train: PictureSet, seed: int) -> tuple[Tensor, Tensor]:

@@ -6,8 +6,12 @@ from vitreous.diagnosis.causes import Cause
 #: Size of first outputs from which a softmax is 0 or 1 for nearly every picture, and of what the
 #: head is given, from which one step brings it there.
 _SATURATED, _LARGE = 20.0, 100.0
-#: Share of the answers that is one class, of units that are off, and a gradient that is none.
-_ONE_CLASS, _OFF, _NO_GRADIENT = 0.98, 0.9, 1e-6
+#: Share of the answers that is one class, and where a head is dead, too.
+_ONE_CLASS, _MOSTLY_ONE = 0.98, 0.9
+#: Skill that such answers may still have.
+_KNOWS_LITTLE = 0.2
+#: Share of units that are off in a dead head, and a gradient that is none.
+_OFF, _NO_GRADIENT = 0.9, 1e-6
 
 
 def head(case: Case) -> Cause | None:
@@ -40,7 +44,9 @@ def head(case: Case) -> Cause | None:
 def dead(case: Case) -> Cause | None:
     """A collapse from which no gradient leads back: what the lecture's model ends in."""
     after, answers = case.signals.after, case.signals.train
-    if after is None or answers is None or answers.favourite_share < _ONE_CLASS:
+    if after is None or answers is None:
+        return None
+    if answers.favourite_share < _MOSTLY_ONE or case.knows > _KNOWS_LITTLE:
         return None
     if after.gradient > _NO_GRADIENT and (after.off or 0) < _OFF:
         return None
@@ -68,6 +74,7 @@ def _collapsed(case: Case) -> Cause:
             f"; {percent(after.off)} of the units of a dense layer in the head are off for every "
             f"picture, so that {'nothing' if blocked else 'hardly anything'} before them learns"
         )
+    measure = "only" if held_out.favourite_share == 1 else "about"
     train = case.config.train
     change = {
         "train.learning_rate": min(one_digit(train.learning_rate / 10), case.usual_rate()),
@@ -78,7 +85,7 @@ def _collapsed(case: Case) -> Cause:
         "collapse",
         f"it answers '{case.classes[held_out.favourite]}' for "
         f"{percent(held_out.favourite_share)} of the pictures held back: "
-        f"{percent(held_out.accuracy.value)} right is only that class's share{units}",
+        f"{percent(held_out.accuracy.value)} right is {measure} that class's share{units}",
         "Train anew with a tenth of the rate, reached by a warm-up"
         + (" and pixels around 0." if case.is_odd_scale else "."),
         change,

@@ -90,7 +90,7 @@ class Signals:
         right_if_leaked, right_if_not: share of right answers for those and for the others.
         train: answers of the last weights for training pictures as they are; ``None``, as the
             rest, where the run left no weights.
-        augmented: the same for those pictures as training sees them.
+        augmented: the same for some of those pictures as training sees them.
         held_out: answers of the best weights for the split that is scored.
         thumbnails: what a linear classifier of 8x8 pixels answers for that split.
         before, after: a look into the first and the last weights.

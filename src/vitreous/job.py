@@ -183,9 +183,17 @@ def _train(
     _write_provenance(folder, device, console)
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
     report = report_of_run(
-        folder, config, dataset.sets, split, evaluation, probabilities, best, facts, warnings,
+        folder,
+        config,
+        dataset.sets,
+        split,
+        evaluation,
+        probabilities,
+        best,
+        facts,
+        warnings,
         diagnosis,
-    )  # fmt: skip
+    )
     write_text(folder.report, render_report(report))
     console.info(verdict(evaluation))
     if diagnosis.causes:

@@ -22,18 +22,18 @@ CONFIG = RunConfig(
     ModelConfig(image_size=(32, 32), patch_size=(8, 8), num_classes=3),
     Preprocess(image_size=(32, 32)),
 )
-INSIDE = Inside(logits=2.0, size=1.0, differs=0.6, off=None, gradient=1.0)
+INSIDE = Inside(logits=2.0, size=1.0, off=None, gradient=1.0)
 
 
 def answers(right: float, n: int = 300, favourite_share: float = 0.35) -> Answers:
     share = proportion_interval(round(right * n), n)
     return Answers(n=n, accuracy=share, balanced=share, chance=1 / 3, loss=0.5, favourite=1,
-                   favourite_share=favourite_share, confidence=0.8)  # fmt: skip
+                   favourite_share=favourite_share)  # fmt: skip
 
 
 LEARNED = Signals(
     course=Course(steps=600, total_steps=600, epochs=60, first=1.1, peak=1.4, middle=0.7, last=0.4,
-                  learning_rate=5e-4, valid_first=1.1, valid_lowest=0.4, valid_last=0.45,
+                  valid_lowest=0.4, valid_last=0.45,
                   valid_lowest_epoch=50.0),
     counts=(100, 100, 100),
     floor=1.0986,

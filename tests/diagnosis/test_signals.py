@@ -92,7 +92,6 @@ def test_a_course_is_read_from_the_log():
     assert course.last == pytest.approx((1 + 1 + 0.5) / 3)
     assert (course.steps, course.total_steps, course.non_finite_step) == (50, 60, 51)
     assert (course.valid_lowest, course.valid_lowest_epoch, course.valid_last) == (1, 2, 2)
-    assert course.learning_rate == pytest.approx(0.05)
     assert Course.of([], 10) == Course(total_steps=10)
 
 
@@ -126,8 +125,6 @@ def test_a_look_inside_is_autograds_and_changes_nothing():
         model.head_mlp[0].bias[:] = -1e6
     dead = look_inside(model, images, labels)
     assert (dead.off, dead.gradient) == (1.0, 0.0)
-    same = look_inside(model, images[:1].expand(8, -1, -1, -1), labels)
-    assert same.differs < 1e-6 < found.differs
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

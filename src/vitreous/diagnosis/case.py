@@ -112,6 +112,11 @@ def figure(value: float) -> str:
     return f"{value:.3g}" if math.isfinite(value) else "no number"
 
 
+def measured(relative: float) -> str:
+    """A size beside another: "4 % of", or where it is larger "12 times"."""
+    return f"{percent(relative)} of" if relative < 1 else f"{figure(relative)} times"
+
+
 def percent(share: float) -> str:
     """A share: "44 %"; one that is short of all never shows as 100 %."""
     shown = min(share, 0.99) if share < 1 else share

@@ -22,9 +22,8 @@ class Course:
         peak: highest loss behind them.
         middle: loss halfway through what was done.
         last: loss of the last steps.
-        learning_rate: the highest that was reached.
         non_finite_step: at which the loss was no number any more; ``None`` where it always was.
-        valid_first, valid_lowest, valid_last: validation loss; ``None`` before the first one.
+        valid_lowest, valid_last: validation loss; ``None`` before the first one.
         valid_lowest_epoch: when the lowest was.
     """
 
@@ -35,9 +34,7 @@ class Course:
     peak: float | None = None
     middle: float | None = None
     last: float | None = None
-    learning_rate: float | None = None
     non_finite_step: int | None = None
-    valid_first: float | None = None
     valid_lowest: float | None = None
     valid_last: float | None = None
     valid_lowest_epoch: float | None = None
@@ -66,13 +63,11 @@ class Course:
                 peak=float(losses[1:].max(initial=losses[0])),
                 middle=float(losses[half : half + few].mean()),
                 last=float(losses[-few:].mean()),
-                learning_rate=max(line["learning_rate"] for line in trained),
             )
         if validated:
             lowest = min(validated, key=lambda line: line["loss"])
             course = replace(
                 course,
-                valid_first=validated[0]["loss"],
                 valid_lowest=lowest["loss"],
                 valid_last=validated[-1]["loss"],
                 valid_lowest_epoch=lowest["epoch"],

@@ -2,7 +2,7 @@
 
 from shlex import quote
 
-from vitreous.diagnosis.case import Case, figure, one_digit, percent
+from vitreous.diagnosis.case import Case, figure, measured, one_digit, percent
 from vitreous.diagnosis.causes import Cause
 
 #: From this share on one label is nearly all of them.
@@ -20,9 +20,7 @@ def non_finite(case: Case) -> Cause | None:
     peak = case.signals.course.peak
     before = f"; the highest loss before was {figure(peak)}" if peak is not None else ""
     relative = case.signals.step
-    how = (
-        f", which moves the weights by {percent(relative)} of themselves a step" if relative else ""
-    )
+    how = f", {measured(relative)} the weights a step" if relative else ""
     return Cause(
         "non_finite",
         f"by step {step} the loss is no number, at a learning rate of {train.learning_rate:g}{how}"

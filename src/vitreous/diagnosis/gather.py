@@ -11,7 +11,7 @@ from torch import Tensor
 from vitreous.core.rng import numpy_stream, torch_stream
 from vitreous.data.dataset import Dataset
 from vitreous.data.loader import PictureSet
-from vitreous.data.preprocess import normalise
+from vitreous.data.preprocess import Preprocess, normalise
 from vitreous.data.transforms import augment
 from vitreous.diagnosis.course import Course
 from vitreous.diagnosis.inside import Inside, look_inside
@@ -68,8 +68,8 @@ def gather(
     train, held_out = dataset.sets["train"], dataset.sets[split]
     seed, truth = config.train.seed, held_out.labels.numpy()
     pixels, labels = train_sample(train, seed)
-    images = normalise(pixels, config.preprocess)
-    changed = augment(images[:AUGMENTED], config.augment, torch_stream(seed, "augment", 0))
+    images = normalise(pixels[:AUGMENTED], config.preprocess)
+    changed = augment(images, config.augment, torch_stream(seed, "augment", 0))
     if copies is None:
         copies = exact_copies(dataset, split)
     if probabilities is None and weights.best:
@@ -80,7 +80,7 @@ def gather(
         floor=blind_loss(train, config),
         input_mean=float(images.mean()),
         input_std=float(images.std()),
-        likeness=likeness(images[:AUGMENTED], changed),
+        likeness=likeness(images, changed),
         leaked=len(copies),
     )
     if thumbnails is not None:
@@ -98,8 +98,8 @@ def gather(
         found = replace(
             found,
             parameters=sum(weight.numel() for weight in last.parameters()),
-            train=Answers.of(answer(last, images), labels.numpy()),
-            augmented=Answers.of(answer(last, changed), labels[:AUGMENTED].numpy()),
+            train=Answers.of(_answers(last, pixels, config.preprocess), labels.numpy()),
+            augmented=Answers.of(_answers(last, changed), labels[:AUGMENTED].numpy()),
             after=_inside(last, images, labels),
         )
     if first := weights.first:
@@ -136,15 +136,13 @@ def train_sample(train: PictureSet, seed: int) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def answer(model: ViT, images: Tensor) -> np.ndarray:
-    """Probabilities for normalised pictures.
-
-    Shape:
-        (pictures, channels, height, width) -> (pictures, classes)
-    """
-    network = TorchNetwork(model)
-    parts = [network(part.to(network.device)).cpu() for part in images.split(BATCH_SIZE)]
-    return probabilities_of(torch.cat(parts)[:, None].numpy())
+def _answers(model: ViT, pictures: Tensor, preprocess: Preprocess | None = None) -> np.ndarray:
+    """Probabilities for normalised pictures, or for pixels and how they are prepared."""
+    network, logits = TorchNetwork(model), []
+    for part in pictures.split(BATCH_SIZE):
+        images = normalise(part, preprocess) if preprocess else part
+        logits.append(network(images.to(network.device)).cpu())
+    return probabilities_of(torch.cat(logits)[:, None].numpy())
 
 
 def exact_copies(dataset: Dataset, split: str) -> list[int]:

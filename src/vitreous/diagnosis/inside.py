@@ -1,4 +1,4 @@
-"""What a model does inside with a handful of pictures: sizes, what still differs, what is off."""
+"""What a model does inside with a handful of pictures: sizes, and what is off."""
 
 import math
 from dataclasses import dataclass
@@ -20,8 +20,6 @@ class Inside:
     Args:
         logits: root mean square of the logits' distances from each picture's own mean.
         size: root mean square of what the head is given.
-        differs: of what the head is given, the share that differs from picture to picture: 1 where
-            pictures have nothing in common, 0 where they are all the same.
         off: share of the units of the head's dense layers that are off for all pictures, of the
             layer with the most; ``None`` where there are no such layers.
         gradient: norm of the loss's gradient to all weights before the head.
@@ -29,7 +27,6 @@ class Inside:
 
     logits: float
     size: float
-    differs: float
     off: float | None
     gradient: float
 
@@ -64,14 +61,11 @@ def look_inside(model: ViT, images: Tensor, labels: Tensor) -> Inside:
         for name, weight in model.named_parameters():
             weight.requires_grad_(learning[name])
     squares = [float(one.float().square().sum()) for one in gradients if one is not None]
-    logits, features = logits.detach(), features.detach().double()
+    logits = logits.detach()
     centred = logits - logits.mean(1, keepdim=True)
-    rms = features.square().mean().sqrt()
-    spread = features.var(0, unbiased=False).mean().sqrt()
     return Inside(
         logits=float(centred.square().mean().sqrt()),
-        size=float(rms),
-        differs=float(spread / rms.clamp_min(1e-30)),
+        size=float(features.detach().square().mean().sqrt()),
         off=max(off) if off else None,
         gradient=math.sqrt(sum(squares)),
     )

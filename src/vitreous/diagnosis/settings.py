@@ -3,7 +3,7 @@
 from dataclasses import fields
 
 from vitreous.data.config import AugmentConfig
-from vitreous.diagnosis.case import Case, figure, percent
+from vitreous.diagnosis.case import Case, figure, measured, percent
 from vitreous.diagnosis.causes import Cause
 
 #: Steps relative to the weights: above the first nothing learns, above the second it takes care,
@@ -32,7 +32,7 @@ def rate_too_high(case: Case) -> Cause | None:
     return Cause(
         "rate_too_high",
         f"at the highest rate, {train.learning_rate:g}, each step moves the weights by "
-        f"{percent(step)} of their size (usual: 0.1 to 1 %); {case.course_in_words()}",
+        f"{measured(step)} their size (usual: 0.1 to 1 %); {case.course_in_words()}",
         f"Train anew at a rate of {rate:g}.",
         {"train.learning_rate": rate} | ({"train.warmup": 0.1} if train.warmup == 0 else {}),
     )

@@ -4,8 +4,7 @@ Cheap: the log, the weights, the scores that there are, and a look at some hundr
 they mean is `rules`' business.
 """
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -27,7 +26,6 @@ class Answers:
         loss: mean negative log-likelihood in nats.
         favourite: index of the class answered most often.
         favourite_share: of the answers.
-        confidence: mean probability of the answers.
     """
 
     n: int
@@ -37,7 +35,6 @@ class Answers:
     loss: float
     favourite: int
     favourite_share: float
-    confidence: float
 
     @property
     def skill(self) -> float:
@@ -71,7 +68,6 @@ class Answers:
             loss=negative_log_likelihood(probabilities, labels),
             favourite=int(given.argmax()),
             favourite_share=float(given.max() / given.sum()),
-            confidence=float(probabilities.max(1).mean()),
         )
 
 
@@ -116,7 +112,3 @@ class Signals:
     after: Inside | None = None
     step: float | None = None
     moved: float | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return asdict(self)

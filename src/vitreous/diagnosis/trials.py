@@ -107,11 +107,10 @@ class Trials:
     def _losses(self, learner: ClassLearner, train: PictureSet) -> np.ndarray:
         model = learner.state.model.eval()
         pixels, labels = train_sample(train, self.config.train.seed)
-        images = normalise(pixels, learner.config.preprocess)
-        losses = [
-            F.cross_entropy(model(part.to(learner.device)).float().cpu(), truth, reduction="none")
-            for part, truth in zip(images.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True)
-        ]
+        losses = []
+        for part, truth in zip(pixels.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
+            logits = model(normalise(part, learner.config.preprocess).to(learner.device))
+            losses.append(F.cross_entropy(logits.float().cpu(), truth, reduction="none"))
         found = torch.cat(losses).double().numpy()
         return np.where(np.isfinite(found), found, np.inf)
 
@@ -130,9 +129,13 @@ def changed(config: RunConfig, change: Mapping[str, Any]) -> RunConfig:
 
 
 def try_causes(
-    case: Case, diagnosis: Diagnosis, encoder: Encoder | None, train: PictureSet,
-    seconds: float, console: Console,
-) -> Diagnosis:  # fmt: skip
+    case: Case,
+    diagnosis: Diagnosis,
+    encoder: Encoder | None,
+    train: PictureSet,
+    seconds: float,
+    console: Console,
+) -> Diagnosis:
     """Put causes to the test, and look for a better rate where there is none to be tested.
 
     Args:

@@ -34,6 +34,8 @@ from vitreous.training.plan import Plan, Stretch
 _FEWEST_STEPS, _MOST_STEPS = 20, 100
 #: A loss is lower by so many standard errors, and by this share of what answering blindly costs.
 _ERRORS, _SHARE = 3.0, 0.02
+#: The same of labels and shuffled ones: how fast some are learned by heart is a matter of chance.
+_SHARE_OF_LABELS = 0.1
 #: Causes that a change of settings may show to be right within some dozen steps.
 _SHORT = ("non_finite", "head", "collapse", "rate_too_high", "no_warmup", "rate_too_low",
           "normalisation", "augmentation")  # fmt: skip
@@ -201,12 +203,12 @@ def _with_shuffled_labels(
         f"after {trials.steps} steps the loss on training pictures is {figure(base.mean)}, and "
         f"{figure(other.mean)} where they have each other's labels"
     )
-    if _is_lower(base.losses, other.losses, case.signals.floor):
+    if _is_lower(base.losses, other.losses, case.signals.floor, _SHARE_OF_LABELS):
         return _AGAINST, cause
     return _FOR, replace(cause, tried=f"tried, and the labels make no difference: {losses}")
 
 
-def _is_lower(some: np.ndarray, others: np.ndarray, floor: float) -> bool:
+def _is_lower(some: np.ndarray, others: np.ndarray, floor: float, share: float = _SHARE) -> bool:
     """Whether losses are lower by more than chance, and by more than a trifle."""
     if not np.isfinite(some).all():
         return False
@@ -214,7 +216,7 @@ def _is_lower(some: np.ndarray, others: np.ndarray, floor: float) -> bool:
         return True
     gain = others.mean() - some.mean()
     error = np.sqrt((some.var() + others.var()) / len(some))
-    return bool(gain > max(_ERRORS * error, _SHARE * floor))
+    return bool(gain > max(_ERRORS * error, share * floor))
 
 
 def _ordered(

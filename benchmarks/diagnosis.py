@@ -135,11 +135,13 @@ def head() -> str:
     """What the table is."""
     return f"""# What is named of a run that is stuck
 
-`python benchmarks/diagnosis.py --emotions EMOTIONS --flowers FLOWERS --out DIR`; {machine()}. Drawn faces
-of 32 and 48 px, the emotions and the flowers; small models, so that each is trained within a minute or
-so on one busy core (the lecture's in minutes). A broken run counts as named rightly where the planted cause
-comes first, a healthy one as silent where nothing is named. The rules' limits were set on other faces, of
-other seeds ([how](../../../docs/experiments/LOG.md)); one draw of each run.
+`python benchmarks/diagnosis.py --emotions EMOTIONS --flowers FLOWERS --out DIR`; {machine()}.
+
+Drawn faces of 32 and 48 px, the emotions and the flowers; small models, so that each is trained
+within a minute or so on one busy core (the lecture's in minutes). A broken run counts as named
+rightly where the planted cause comes first, a healthy one as silent where nothing is named. The
+limits of the rules were set on other faces, of other seeds
+([how](../../../docs/experiments/LOG.md)); one draw of each run.
 """
 
 

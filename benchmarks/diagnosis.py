@@ -65,10 +65,10 @@ def all_runs(folder: Path, emotions: Path | None, flowers: Path | None) -> Itera
     weights = folder / "runs" / "compact" / "best.safetensors"
     yield next(healthy(small, 35, None))
     yield from broken(small, 35)
-    yield Planted("lecture", "collapse", "the lecture's small model, its training, 192 px",
+    yield Planted("lecture", "collapse", "the lecture's whole model, its training, 32 px",
                   lambda: large.first("lectured", **LECTURED),
-                  {"train": {"epochs": 3.0, "budget_s": None, "precision": "bfloat16"}},
-                  {**LECTURE, "image_size": 192})  # fmt: skip
+                  {"train": {"epochs": 10.0, "budget_s": None, "precision": "bfloat16"}},
+                  {**LECTURE, "model": "lecture", "image_size": 32})  # fmt: skip
     yield from list(healthy(small, 35, weights))[1:]
     yield Planted("imbalanced", None, "three times as many happy faces",
                   lambda: large.first("imbalanced", {"angry": 67, "happy": 200, "sad": 67}),

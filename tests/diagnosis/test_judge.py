@@ -133,7 +133,7 @@ def test_the_lectures_collapse_comes_before_its_settings():
     diagnosis = judge(Case(signals, lecture, CLASSES, "runs/stuck"))
     assert [cause.kind for cause in diagnosis.causes] == ["collapse", "normalisation"]
     first = diagnosis.causes[0]
-    assert "answers 'happy' for 100 %" in first.evidence
+    assert "ended answering 'happy' for 100 %" in first.evidence
     assert "44 % right is only that class's share" in first.evidence
     assert "nothing before them learns" in first.evidence
     # What docs/lecture/wall.md found to help.

@@ -64,8 +64,9 @@ def collapse(case: Case) -> Cause | None:
 
 
 def _collapsed(case: Case) -> Cause:
-    held_out, after = case.signals.held_out, case.signals.after
-    assert held_out is not None
+    # The last weights, not the best ones: those are from before it collapsed.
+    answers, after = case.signals.train, case.signals.after
+    assert answers is not None
     assert after is not None
     units = ""
     if after.off is not None and after.off > 0.5:
@@ -74,7 +75,7 @@ def _collapsed(case: Case) -> Cause:
             f"; {percent(after.off)} of the units of a dense layer in the head are off for every "
             f"picture, so that {'nothing' if blocked else 'hardly anything'} before them learns"
         )
-    measure = "only" if held_out.favourite_share == 1 else "about"
+    measure = "only" if answers.favourite_share == 1 else "about"
     train = case.config.train
     change = {
         "train.learning_rate": min(one_digit(train.learning_rate / 10), case.usual_rate()),
@@ -83,9 +84,9 @@ def _collapsed(case: Case) -> Cause:
     } | case.usual_scale()
     return Cause(
         "collapse",
-        f"it answers '{case.classes[held_out.favourite]}' for "
-        f"{percent(held_out.favourite_share)} of the pictures held back: "
-        f"{percent(held_out.accuracy.value)} right is {measure} that class's share{units}",
+        f"it ended answering '{case.classes[answers.favourite]}' for "
+        f"{percent(answers.favourite_share)} of the training pictures: "
+        f"{percent(answers.accuracy.value)} right is {measure} that class's share{units}",
         "Train anew with a tenth of the rate, reached by a warm-up"
         + (" and pixels around 0." if case.is_odd_scale else "."),
         change,

@@ -9,7 +9,7 @@ TITLES = {
     "non_finite": "The loss is no number any more",
     "one_label": "Nearly all pictures have one label",
     "leak": "Pictures of the score are among the training pictures",
-    "collapse": "Collapsed to one class",
+    "collapse": "Collapsed to one class, or nearly",
     "head": "The head is dead or saturated from the start",
     "rate_too_high": "The learning rate is too high",
     "no_warmup": "A high learning rate without a warm-up",

@@ -7,7 +7,7 @@ from vitreous.diagnosis.causes import Cause
 #: head is given, from which one step brings it there.
 _SATURATED, _LARGE = 20.0, 100.0
 #: Share of the answers that is one class, and where a head is dead, too.
-_ONE_CLASS, _MOSTLY_ONE = 0.98, 0.9
+_ONE_CLASS, _MOSTLY_ONE = 0.98, 0.7
 #: Skill that such answers may still have.
 _KNOWS_LITTLE = 0.2
 #: Share of units that are off in a dead head, and a gradient that is none.

@@ -75,7 +75,7 @@ def _collapsed(case: Case) -> Cause:
             f"; {percent(after.off)} of the units of a dense layer in the head are off for every "
             f"picture, so that {'nothing' if blocked else 'hardly anything'} before them learns"
         )
-    measure = "only" if answers.favourite_share == 1 else "about"
+    measure = "only" if answers.favourite_share == 1 else "little more than"
     train = case.config.train
     change = {
         "train.learning_rate": min(one_digit(train.learning_rate / 10), case.usual_rate()),

@@ -19,6 +19,7 @@ from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError, RunError
+from vitreous.inquiry import diagnose
 from vitreous.job import Run, begin, is_finished, open_own_pictures, work
 from vitreous.labels.audit import Audit
 from vitreous.labels.visit import audit_run
@@ -41,6 +42,7 @@ __all__ = [
     "check",
     "compare",
     "demo",
+    "diagnose",
     "evaluate",
     "explain",
     "export",

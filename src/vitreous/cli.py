@@ -16,6 +16,7 @@ import click
 from vitreous import __version__, options, printing
 from vitreous.cli_audit import audit
 from vitreous.cli_check import check
+from vitreous.cli_diagnose import diagnose
 from vitreous.cli_explain import explain
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
@@ -48,6 +49,7 @@ cli.add_command(audit)
 cli.add_command(train)
 cli.add_command(pretrain)
 cli.add_command(explain)
+cli.add_command(diagnose)
 cli.add_command(calibrate)
 cli.add_command(compare)
 

@@ -28,24 +28,23 @@ from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
 from vitreous.data.table import VOTES
-from vitreous.errors import DataError, RunError, WeightsError
+from vitreous.diagnosis.examination import diagnose_run
+from vitreous.diagnosis.gather import cost_in_pictures
+from vitreous.errors import DataError, RunError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
 from vitreous.evaluation.thumbnails import thumbnail_answers
 from vitreous.folds import cross_validate, share_of_time
-from vitreous.ladder.climb import Ladder, climb
+from vitreous.ladder.climb import climb
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.recipes.facts import Choice
 from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run, temper_run
-from vitreous.serving.hub import locate
-from vitreous.serving.weights import Told, find_weights
-from vitreous.training.checkpoint import has_checkpoint
+from vitreous.serving.origin import first_encoder, original_encoder
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, describe_device, peak_memory_bytes
-from vitreous.training.encoder import Encoder, load_encoder
 from vitreous.training.learner import ClassLearner
 from vitreous.training.pretrain import MaskedAutoencoder, PatchLearner, loss_on, reconstructions
 from vitreous.training.trainer import Clock, ValidScore
@@ -178,13 +177,27 @@ def _train(
         evaluation = evaluation.with_baseline("thumbnails", thumbnails, labels)
     found = {"split": split, **evaluation.to_json()}
     write_json(folder.evaluation, {**found, "folds": asdict(folds)} if folds else found)
+    begun = original_encoder(config, console)
+    diagnosis = diagnose_run(folder, config, dataset, split, begun, probabilities, thumbnails)
+    write_json(folder.diagnosis, diagnosis.to_json())
     _write_provenance(folder, device, console)
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
     report = report_of_run(
-        folder, config, dataset.sets, split, evaluation, probabilities, best, facts, warnings
+        folder,
+        config,
+        dataset.sets,
+        split,
+        evaluation,
+        probabilities,
+        best,
+        facts,
+        warnings,
+        diagnosis,
     )
     write_text(folder.report, render_report(report))
     console.info(verdict(evaluation))
+    if diagnosis.causes:
+        console.warn(f"{diagnosis}. Next: vitreous diagnose {folder.path}")
     if folds:
         console.info(folds.in_words())
     if report.labels:
@@ -209,13 +222,14 @@ def _learn(
     A budget leaves time to score a split afterwards.
     """
     from vitreous.report.collect import MISTAKES
-    from vitreous.report.reasons import cost_in_pictures
+    from vitreous.report.reasons import cost_in_pictures as cost_of_reasons
 
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     # Of a ladder the last rung is scored once more, and all are drawn.
     scored = 2 if config.ladder else 1
-    reasons = cost_in_pictures(MISTAKES) * (2 if config.preprocess.mirror else 1)
-    pictures = scored * len(valid_set) + 1.2 * _still_to_see(config, dataset, split) + reasons
+    reasons = cost_of_reasons(MISTAKES) * (2 if config.preprocess.mirror else 1)
+    looks = 1.2 * _still_to_see(config, dataset, split) + cost_in_pictures(len(train_set))
+    pictures = scored * len(valid_set) + looks + reasons
     clock = replace(clock, closing_validations=pictures / len(valid_set))
     majority = train_set.majority_class
     # One look is enough to compare the weights of a run, and leaves more time to learn.
@@ -232,7 +246,7 @@ def _learn(
             loss=found.loss,
         )
 
-    encoder = _first_weights(folder, config, console)
+    encoder = first_encoder(folder, config, console)
     if config.ladder:
         climb(folder, config, dataset, encoder, score, validate, console, clock, tensorboard)
     else:
@@ -301,22 +315,6 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Whether nothing is left to do."""
     shown = folder.reconstructions if config.pretrain else folder.report
     return folder.evaluation.exists() and shown.exists()
-
-
-def _first_weights(folder: RunFolder, config: RunConfig, console: Console) -> Encoder | None:
-    """What a run begins with; behind its first checkpoint that is not needed any more."""
-    begun = has_checkpoint(folder.checkpoints) or Ladder.read(folder).has("probe")
-    if config.init is None or begun:
-        return None
-    told = Told(None, config.init_preprocess, config.init_num_heads)
-    try:
-        path = locate(config.init, console).path
-        return load_encoder(find_weights(path, told, on_note=lambda note: None))
-    except (RunError, WeightsError) as error:
-        raise RunError(
-            f"{folder.path} has no checkpoint yet and can't begin: {error}; put the weights back, "
-            "or train anew with another --out"
-        ) from None
 
 
 def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Dataset:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from vitreous.diagnosis.causes import Diagnosis
     from vitreous.doctor.findings import Checkup
     from vitreous.evaluation.calibration import Calibration
     from vitreous.evaluation.comparison import Comparison
@@ -176,6 +177,23 @@ def print_audit(audit: "Audit") -> None:
         click.echo(f"proposal: {audit.overlay}, which leaves them all out, looked at or not")
         source, overlay = quote(str(audit.source)), quote(str(audit.overlay))
         click.echo(f"next: vitreous train {source} --overlay {overlay}")
+
+
+def print_diagnosis(diagnosis: "Diagnosis") -> None:
+    """Where the run stands, and each cause with its evidence and what to do next."""
+    click.echo(diagnosis.seen)
+    if not diagnosis.causes:
+        click.echo("Nothing is named: it learned, or nothing that is known here explains it.")
+    for number, cause in enumerate(diagnosis.causes, start=1):
+        click.echo()
+        click.secho(f"{number}. {cause.title}", bold=True)
+        for text in filter(None, (cause.evidence, cause.tried)):
+            click.echo(f"   {_printable(text)}")
+        click.echo(f"   next: {cause.advice}")
+        if cause.command:
+            click.echo(f"   {_printable(cause.command)}")
+    if diagnosis.tried:
+        click.echo(f"\n{diagnosis.tried}")
 
 
 def print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.pages.reading import CHROMIUM, Page, chromium, opened_width
+from vitreous.diagnosis.causes import Cause, Diagnosis
 from vitreous.evaluation.intervals import mean_interval, proportion_interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
@@ -299,6 +300,19 @@ def test_a_yardstick_that_hardly_looks_stands_beside_the_score():
     )
 
 
+def test_why_it_is_stuck_is_shown_where_there_is_something_to_say():
+    silent = replace(a_report(), diagnosis=Diagnosis("Balanced accuracy 90 %."))
+    assert "stuck" not in Page(render_report(silent)).ids
+    cause = Cause("collapse", "it answers 'a' for all", "Train anew.", {}, "vitreous train a b")
+    other = Cause("leak", "3 of 9 pictures", "Take them out.")
+    html = render_report(replace(silent, diagnosis=Diagnosis("A standing.", (cause, other))))
+    page = Page(html)
+    assert "stuck" in page.ids
+    for text in (cause.title, cause.evidence, cause.advice, cause.command, other.title):
+        assert text in page.text
+    assert page.text.index(cause.title) < page.text.index(other.title)
+
+
 def test_hostile_names_stay_text():
     plain = a_report(scored([[8, 2], [1, 9]], (HOSTILE, "b")))
     report = replace(
@@ -311,6 +325,7 @@ def test_hostile_names_stay_text():
         config=HOSTILE,
         versions={HOSTILE: HOSTILE},
         reproduce=HOSTILE,
+        diagnosis=Diagnosis(HOSTILE, (Cause("leak", HOSTILE, HOSTILE, {}, HOSTILE),)),
     )
     html = render_report(report)
     assert "<script" not in html

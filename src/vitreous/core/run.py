@@ -17,6 +17,7 @@ folds.json           of a cross-validated run: what each fold scored, and all to
 folds.safetensors    what was answered for each picture by the folds that it was held out of
 folds/               of those, each as far as it goes a run's files again
 evaluation.json      the final score
+diagnosis.json       why it is stuck, where it is
 report.html          the same for people
 reconstructions.png  instead of it behind pretraining: pictures, masked, filled in
 provenance.json      versions, device and peak memory
@@ -62,6 +63,7 @@ class RunFolder:
         self.folds = path / "folds.json"
         self.fold_answers = path / "folds.safetensors"
         self.evaluation = path / "evaluation.json"
+        self.diagnosis = path / "diagnosis.json"
         self.report = path / "report.html"
         self.reconstructions = path / "reconstructions.png"
         self.provenance = path / "provenance.json"

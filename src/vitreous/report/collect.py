@@ -14,6 +14,7 @@ from vitreous.data.loader import PictureSet, TrainingOrder
 from vitreous.data.mixing import mix
 from vitreous.data.preprocess import denormalise, normalise
 from vitreous.data.transforms import augment
+from vitreous.diagnosis.causes import Diagnosis
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.label_errors import find_label_errors, label_errors_in_words
 from vitreous.evaluation.metrics import Evaluation
@@ -40,6 +41,7 @@ def report_of_run(
     classifier: Classifier,
     facts: Mapping[str, str],
     warnings: Sequence[str],
+    diagnosis: Diagnosis,
 ) -> Report:
     """Gather a run's files and figures.
 
@@ -53,6 +55,7 @@ def report_of_run(
         classifier: that was evaluated, in evaluation mode.
         facts: label and text of what else to tell.
         warnings: lines to show.
+        diagnosis: what it is stuck on.
     """
     mistakes = confident_mistakes(sets[split], probabilities, evaluation.classes)
     mistakes, reasons = with_reasons(mistakes, classifier)
@@ -66,6 +69,7 @@ def report_of_run(
         mistakes=mistakes,
         augmented=augmented_sample(sets["train"], config),
         warnings=warnings,
+        diagnosis=diagnosis,
         facts=facts,
         choice=read_json(run.choice) if run.choice.exists() else [],
         config=dump_toml(config),

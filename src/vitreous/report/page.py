@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jinja2 import Environment
 
+from vitreous.diagnosis.causes import Diagnosis
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
 from vitreous.pages.pictures import Embedded, picture_uri
@@ -100,6 +101,7 @@ class Report:
         reasons: what the overlays of the mistakes are, and how far they can be believed.
         folds: the score by cross-validation, where there is one.
         labels: what it says of the labels.
+        diagnosis: why it is stuck, where it is.
     """
 
     name: str
@@ -119,6 +121,7 @@ class Report:
     reasons: str = ""
     folds: CrossValidated | None = None
     labels: DoubtfulLabels | None = None
+    diagnosis: Diagnosis | None = None
 
 
 @dataclass(frozen=True)

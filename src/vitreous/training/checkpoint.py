@@ -111,6 +111,21 @@ def load_newest_checkpoint(folder: Path, state: TrainState) -> bool:
     return False
 
 
+def newest_average(folder: Path) -> dict[str, Tensor] | None:
+    """The averaged weights of the newest whole checkpoint; ``None`` where there is none."""
+    for path in reversed(_all_checkpoints(folder)):
+        try:
+            tensors, _ = read_tensors(path)
+        except RunError:
+            continue
+        return {
+            name.removeprefix("ema."): value
+            for name, value in tensors.items()
+            if name.startswith("ema.")
+        }
+    return None
+
+
 def has_checkpoint(folder: Path) -> bool:
     """Whether there is one, whole or damaged; half-written files of a killed run are none."""
     return bool(_all_checkpoints(folder))

@@ -168,14 +168,12 @@ class ClassLearner(Learner[ViT]):
         classes: tuple[str, ...],
         encoder: Encoder | None = None,
     ) -> None:
-        def first_model() -> ViT:
-            model = ViT(config.model)
-            model.grad_checkpointing = config.train.grad_checkpointing
-            model = encoder.load_into(model) if encoder else model
+        def make_model() -> ViT:
+            model = draw_model(config, encoder)
             rank = config.train.lora_rank
             return add_lora(model, rank) if rank else model
 
-        super().__init__(config, pictures, first_model)
+        super().__init__(config, pictures, make_model)
         self.classes = classes
         self.class_weights = self._class_weights()
 
@@ -228,3 +226,17 @@ class ClassLearner(Learner[ViT]):
             return None
         counts = torch.bincount(self.pictures.labels, minlength=len(self.classes))
         return (len(self.pictures) / (len(self.classes) * counts)).to(self.device)
+
+
+def draw_model(config: RunConfig, encoder: Encoder | None) -> ViT:
+    """A run's model from PyTorch's stream, the encoder's weights in their place."""
+    model = ViT(config.model)
+    model.grad_checkpointing = config.train.grad_checkpointing
+    return encoder.load_into(model) if encoder else model
+
+
+def first_weights(config: RunConfig, encoder: Encoder | None) -> ViT:
+    """The model as a run began with it, drawn anew."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(config.train.seed, "weights"))
+        return draw_model(config, encoder).eval()

@@ -165,10 +165,12 @@ class _Diary(Generic[Model]):
         state.losses.clear()
         rate = learner.learning_rate(plan.progress(state.step))
         if not math.isfinite(mean):
+            self.logbook.write({"kind": "stopped", **self._where(), "learning_rate": rate})
             raise TrainingError(
                 f"the loss is not a number within the {count} steps up to step {state.step}, at "
                 f"learning rate {rate:.1e}: try --set train.learning_rate={rate / 4:.0e} or "
-                f"--set train.precision=float32; {self.run.whole} keeps the last good state"
+                f"--set train.precision=float32; {self.run.whole} keeps the last good state, and "
+                f"vitreous diagnose {self.run.whole} tells more"
             )
         line = {"kind": "train", **self._where(), "loss": mean, "learning_rate": rate}
         self.logbook.write(line)

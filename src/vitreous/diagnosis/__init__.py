@@ -1,0 +1,1 @@
+"""Why a run is stuck: what its signals and short experiments say of the cause."""

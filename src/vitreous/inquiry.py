@@ -1,0 +1,102 @@
+"""`diagnose`, as a person asks for it: signals, copies found by the doctor, short experiments.
+
+Part of `api`. The same diagnosis from signals alone ends every run (`job`).
+"""
+
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+
+from vitreous.core.config import from_mapping, load_toml
+from vitreous.core.console import Console
+from vitreous.core.run import RunFolder
+from vitreous.data.cache import Progress
+from vitreous.data.dataset import Dataset
+from vitreous.data.folder import folder_of
+from vitreous.diagnosis.case import Case
+from vitreous.diagnosis.causes import Diagnosis
+from vitreous.diagnosis.examination import read_course, read_weights
+from vitreous.diagnosis.gather import gather
+from vitreous.diagnosis.judge import judge
+from vitreous.diagnosis.trials import try_causes
+from vitreous.doctor.collection import Collection
+from vitreous.doctor.copies import find_copies
+from vitreous.doctor.examine import examine
+from vitreous.errors import RunError
+from vitreous.evaluation.thumbnails import thumbnail_answers
+from vitreous.job import open_own_pictures
+from vitreous.serving.origin import original_encoder
+from vitreous.training.config import RunConfig
+
+
+def diagnose(
+    run: str | PathLike[str],
+    *,
+    experiments: bool = True,
+    budget_s: float = 60.0,
+    console: Console | None = None,
+) -> Diagnosis:
+    """Say why a run is stuck: finished, stopped, or ended by a loss that is no number.
+
+    Nothing is written, and a run that learned is left in peace.
+
+    Args:
+        run: the run's folder; its pictures are where they were.
+        experiments: put causes to the test by short trainings, and look for altered copies of
+            training pictures among those held back.
+        budget_s: seconds that the trainings may take, about.
+        console: where progress goes.
+
+    Returns:
+        At most three causes, the likeliest first, each with evidence and what to do next.
+
+    Raises:
+        RunError: where the folder is no run of `train`, or its pictures have changed.
+    """
+    console = console or Console()
+    folder = RunFolder.open(Path(run))
+    config = from_mapping(RunConfig, load_toml(folder.config))
+    if config.pretrain:
+        raise RunError(
+            f"{folder.path} was pretrained and knows no classes: name a run of 'vitreous train'"
+        )
+    dataset = open_own_pictures(folder, config, console)
+    split = "test" if "test" in dataset.sets else "valid"
+    encoder = original_encoder(config, console)
+    train, held_out = dataset.sets["train"], dataset.sets[split]
+    copies = None
+    if experiments:
+        with console.stages() as on_progress:
+            copies = find_leaks(dataset, split, Path(config.data.source), on_progress)
+    signals = gather(
+        config,
+        dataset,
+        split,
+        read_course(folder),
+        read_weights(folder, config, encoder),
+        thumbnails=thumbnail_answers(train, held_out, config.train.seed),
+        copies=copies,
+    )
+    case = Case(signals, config, dataset.classes, str(folder.path))
+    diagnosis = judge(case)
+    # What a ladder trains, rung by rung, is not what its settings say.
+    if not experiments or config.ladder or (config.init and encoder is None):
+        return diagnosis
+    return try_causes(case, diagnosis, encoder, train, budget_s, console)
+
+
+def find_leaks(
+    dataset: Dataset, split: str, source: Path, on_progress: Progress | None = None
+) -> list[int]:
+    """Positions in a split of pictures that training has too, altered or not (`doctor.copies`)."""
+    samples = tuple(
+        replace(sample, split=name)
+        for sample, name in zip(dataset.listing.samples, dataset.splits, strict=True)
+    )
+    examination = examine([sample.path for sample in samples], on_progress)
+    listing = replace(dataset.listing, samples=samples)
+    cluster = find_copies(Collection(listing, examination, folder_of(source)), on_progress).cluster
+    known = set(cluster[dataset.sets["train"].rows].tolist()) - {-1}
+    return np.flatnonzero(np.isin(cluster[dataset.sets[split].rows], list(known))).tolist()

@@ -35,7 +35,7 @@ from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
 from vitreous.evaluation.thumbnails import thumbnail_answers
-from vitreous.folds import cross_validate, share_of_time
+from vitreous.folds import FoldScores, cross_validate, share_of_time
 from vitreous.ladder.climb import climb
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
@@ -139,16 +139,10 @@ def _train(
     clock: Clock,
     tensorboard: bool,
 ) -> None:
-    """Train, then score the best weights and write the report."""
-    # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
-    from vitreous.report.collect import report_of_run
-    from vitreous.report.page import render_report, verdict
-
-    device = choose_device(config.train.device)
-    facts = _tell(config, dataset, device, console)
+    """Train, by folds first where they are asked for, then score the best weights."""
+    facts = _tell(config, dataset, choose_device(config.train.device), console)
     if config.data.overlay:
         facts["Overlay"] = str(read_overlay(folder.overlay))
-    train_set = dataset.sets["train"]
     split = "test" if "test" in dataset.sets else "valid"
     settings, folds = config, None
     if config.folds:
@@ -160,6 +154,24 @@ def _train(
         console.info("all folds are scored: now the model that is kept")
         settings, clock = share_of_time(config, clock, folds)
     _learn(folder, settings, dataset, split, console, clock, tensorboard)
+    _conclude(folder, config, dataset, split, folds, facts, console)
+
+
+def _conclude(
+    folder: RunFolder,
+    config: RunConfig,
+    dataset: Dataset,
+    split: str,
+    folds: FoldScores | None,
+    facts: dict[str, str],
+    console: Console,
+) -> None:
+    """Calibrate and score the best weights, say what they are stuck on, write the report."""
+    # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
+    from vitreous.report.collect import report_of_run
+    from vitreous.report.page import render_report, verdict
+
+    device, train_set = choose_device(config.train.device), dataset.sets["train"]
     console.info("calibrating: how sure it may be, and what it doesn't know")
     calibrate_run(folder.best, dataset.sets, config.train.device, config.train.seed)
     best = load_classifier(folder.best)

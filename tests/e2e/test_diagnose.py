@@ -8,6 +8,7 @@ import signal
 import pytest
 
 import vitreous as package
+from benchmarks.stuck_runs import Pictures
 from tests.pages.reading import Page
 from vitreous.diagnosis import trials
 from vitreous.training.learner import Learner
@@ -26,7 +27,19 @@ def stuck(vitreous, faces, tmp_path_factory):
     return path, result.stderr
 
 
-def test_a_run_that_learned_is_left_in_peace(vitreous, run):
+@pytest.fixture(scope="module")
+def learned(vitreous, tmp_path_factory):
+    """Told upright faces from others, which is soon learned."""
+    place = tmp_path_factory.mktemp("easy")
+    table = Pictures(place, 60, 20, 24, seed=4).upright(2)
+    result = vitreous("train", table, "--out", place / "run", "--epochs", "15", *TINY)
+    assert result.exit_code == 0, result.stderr
+    assert "warning: " not in result.stderr
+    return place / "run"
+
+
+def test_a_run_that_learned_is_left_in_peace(vitreous, learned):
+    run = learned
     assert json.loads((run / "diagnosis.json").read_text())["causes"] == []
     assert "Why it is stuck" not in (run / "report.html").read_text()
     result = vitreous("diagnose", run, "--json")

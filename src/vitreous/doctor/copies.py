@@ -9,8 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from vitreous.data.cache import Progress
 from vitreous.data.decode import Header, read_picture
@@ -78,6 +76,10 @@ def find_copies(collection: Collection, on_progress: Progress | None = None) -> 
 
 def _joined(names: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     """The names after those of each pair of rows have become one."""
+    # SciPy takes a while to import, and only this needs it.
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     count = len(names)
     one, other = names[pairs[:, 0]], names[pairs[:, 1]]
     links = coo_array((np.ones(len(pairs), bool), (one, other)), shape=(count, count))

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from vitreous import options
 from vitreous.core.files import read_json, read_tensors
 from vitreous.ladder import climb
+from vitreous.recipes import finetune
 from vitreous.training.learner import Learner
 
 QUICK = ("--image-size", "32", "--set", "train.batch_size=16")
@@ -172,6 +173,8 @@ def test_a_budget_is_divided_among_the_rungs(
     plans = [read_json(run / "rungs" / name / "plan.json") for name in ("lora", "full")]
     assert all(plan["step_s"] for plan in plans)
     assert not (run / "plan.json").exists()
+    config = tomllib.loads((run / "config.toml").read_text())
+    assert config["train"]["epochs"] == finetune.MOST_EPOCHS
 
 
 def test_too_little_time_leaves_a_rung_out(vitreous, checkpoint, faces, tmp_path, now):

@@ -7,7 +7,8 @@ from vitreous.core.config import dump_toml, merge
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled
 from vitreous.errors import ConfigError
-from vitreous.recipes.configure import configure, parse_budget
+from vitreous.recipes.configure import configure, named_settings, parse_budget
+from vitreous.training.config import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +47,17 @@ def test_a_file_is_weaker_than_what_is_named(faces, tmp_path):
     assert named.preprocess.image_size == named.model.image_size == (96, 96)
     assert named.model.num_classes == 3
     assert named.train.seed == 5
+
+
+def test_a_budget_asked_for_is_stronger_than_a_files_epochs(faces, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("[train]\nepochs = 3\n")
+    named = named_settings(epochs=None, budget_s=60.0, seed=None, cache=None)
+    train = configured(faces, config_file=file, changes=named).train
+    assert (train.epochs, train.budget_s) == (TrainConfig.epochs, 60.0)
+    both = merge(named, {"train": {"epochs": 2.0}})
+    train = configured(faces, config_file=file, changes=both).train
+    assert (train.epochs, train.budget_s) == (2.0, 60.0)
 
 
 def test_a_runs_own_file_gives_the_same_run(faces, tmp_path):

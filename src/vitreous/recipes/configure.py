@@ -65,11 +65,13 @@ def configure(
         ConfigError: for a wrong name or value, or a model that the weights don't fit.
         RunError: where the weights can't be read.
     """
+    changes = changes or {}
     from_file = load_toml(config_file) if config_file else {}
+    if isinstance(train := from_file.get("train"), dict) and _asks_for_budget(changes):
+        train.pop("epochs", None)  # the recipe says how many at most
     recipe = recipe or str(from_file.get("recipe", "scratch"))
     if recipe not in RECIPES:
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
-    changes = changes or {}
     if init:
         changes = merge(changes, {"init": init})
     if told != NOTHING:
@@ -188,6 +190,11 @@ def _wanted(
     return merge(wanted, changes)
 
 
+def _asks_for_budget(changes: Mapping[str, Any]) -> bool:
+    train = changes.get("train")
+    return isinstance(train, Mapping) and train.get("budget_s") is not None
+
+
 def _length(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The epochs and the budget named, for `Facts`; the usual budget where neither was."""
     train = wanted.get("train")
@@ -235,8 +242,7 @@ def named_settings(
     if epochs is not None:
         train |= {"epochs": epochs, "budget_s": None}
     if budget_s is not None:
-        # A file's epochs don't hold where a budget is asked for.
-        train |= {"epochs": TrainConfig.epochs, "budget_s": budget_s}
+        train["budget_s"] = budget_s
     if seed is not None:
         train["seed"] = seed
     data = {"cache_dir": str(cache.absolute())} if cache else {}

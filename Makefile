@@ -1,8 +1,8 @@
-# make demo | test | check | setup: each makes .venv first where it is missing or out of date.
+# make demo | test | test-gpu | check | setup: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test check format
+.PHONY: setup demo test test-gpu check format
 
 setup: .venv/ready
 
@@ -17,6 +17,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-gpu: setup
+	VITREOUS_TEST_GPU=1 $(BIN)/python -m pytest tests/training/test_captured.py
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -1,4 +1,10 @@
-"""Oracles whose torchvision needs operators that a CPU build of PyTorch lacks."""
+"""The suite's device, and oracles whose torchvision needs operators that PyTorch may lack."""
+
+import os
+
+# What the tests hold against one another are a CPU's numbers; `make test-gpu` is for the rest.
+if "VITREOUS_TEST_GPU" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 import torch

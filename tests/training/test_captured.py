@@ -16,7 +16,9 @@ from vitreous.training.feed import Feed
 from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
+pytestmark = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="no NVIDIA GPU, or not asked for one (make test-gpu)"
+)
 CLASSES = ("angry", "happy", "sad")
 STEPS = 3 * WARMUP
 

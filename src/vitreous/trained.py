@@ -101,6 +101,8 @@ def evaluate(
         pictures = own.sets[name]
     else:
         listing, name = _list_split(Path(data), split)
+        if old := _not_new(listing, weights):
+            console.warn(f"{old}: expect less of it on new ones")
         pictures = _open(listing, Path(data), predictor, cache, console)
     console.info(f"evaluating {len(pictures)} {name} pictures".replace("  ", " "))
     warn_unreadable(pictures, console)
@@ -304,7 +306,8 @@ def calibrate(
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     described = read_description(weights)
     listing, name = _list_split(Path(data), split, ("calibration", "", "test"))
-    _check_new(listing, RunFolder(weights.resolve().parent))
+    if old := _not_new(listing, weights):
+        raise DataError(f"{old}: calibrate on others")
     pictures = _open(listing, Path(data), described, cache, console)
     if not len(pictures):
         raise DataError(f"none of the {len(pictures.unreadable)} pictures can be read")
@@ -342,6 +345,8 @@ def compare(
     found = []
     for run in (a, b):
         weights = find_classifier(run, NOTHING, console)
+        if old := _not_new(listing, weights):
+            console.warn(f"{old}: that is no fair comparison")
         engine = choose_engine(weights, None, "float32", console)
         predictor = open_predictor(weights, engine, console)
         pictures = _open(listing, Path(data), predictor, cache, console)
@@ -365,18 +370,20 @@ def _list_split(
     return replace(listing, samples=chosen), name
 
 
-def _check_new(listing: Listing, run: RunFolder) -> None:
-    """Refuse pictures that a run has learned from or was chosen by."""
+def _not_new(listing: Listing, weights: Path) -> str | None:
+    """How many pictures a run has learned from or was chosen by, in words; ``None`` for none."""
+    run = RunFolder(weights.resolve().parent)
     if not run.split.exists():  # a file of weights alone
-        return
+        return None
     with run.split.open(encoding="utf-8", newline="") as file:
         known = {row["path"] for row in csv.DictReader(file) if row["split"] in ("train", "valid")}
     old = [sample.path for sample in listing.samples if str(sample.path.absolute()) in known]
-    if old:
-        raise DataError(
-            f"{run.path} has learned from {len(old)} of these {len(listing.samples)} pictures or "
-            f"was chosen by them, such as {old[0]}: calibrate on others"
-        )
+    if not old:
+        return None
+    return (
+        f"{run.path} has learned from {len(old)} of these {len(listing.samples)} pictures or was "
+        f"chosen by them, such as {old[0]}"
+    )
 
 
 def _open(

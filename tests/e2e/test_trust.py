@@ -163,6 +163,17 @@ def test_a_checkpoint_gets_sets_and_can_not_refuse(vitreous, timm, faces, unseen
     assert "nobody knows what" in result.stderr
 
 
+def test_a_score_on_pictures_that_were_learned_comes_with_a_warning(vitreous, run, faces, unseen):
+    words = "has learned from 240 of these 240 pictures or was chosen by them"
+    scored = vitreous("evaluate", run, faces / "train", "--json")
+    assert f"{words}, such as" in scored.stderr
+    assert "expect less of it on new ones" in scored.stderr
+    assert words in vitreous("compare", run, run, faces / "train").stderr
+    for new in (faces / "test", unseen):
+        assert "warning" not in vitreous("evaluate", run, new, "--json").stderr
+    assert "warning" not in vitreous("evaluate", run, "--json").stderr
+
+
 def test_compare(vitreous, run, faces, unseen, tmp_path):
     other = tmp_path / "other"
     assert vitreous("train", faces, "--out", other, *QUICK, "--epochs", "1").exit_code == 0

@@ -31,7 +31,7 @@ from vitreous.evaluation.conformal import ConformalScores
 from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
 from vitreous.evaluation.reliability import measure_reliability
 from vitreous.evaluation.score import examine_set
-from vitreous.job import choose_split
+from vitreous.opening import choose_split
 from vitreous.serving.calibrate import calibrate_on
 from vitreous.serving.guard import open_guard
 from vitreous.serving.predictor import open_predictor, predict_files

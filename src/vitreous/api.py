@@ -20,12 +20,13 @@ from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError, RunError
 from vitreous.inquiry import diagnose
-from vitreous.job import Run, begin, is_finished, open_own_pictures, work
+from vitreous.job import Run, begin, is_finished, work
 from vitreous.labels.audit import Audit
 from vitreous.labels.visit import audit_run
 from vitreous.lecture.drawing import patches
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
+from vitreous.opening import open_own_pictures
 from vitreous.recipes.configure import configure, named_overlay, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.serving.weights import find_classifier, find_own_weights, is_own, told_by

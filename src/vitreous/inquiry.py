@@ -26,7 +26,7 @@ from vitreous.doctor.copies import find_copies
 from vitreous.doctor.examine import examine
 from vitreous.errors import RunError
 from vitreous.evaluation.thumbnails import thumbnail_answers
-from vitreous.job import open_own_pictures
+from vitreous.opening import open_own_pictures
 from vitreous.serving.origin import original_encoder
 from vitreous.training.config import RunConfig
 

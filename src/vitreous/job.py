@@ -6,7 +6,6 @@ and are joined here.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from html import escape
@@ -21,16 +20,13 @@ from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.files import read_json, write_json, write_text
 from vitreous.core.run import RunFolder, versions
-from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
-from vitreous.data.folder import Listing, list_labelled, list_unlabelled
+from vitreous.data.dataset import Dataset
+from vitreous.data.folder import Listing
 from vitreous.data.folds import fold_datasets
-from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
-from vitreous.data.table import VOTES
 from vitreous.diagnosis.examination import diagnose_run
 from vitreous.diagnosis.gather import cost_in_pictures
-from vitreous.errors import DataError, RunError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
@@ -39,6 +35,7 @@ from vitreous.folds import FoldScores, cross_validate, share_of_time
 from vitreous.ladder.climb import climb
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
+from vitreous.opening import open_pictures
 from vitreous.recipes.facts import Choice
 from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run, temper_run
 from vitreous.serving.origin import first_encoder, original_encoder
@@ -329,47 +326,6 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     return folder.evaluation.exists() and shown.exists()
 
 
-def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Dataset:
-    """Decode and divide the pictures, with progress and with a word on what is left out."""
-    with console.stages() as on_progress:
-        open_source = open_unlabelled if config.pretrain else open_dataset
-        dataset = open_source(
-            listing, config.data, config.preprocess, config.train.seed, on_progress
-        )
-    for part in dataset.sets.values():
-        warn_unreadable(part, console)
-    if listing.ignored:
-        console.info(
-            f"{len(listing.ignored)} files are not pictures by their names and are left out, "
-            f"such as {listing.ignored[0]}"
-        )
-    if config.train.soft_labels and dataset.sets["train"].votes is None:
-        wanted = ", ".join(f"{VOTES}{name}" for name in listing.classes)
-        raise DataError(
-            f"train.soft_labels is true, but {config.data.source} doesn't have annotators' votes "
-            f"for every class: name a table with the columns {wanted}"
-        )
-    return dataset
-
-
-def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) -> Dataset:
-    """The pictures that a run began with."""
-    source = Path(config.data.source)
-    if config.pretrain:
-        listing = list_unlabelled(source)
-    else:
-        # The run's own copy, wherever its folder is now.
-        overlay = read_overlay(folder.overlay) if config.data.overlay else None
-        listing = list_labelled(source, overlay)
-    dataset = open_pictures(listing, config, console)
-    if read_json(folder.data)["fingerprint"] != dataset.fingerprint():
-        raise RunError(
-            f"the pictures in {config.data.source} are not those that {folder.path} began with: "
-            "put them back, or train anew with another --out"
-        )
-    return dataset
-
-
 def _tell(
     config: RunConfig, dataset: Dataset, device: torch.device, console: Console
 ) -> dict[str, str]:
@@ -401,25 +357,3 @@ def _tell(
     for label, text in facts.items():
         console.info(f"{label.lower():9}{text}")
     return facts
-
-
-#: From the pictures that a score is most honest on; "" is no split.
-SPLIT_ORDER = ("test", "valid", "", "calibration", "train")
-
-
-def choose_split(
-    there: set[str], wanted: str | None, where: Path, order: Sequence[str] = SPLIT_ORDER
-) -> str:
-    """The split asked for, or the first that is there; "" is no split."""
-    name = next((name for name in order if name in there), "") if wanted is None else wanted
-    if name not in there:
-        names = ", ".join(sorted(there - {""})) or "no splits"
-        asked = f"'{name}'" if name else f"{' or '.join(filter(None, order))}"
-        raise DataError(f"{where} has no {asked} pictures: it has {names}")
-    return name
-
-
-def warn_unreadable(pictures: PictureSet, console: Console) -> None:
-    """Name each file that can't be decoded."""
-    for path, reason in pictures.unreadable:
-        console.warn(f"{path}: {reason}; left out")

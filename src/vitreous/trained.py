@@ -28,7 +28,7 @@ from vitreous.explanation.anatomy import patch_filters, position_similarity
 from vitreous.explanation.methods import MethodName
 from vitreous.explanation.pictures import Question, explain_pictures
 from vitreous.explanation.result import Explanations
-from vitreous.job import SPLIT_ORDER, choose_split, open_own_pictures, warn_unreadable
+from vitreous.opening import SPLIT_ORDER, choose_split, open_own_pictures, warn_unreadable
 from vitreous.serving.calibrate import calibrate_on
 from vitreous.serving.guard import open_guard
 from vitreous.serving.hub import hub_id

@@ -205,7 +205,7 @@ class ClassLearner(Learner[ViT]):
         images = augment(images, settings, torch_stream(seed, "augment", step), plain)
         targets = F.one_hot(labels, len(self.classes)).float()
         if self.config.train.soft_labels:
-            assert self.pictures.votes is not None  # `job.open_pictures` has seen to it
+            assert self.pictures.votes is not None  # `opening.open_pictures` has seen to it
             targets = self.pictures.votes[positions]
         targets = smooth(targets.to(self.device), self.config.train.label_smoothing)
         if plain:

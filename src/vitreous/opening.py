@@ -1,0 +1,77 @@
+"""The pictures of a run or of a question, opened with progress and a word on what is left out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from vitreous.core.console import Console
+from vitreous.core.files import read_json
+from vitreous.core.run import RunFolder
+from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
+from vitreous.data.folder import Listing, list_labelled, list_unlabelled
+from vitreous.data.loader import PictureSet
+from vitreous.data.overlay import read_overlay
+from vitreous.data.table import VOTES
+from vitreous.errors import DataError, RunError
+from vitreous.training.config import RunConfig
+
+#: From the pictures that a score is most honest on; "" is no split.
+SPLIT_ORDER = ("test", "valid", "", "calibration", "train")
+
+
+def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Dataset:
+    """Decode and divide the pictures, with progress and with a word on what is left out."""
+    with console.stages() as on_progress:
+        open_source = open_unlabelled if config.pretrain else open_dataset
+        dataset = open_source(
+            listing, config.data, config.preprocess, config.train.seed, on_progress
+        )
+    for part in dataset.sets.values():
+        warn_unreadable(part, console)
+    if listing.ignored:
+        console.info(
+            f"{len(listing.ignored)} files are not pictures by their names and are left out, "
+            f"such as {listing.ignored[0]}"
+        )
+    if config.train.soft_labels and dataset.sets["train"].votes is None:
+        wanted = ", ".join(f"{VOTES}{name}" for name in listing.classes)
+        raise DataError(
+            f"train.soft_labels is true, but {config.data.source} doesn't have annotators' votes "
+            f"for every class: name a table with the columns {wanted}"
+        )
+    return dataset
+
+
+def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) -> Dataset:
+    """The pictures that a run began with."""
+    source = Path(config.data.source)
+    if config.pretrain:
+        listing = list_unlabelled(source)
+    else:
+        # The run's own copy, wherever its folder is now.
+        overlay = read_overlay(folder.overlay) if config.data.overlay else None
+        listing = list_labelled(source, overlay)
+    dataset = open_pictures(listing, config, console)
+    if read_json(folder.data)["fingerprint"] != dataset.fingerprint():
+        raise RunError(
+            f"the pictures in {config.data.source} are not those that {folder.path} began with: "
+            "put them back, or train anew with another --out"
+        )
+    return dataset
+
+
+def choose_split(
+    there: set[str], wanted: str | None, where: Path, order: Sequence[str] = SPLIT_ORDER
+) -> str:
+    """The split asked for, or the first that is there; "" is no split."""
+    name = next((name for name in order if name in there), "") if wanted is None else wanted
+    if name not in there:
+        names = ", ".join(sorted(there - {""})) or "no splits"
+        asked = f"'{name}'" if name else f"{' or '.join(filter(None, order))}"
+        raise DataError(f"{where} has no {asked} pictures: it has {names}")
+    return name
+
+
+def warn_unreadable(pictures: PictureSet, console: Console) -> None:
+    """Name each file that can't be decoded."""
+    for path, reason in pictures.unreadable:
+        console.warn(f"{path}: {reason}; left out")

@@ -22,6 +22,8 @@ class Ahead:
 
     def __init__(self, device: torch.device) -> None:
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        if self._stream is not None:  # pictures may still be on their way to the GPU
+            self._stream.wait_stream(torch.cuda.current_stream(device))
         self._waiting: tuple[Place, Future[Inputs]] | None = None
         threads = torch.get_num_threads()
         self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))

@@ -49,8 +49,9 @@ class Feed:
         return pixels.to(self._device, non_blocking=True), labels
 
     def _all_pixels(self) -> Tensor:
-        parts = [
-            self._pictures.batch(range(start, min(start + _CHUNK, len(self._pictures))))[0]
-            for start in range(0, len(self._pictures), _CHUNK)
-        ]
-        return torch.cat([part.to(self._device) for part in parts])
+        count, shape = len(self._pictures), self._pictures.pixels.shape[1:]
+        pixels = torch.empty((count, *shape), dtype=torch.uint8, device=self._device)
+        for start in range(0, count, _CHUNK):
+            places = range(start, min(start + _CHUNK, count))
+            pixels[start : places.stop] = self._pictures.batch(places)[0].to(self._device)
+        return pixels

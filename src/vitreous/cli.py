@@ -18,6 +18,7 @@ from vitreous.cli_audit import audit
 from vitreous.cli_check import check
 from vitreous.cli_diagnose import diagnose
 from vitreous.cli_explain import explain
+from vitreous.cli_serve import serve
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
 from vitreous.errors import UserError, VitreousError
@@ -35,6 +36,7 @@ _HELP = """Vision Transformers for your own pictures.
   vitreous evaluate runs/faces faces/test
   vitreous predict runs/faces photo.jpg
   vitreous explain runs/faces photo.jpg
+  vitreous serve runs/faces
 """
 
 
@@ -52,6 +54,7 @@ cli.add_command(explain)
 cli.add_command(diagnose)
 cli.add_command(calibrate)
 cli.add_command(compare)
+cli.add_command(serve)
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""Reading one file into an upright RGB picture, the same in training and in use.
+"""Reading one file, or its bytes, into an upright RGB picture, the same in training and in use.
 
 The contract, kept by every door of vitreous: the first frame, turned upright by its EXIF
 orientation, as 8-bit RGB. Transparency is laid over white; 16-bit values keep their upper eight
@@ -8,12 +8,14 @@ is decoded at a half, a quarter or an eighth of its size. What to do with the ar
 (resize, crop, normalise) is in `preprocess`.
 """
 
+import io
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -50,14 +52,14 @@ _UPRIGHT = {
 
 
 def read_picture(
-    path: Path,
+    source: Path | bytes,
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     cover: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Decode a file into an upright RGB array.
 
     Args:
-        path: a JPEG, PNG, WebP, BMP, TIFF or GIF, whatever its name says.
+        source: a JPEG, PNG, WebP, BMP, TIFF or GIF, whatever its name says, or all its bytes.
         max_image_pixels: more than this is refused before decoding.
         cover: height and width in pixels that the picture will be scaled to cover; a JPEG of
             several times that size comes smaller than it is.
@@ -68,7 +70,7 @@ def read_picture(
     Raises:
         UnreadablePicture: for anything that isn't a whole picture within the limits.
     """
-    with _opened(path, max_image_pixels) as image:
+    with _opened(source, max_image_pixels) as image:
         if cover:
             _decode_smaller(image, cover)
         image.load()
@@ -126,16 +128,11 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 @contextmanager
-def _opened(path: Path, max_image_pixels: int) -> Iterator[Image.Image]:
+def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image]:
     """A file opened by Pillow; all that goes wrong meanwhile becomes one kind of error."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
-            raise UnreadablePicture("not a file")
-        if status.st_size == 0:
-            raise UnreadablePicture("the file is empty (0 bytes)")
         # By name, Pillow would map the file, and it maps turned TIFFs with their sides swapped.
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with _stream(source) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_image_pixels:
                 raise _too_large(f"{image.width} x {image.height} pixels", max_image_pixels)
             yield image
@@ -153,6 +150,19 @@ def _opened(path: Path, max_image_pixels: int) -> Iterator[Image.Image]:
             raise UnreadablePicture(f"can't be read: {error.strerror}") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadablePicture(f"damaged: {reason}") from None
+
+
+def _stream(source: Path | bytes) -> BinaryIO:
+    if isinstance(source, bytes):
+        size = len(source)
+    else:
+        status = source.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
+            raise UnreadablePicture("not a file")
+        size = status.st_size
+    if size == 0:
+        raise UnreadablePicture("the file is empty (0 bytes)")
+    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
 
 
 def _decode_smaller(image: Image.Image, cover: tuple[int, int]) -> None:

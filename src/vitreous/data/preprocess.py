@@ -88,6 +88,28 @@ def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     return np.ascontiguousarray(picture[top:bottom, left:right])
 
 
+def seen_part(height: int, width: int, preprocess: Preprocess) -> tuple[float, ...]:
+    """Which part of an upright picture `fit` keeps.
+
+    Args:
+        height: of the picture, in pixels.
+        width: likewise.
+        preprocess: sizes.
+
+    Returns:
+        Left, top, width and height, as shares of the picture's own width and height.
+
+    Example:
+        >>> seen_part(100, 200, Preprocess((50, 50)))
+        (0.25, 0.0, 0.5, 1.0)
+    """
+    cover = preprocess.resize or preprocess.image_size
+    scale = max(cover[0] / height, cover[1] / width)
+    wide = min(1.0, preprocess.image_size[1] / (scale * width))
+    high = min(1.0, preprocess.image_size[0] / (scale * height))
+    return (1 - wide) / 2, (1 - high) / 2, wide, high
+
+
 def _resize(picture: np.ndarray, size: tuple[int, int], interpolation: str) -> np.ndarray:
     """Scale with antialiasing, as Pillow does: width first, bytes between the two passes."""
     channels_last = torch.from_numpy(picture).permute(2, 0, 1)[None]

@@ -56,18 +56,45 @@ def overlay(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
     Shape:
         (height, width, 3) uint8, (height, width) -> (height, width, 3) uint8
     """
+    return _blend(picture, *_coloured(values))
+
+
+def draw_heat(method: str, values: np.ndarray) -> bytes:
+    """A map alone as a PNG with transparency, to be laid over the picture it belongs to.
+
+    Args:
+        method: that made it.
+        values: as for `overlay`, whose colours it has.
+
+    Shape:
+        (height, width)
+    """
+    heat, opacity = _layer(*_coloured(_legible(method, values)))
+    buffer = io.BytesIO()
+    layer = np.concatenate([heat, opacity], axis=2)
+    Image.fromarray(np.round(255 * layer).astype(np.uint8)).save(buffer, "png")
+    return buffer.getvalue()
+
+
+def _coloured(values: np.ndarray) -> tuple[np.ndarray, Colormap]:
+    """Values as they are drawn, and the colours to draw them in."""
     if is_signed(values):
-        return _blend(picture, values, _SIGNED)
+        return values, _SIGNED
     # Or else rollout would colour all of a picture.
     values = values - values.min()
-    return _blend(picture, values / max(float(values.max()), 1e-12), _HEAT)
+    return values / max(float(values.max()), 1e-12), _HEAT
+
+
+def _layer(values: np.ndarray, colours: Colormap) -> tuple[np.ndarray, np.ndarray]:
+    """Colours, (height, width, 3), and how dense they are, (height, width, 1); from 0 to 1."""
+    heat = colours((values + 1) / 2 if colours is _SIGNED else values)[..., :3]
+    return heat, (1 - _LEFT) * np.sqrt(np.abs(values))[..., None]
 
 
 def _blend(picture: np.ndarray, values: np.ndarray, colours: Colormap) -> np.ndarray:
     """A picture in grey, and over it colours that are the denser the further values are from 0."""
     grey = picture.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
-    heat = colours((values + 1) / 2 if colours is _SIGNED else values)[..., :3]
-    opacity = (1 - _LEFT) * np.sqrt(np.abs(values))[..., None]
+    heat, opacity = _layer(values, colours)
     return np.round(255 * ((1 - opacity) * grey[..., None] + opacity * heat)).astype(np.uint8)
 
 
@@ -91,7 +118,7 @@ def draw_explanation(explanation: "Explanation") -> bytes:
     _title(axes[0], answer, "" if chosen == answer else f"explained: {chosen}")
     axes[0].set_xlabel(_short(_name(explanation), 36), color=_MUTED, fontsize=9, parse_math=False)
     for axis, (name, found) in zip(axes[1:], maps.items(), strict=True):
-        values = _smoothed(found.values) if name == "integrated" else found.values
+        values = _legible(name, found.values)
         _show(axis, overlay(picture, values))
         gain = f"{round(found.faithfulness.gain, 2) + 0.0:+.2f} over random order"
         passed = explanation.checks[name].passed
@@ -151,8 +178,10 @@ def draw_filters(filters: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _smoothed(values: np.ndarray) -> np.ndarray:
-    """A map of single pixels, made legible: a blur of a fiftieth of the picture's side."""
+def _legible(method: str, values: np.ndarray) -> np.ndarray:
+    """A map as it can be read: single pixels are blurred by a fiftieth of the picture's side."""
+    if method != "integrated":
+        return values
     from scipy.ndimage import gaussian_filter
 
     soft = gaussian_filter(values, max(values.shape) / 50)

@@ -180,10 +180,9 @@ def predict_files(
         if on_change and change:
             on_change(change)
         compared = True
-        rows, cautions = _answer(predictor, pixels)
-        for (at, _), row, caution in zip(waiting, rows.tolist(), cautions, strict=True):
-            named = dict(zip(predictor.classes, row, strict=True))
-            answers[at] = Answer(str(files[at]), named, caution=caution)
+        places = [at for at, _ in waiting]
+        answered = answer_pixels(predictor, [str(files[at]) for at in places], pixels)
+        answers.update(zip(places, answered, strict=True))
         waiting.clear()
 
     with torch_threads(predictor.threads):
@@ -206,17 +205,28 @@ def predict_files(
     return [answers[at] for at in range(len(files))]
 
 
-def _answer(
-    predictor: Predictor, pixels: torch.Tensor
-) -> tuple[np.ndarray, Sequence[Caution | None]]:
-    """Probabilities of a batch, (pictures, classes), and the cautions that were asked for."""
-    guard, preprocess = predictor.guard, predictor.preprocess
+def answer_pixels(predictor: Predictor, files: Sequence[str], pixels: torch.Tensor) -> list[Answer]:
+    """Classify one batch of fitted pictures.
+
+    Args:
+        predictor: what answers.
+        files: what the pictures are called.
+        pixels: uint8.
+
+    Shape:
+        pixels: (batch, height, width, 3)
+    """
+    classes, guard, preprocess = predictor.classes, predictor.guard, predictor.preprocess
     if guard is None or guard.refusal is None:
-        probabilities = predict_pixels(predictor.network, pixels, preprocess)
+        probabilities = predict_pixels(predictor.network, pixels, preprocess, len(classes))
         numbers = {}
     else:
-        seen = see_pixels(predictor.network, pixels, preprocess, len(predictor.classes))
+        seen = see_pixels(predictor.network, pixels, preprocess, len(classes))
         probabilities, numbers = probabilities_of(seen.logits), seen.numbers
-    if guard is None:
-        return probabilities, [None] * len(pixels)
-    return probabilities, guard.cautions(numbers, probabilities, predictor.classes)
+    cautions: Sequence[Caution | None] = [None] * len(pixels)
+    if guard:
+        cautions = guard.cautions(numbers, probabilities, classes)
+    return [
+        Answer(file, dict(zip(classes, row, strict=True)), caution=caution)
+        for file, row, caution in zip(files, probabilities.tolist(), cautions, strict=True)
+    ]

@@ -1,0 +1,74 @@
+"""One picture's explanation as JSON: a heat map to lay over the picture, and what it is worth."""
+
+import base64
+from dataclasses import replace
+from typing import Any
+
+from vitreous.data.decode import read_picture
+from vitreous.data.preprocess import fit, seen_part
+from vitreous.errors import RunError
+from vitreous.explanation.pictures import Question, explain_pictures
+from vitreous.explanation.render import draw_heat
+from vitreous.server.bodies import Picture
+from vitreous.server.model import Served, stamp_of
+from vitreous.training.classifier import Classifier, load_classifier
+from vitreous.training.device import choose_device
+
+
+class Explainer:
+    """Explains pictures with the model as it was trained, which is opened when first asked.
+
+    Gradients need the PyTorch module itself, whatever computes the answers. It belongs to one
+    thread.
+
+    Args:
+        max_pixels: of a picture, before it is decoded.
+    """
+
+    def __init__(self, max_pixels: int) -> None:
+        self._max_pixels = max_pixels
+        self._opened: tuple[Served, Classifier] | None = None
+
+    def explain(self, served: Served, picture: Picture, question: Question) -> dict[str, Any]:
+        """Explain a picture.
+
+        Raises:
+            ConfigError: for a class that the model doesn't know.
+            RunError: where the model's file has been replaced since it was opened.
+            UnreadablePicture: for anything that isn't a whole picture within the limits.
+        """
+        classifier = self._classifier(served)
+        question.check(classifier)
+        preprocess = classifier.preprocess
+        upright = read_picture(
+            picture.data, self._max_pixels, preprocess.resize or preprocess.image_size
+        )
+        box = seen_part(upright.shape[0], upright.shape[1], preprocess)
+        explained, _ = explain_pictures(
+            classifier, [picture.name], [fit(upright, preprocess)], question
+        )
+        explanation = explained[0]
+        method, found = next(iter(explanation.maps.items()))
+        check = explanation.checks[method]
+        values = explanation.to_json()
+        return {
+            "file": picture.name,
+            "class": explanation.label,
+            "probability": values["explained_probability"],
+            "method": method,
+            "passed": check.passed,
+            "verdict": str(check),
+            "box": list(box),
+            "heatmap": base64.b64encode(draw_heat(method, found.values)).decode("ascii"),
+            "scores": {**values["methods"][method], "alike": check.alike},
+        }
+
+    def _classifier(self, served: Served) -> Classifier:
+        if self._opened is None or self._opened[0] is not served:
+            if stamp_of(served.weights) != served.stamp:
+                raise RunError("the model has been replaced: it takes a reload to explain it")
+            classifier = load_classifier(served.weights)
+            device = choose_device("auto")
+            classifier = replace(classifier, model=classifier.model.to(device).eval())
+            self._opened = served, classifier
+        return self._opened[1]

@@ -1,0 +1,191 @@
+"""From start to end: the port, the model, signals, a model in another's place, and the last answer.
+
+SIGTERM and Ctrl-C end a server so that no request is lost: ``/readyz`` says no, whoever is still
+connected gets an answer and with it the end of the connection, and only then the port is closed.
+SIGHUP opens the model anew, beside the old one, which answers until the new one is warm.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import uvicorn
+
+from vitreous.core.console import Console
+from vitreous.errors import ConfigError, VitreousError
+from vitreous.server.app import Service
+from vitreous.server.model import Wish, open_served
+from vitreous.server.patience import patient
+from vitreous.server.settings import Settings
+
+#: Between the signal and the closing of the port; a balancer asks ``/readyz`` once a second or so.
+_LAST_CALL_S = 1.0
+#: An idle connection is kept so long; browsers and balancers keep theirs longer, and open new ones.
+_KEEP_ALIVE_S = 15
+#: Connections at once; the next ones are told 503. Each costs some kilobytes.
+_CONNECTIONS = 1000
+
+
+def serve(
+    wish: Wish,
+    settings: Settings,
+    console: Console,
+    on_ready: Callable[["Running"], None] | None = None,
+) -> None:
+    """Answer over HTTP until a signal ends it.
+
+    Args:
+        wish: the model.
+        settings: where to listen, and what is allowed.
+        console: is told where the page is, how to stop, and of reloads.
+        on_ready: is called once requests are answered, with what ends the server.
+
+    Raises:
+        ConfigError: for a port that is taken, or a host that isn't this machine.
+        UserError: where there is no such model.
+    """
+    listening = _bind(settings)
+    try:
+        served = open_served(replace(wish, workers=settings.workers), console)
+        served.warm_up()
+        service = Service(served, settings)
+        config = uvicorn.Config(
+            service.app,  # pyright: ignore[reportArgumentType]
+            http=patient(settings.timeout_s, 3 * settings.timeout_s),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=_CONNECTIONS,
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=int(3 * settings.timeout_s) + 1,
+        )
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        port = listening.getsockname()[1]
+        running = Running(config, service, wish, settings, console, port, on_ready)
+        running.run(sockets=[listening])
+    finally:
+        listening.close()
+
+
+class Running(uvicorn.Server):
+    """A server at work.
+
+    Attributes:
+        port: that it listens on.
+        service: that it runs.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        wish: Wish,
+        settings: Settings,
+        console: Console,
+        port: int,
+        on_ready: Callable[["Running"], None] | None,
+    ) -> None:
+        super().__init__(config)
+        self.service, self.port = service, port
+        self._wish, self._settings, self._console = wish, settings, console
+        self._on_ready, self._reloading = on_ready, threading.Lock()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen, and say so."""
+        await super().startup(sockets)
+        self._loop = asyncio.get_running_loop()
+        _greet(self._settings, self.port, self._console)
+        if self._on_ready:
+            self._on_ready(self)
+
+    def end(self) -> None:
+        """End without losing a request; callable from any thread. A second call ends at once."""
+        self._loop.call_soon_threadsafe(self._end)
+
+    def reload(self) -> None:
+        """Open the model anew, in a thread, and let it take over once it is warm."""
+        threading.Thread(target=self._reload, daemon=True).start()
+
+    def _end(self) -> None:
+        if self.service.draining:
+            self.force_exit = self.should_exit = True
+            return
+        self._console.info("ending: answering what has been asked")
+        self.service.drain()
+        self._loop.call_later(_LAST_CALL_S, setattr, self, "should_exit", True)
+
+    def _reload(self) -> None:
+        with self._reloading:
+            reloads = self.service.metrics.reloads
+            try:
+                wish = replace(self._wish, workers=self.service.served.workers)
+                served = open_served(wish, self._console)
+                served.warm_up()
+            except Exception as error:
+                reloads.labels("failed").inc()
+                self._console.warn(f"the model stays as it was, opening it anew failed: {error}")
+                if not isinstance(error, VitreousError):
+                    logging.getLogger(__name__).exception("reload")
+                return
+            self.service.served = served
+            reloads.labels("done").inc()
+            self._console.info(f"{served.name} opened anew")
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End on SIGTERM and Ctrl-C, reload on SIGHUP; exit status 0, as it was asked for."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        actions = {signal.SIGTERM: self.end, signal.SIGINT: self.end}
+        if hasattr(signal, "SIGHUP"):
+            actions[signal.SIGHUP] = self.reload
+        before = {
+            number: signal.signal(number, lambda *_, act=act: act())
+            for number, act in actions.items()
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _bind(settings: Settings) -> socket.socket:
+    """A socket of the address; nobody can connect before it listens."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"can't listen on {settings.host}, port {settings.port} ({reason}): choose another "
+            "--host or --port"
+        ) from None
+    listening.setblocking(False)
+    listening.set_inheritable(False)
+    return listening
+
+
+def _greet(settings: Settings, port: int, console: Console) -> None:
+    host = settings.host if settings.is_local else socket.gethostname()
+    if settings.host not in ("0.0.0.0", "::"):
+        host = settings.host
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    if not settings.is_local and settings.api_key is None:
+        console.warn(
+            f"whoever reaches {address} can ask: give --api-key-file, or listen on this machine "
+            "alone"
+        )
+    console.info(f"page: {address}/  what programs can ask: {address}/docs  (stop: Ctrl-C)")

@@ -1,0 +1,207 @@
+"""The model that a server asks: opened once, warmed up, and replaced as a whole on a reload."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vitreous.core.console import Console
+from vitreous.core.machine import usable_cores
+from vitreous.data.decode import FORMATS, read_picture
+from vitreous.data.preprocess import fit
+from vitreous.errors import ConfigError
+from vitreous.evaluation.calibration import Calibration, load_calibration
+from vitreous.explanation.methods import METHOD_NAMES
+from vitreous.serving.guard import Guard
+from vitreous.serving.predictor import Answer, Predictor, answer_pixels, open_predictor
+from vitreous.serving.runtimes import Engine, Precision, Runtime
+from vitreous.serving.tune import choose_engine
+from vitreous.serving.weights import Told, find_classifier
+
+#: Pictures that a GPU classifies at once.
+_GPU_BATCH = 32
+#: Ways to be cautious that are kept ready: people ask for the same few.
+_KEPT_GUARDS = 64
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Which model to open, and how; the same again on a reload.
+
+    Args:
+        run: a run's folder, a weights file of one, or a checkpoint, also on a hub.
+        told: what is known of a checkpoint beside its file.
+        runtime: as for `predict`.
+        precision: likewise.
+        workers: how many threads will ask; ``None`` for one for each core.
+    """
+
+    run: str | PathLike[str]
+    told: Told
+    runtime: Runtime | None = None
+    precision: Precision = "float32"
+    workers: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Served:
+    """A model ready to answer whatever a request may ask for.
+
+    Args:
+        name: what the run is called.
+        weights: the file.
+        engine: what computes.
+        predictors: one that all workers ask, or one for each.
+        workers: how many threads may ask at a time.
+        calibration: for sets and refusals, where there is one.
+        stamp: tells whether the file is still the one that was opened.
+    """
+
+    name: str
+    weights: Path
+    engine: Engine
+    predictors: tuple[Predictor, ...]
+    workers: int
+    calibration: Calibration | None
+    stamp: tuple[int, ...]
+    _guards: dict[tuple[float | None, bool, bool], Guard] = field(default_factory=dict)
+
+    @property
+    def explainable(self) -> bool:
+        """Whether the model's insides are there to be looked into."""
+        return True
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether pictures are better classified many at once."""
+        return self.predictors[0].network.device.type != "cpu"
+
+    @property
+    def batch(self) -> int:
+        """Pictures to classify at once."""
+        return _GPU_BATCH if self.on_gpu else 1
+
+    def fitted(self, data: bytes, max_pixels: int) -> np.ndarray:
+        """A picture's bytes, decoded and fitted to the model.
+
+        Raises:
+            UnreadablePicture: for anything that isn't a whole picture within the limits.
+        """
+        preprocess = self.predictors[0].preprocess
+        cover = preprocess.resize or preprocess.image_size
+        return fit(read_picture(data, max_pixels, cover), preprocess)
+
+    def answers(
+        self,
+        worker: int,
+        names: Sequence[str],
+        pictures: Sequence[np.ndarray],
+        guard: Guard | None,
+    ) -> list[Answer]:
+        """Classify fitted pictures.
+
+        Args:
+            worker: number of the thread that asks.
+            names: of the pictures.
+            pictures: uint8.
+            guard: makes answers cautious.
+
+        Shape:
+            pictures: (height, width, 3) each
+        """
+        predictor = self.predictors[worker % len(self.predictors)]
+        pixels = torch.from_numpy(np.stack(pictures))
+        return answer_pixels(replace(predictor, guard=guard), names, pixels)
+
+    def guard(self, sets: float | None, by_class: bool, refuse: bool) -> Guard | None:
+        """What a request asks for beside the likeliest class; ``None`` for nothing.
+
+        Raises:
+            ConfigError: for what this model can't give.
+        """
+        if by_class and sets is None:
+            raise ConfigError("by_class is about sets: name a share with it, such as sets=0.9")
+        if sets is None and not refuse:
+            return None
+        if self.calibration is None:
+            raise ConfigError("this model isn't calibrated: it gives neither sets nor refusals")
+        if refuse and self.calibration.refusal is None:
+            raise ConfigError("nobody knows what this model learned from: it can't refuse")
+        asked = (sets, by_class, refuse)
+        if asked not in self._guards:
+            if len(self._guards) >= _KEPT_GUARDS:
+                self._guards.clear()
+            rule = None
+            if sets is not None:
+                count = len(self.predictors[0].classes)
+                rule = self.calibration.scores.rule(sets, count, by_class)
+            self._guards[asked] = Guard(rule, self.calibration.refusal if refuse else None)
+        return self._guards[asked]
+
+    def warm_up(self) -> None:
+        """Let each predictor choose its kernels and take its memory."""
+        height, width = self.predictors[0].preprocess.image_size
+        picture = np.zeros((height, width, 3), np.uint8)
+        calibrated = self.calibration is not None and self.calibration.refusal is not None
+        guard = self.guard(None, by_class=False, refuse=True) if calibrated else None
+        for number in range(len(self.predictors)):
+            for count in {1, self.batch}:
+                self.answers(number, [""] * count, [picture] * count, guard)
+
+    def describe(self) -> dict[str, Any]:
+        """What `GET /v1/model` says of the model itself."""
+        first, calibration = self.predictors[0], self.calibration
+        return {
+            "name": self.name,
+            "version": version("vitreous"),
+            "classes": list(first.classes),
+            "image_size": list(first.preprocess.image_size),
+            "precision": self.engine.precision,
+            "runtime": self.engine.runtime,
+            "sets": calibration is not None,
+            "coverages": None,
+            "refuse": calibration is not None and calibration.refusal is not None,
+            "explain": self.explainable,
+            "methods": list(METHOD_NAMES) if self.explainable else [],
+            "formats": list(FORMATS),
+            "license": None,
+            "card": None,
+        }
+
+
+def open_served(wish: Wish, console: Console) -> Served:
+    """Open a model for as many threads as will ask it.
+
+    On a CPU each thread computes alone: threads that share every small operation mostly wait for
+    one another (ADR 7). A PyTorch module can be asked by all of them at a time; a compiled graph
+    is opened once for each.
+
+    Raises:
+        UserError: where there is no such model, or it can't be opened like that.
+    """
+    weights = find_classifier(wish.run, wish.told, console)
+    stamp = stamp_of(weights)
+    calibration = load_calibration(weights)
+    refusal = calibration.refusal if calibration else None
+    workers = wish.workers or min(len(usable_cores()), torch.get_num_threads())
+    engine = replace(choose_engine(weights, wish.runtime, wish.precision, console), threads=1)
+    # With a guard that refuses, a predictor gives the features that refusing takes.
+    guard = Guard(refusal=refusal)
+    predictors = [open_predictor(weights, engine, console, guard)]
+    if engine.runtime != "torch":
+        predictors += [open_predictor(weights, engine, console, guard) for _ in range(workers - 1)]
+    # What the runs of `predict` compare with float32 isn't needed for every answer.
+    lean = tuple(replace(one, reference=None) for one in predictors)
+    name = Path(wish.run).name or Path(wish.run).resolve().name
+    return Served(name, weights, engine, lean, workers, calibration, stamp)
+
+
+def stamp_of(path: Path) -> tuple[int, ...]:
+    """Differs once a file has been replaced."""
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,0 +1,114 @@
+"""What stands in front of all routes: who may ask, and what browsers are told about answers."""
+
+import hmac
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from vitreous.server.metrics import Metrics
+from vitreous.server.settings import Settings
+
+#: Paths that a key is asked for.
+_GUARDED = ("/v1/", "/metrics")
+#: Names of this machine; whoever asks by another name was led here by a name server.
+_LOCAL_NAMES = frozenset(("localhost", "127.0.0.1", "::1"))
+
+HTML_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "media-src 'self' blob:; connect-src 'self'; manifest-src 'self'; base-uri 'none'; "
+    "form-action 'none'"
+)
+
+
+def security_headers(settings: Settings) -> dict[str, str]:
+    """What every answer says to browsers: run nothing but what this server itself sends."""
+    frames = " ".join(settings.allow_frames) or "'none'"
+    headers = {
+        "Content-Security-Policy": f"{HTML_POLICY}; frame-ancestors {frames}",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
+        "Cache-Control": "no-store",
+    }
+    if not settings.allow_frames:
+        headers["X-Frame-Options"] = "DENY"
+    return headers
+
+
+class Gate:
+    """Lets requests through that may ask, counts them, and adds headers to all answers.
+
+    Args:
+        app: the routes.
+        settings: key, host and origins.
+        metrics: told of every answer.
+        routes: by path, under which name it is counted; all others are "other".
+
+    Attributes:
+        draining: whether the server is about to end: connections are closed behind each answer.
+    """
+
+    def __init__(
+        self, app: ASGIApp, settings: Settings, metrics: Metrics, routes: Mapping[str, str]
+    ) -> None:
+        self._app, self._settings, self._metrics, self._routes = app, settings, metrics, routes
+        self._headers = security_headers(settings)
+        self._key = settings.api_key.encode() if settings.api_key else None
+        self.draining = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        route = self._routes.get(scope["path"], "other")
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+                if self.draining:
+                    headers["Connection"] = "close"
+                self._metrics.requests.labels(route, str(message["status"])).inc()
+            await send(message)
+
+        refused = self._refused(scope)
+        await (refused or self._app)(scope, receive, send_with_headers)
+
+    def _refused(self, scope: Scope) -> ASGIApp | None:
+        """An answer to a request that may not ask."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if self._settings.is_local and _name_of(host) not in _LOCAL_NAMES | {self._settings.host}:
+            return JSONResponse({"detail": f"this server isn't called '{host[:100]}'"}, 403)
+        if not scope["path"].startswith(_GUARDED):
+            return None
+        origin = headers.get("origin")
+        if origin and urlsplit(origin).netloc != host:
+            if origin not in self._settings.allow_origins:
+                return JSONResponse({"detail": "other web pages may not ask this server"}, 403)
+            if scope["method"] == "OPTIONS":  # a browser asks first, and never sends the key then
+                return None
+        if self._key is None:
+            return None
+        word, _, key = headers.get("authorization", "").partition(" ")
+        given = key.strip().encode("latin-1")
+        if word.lower() == "bearer" and hmac.compare_digest(given, self._key):
+            return None
+        return JSONResponse(
+            {"detail": "send the API key: Authorization: Bearer KEY"},
+            401,
+            {"WWW-Authenticate": "Bearer"},
+        )
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without its port."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

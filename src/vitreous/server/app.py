@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -14,14 +13,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 
-import vitreous.pages
 from vitreous.errors import RunError, UnreadablePicture, UserError, VitreousError
 from vitreous.explanation.pictures import Question
+from vitreous.pages.classify import page_files
 from vitreous.server import schema
 from vitreous.server.bodies import Bodies
 from vitreous.server.docs import docs_page
 from vitreous.server.explained import Explainer
-from vitreous.server.files import add_folder
+from vitreous.server.files import add_files
 from vitreous.server.metrics import Metrics
 from vitreous.server.model import Served
 from vitreous.server.security import Gate
@@ -129,8 +128,7 @@ class Service:
             responses={200: {"content": {"text/plain": {}}}, **schema.problems(401, 403)},
         )
         app.add_api_route("/docs", partial(docs_page, app), include_in_schema=False)
-        for folder in vitreous.pages.__path__:
-            add_folder(app, Path(folder) / "classify", "index.html", "/page/")
+        add_files(app, page_files("server"), "index.html")
         return app
 
     @asynccontextmanager

@@ -1,9 +1,9 @@
-"""Files of the package, served from memory: a folder read once, so no path is ever opened later."""
+"""Files of the package, served from memory: read once, so no path is ever opened later."""
 
 import hashlib
 import mimetypes
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
 
 from fastapi import FastAPI, Request, Response
 
@@ -12,35 +12,32 @@ _KINDS = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "applica
           ".webmanifest": "application/manifest+json", ".svg": "image/svg+xml"}  # fmt: skip
 
 
-def add_folder(app: FastAPI, folder: Path, index: str, prefix: str) -> list[str]:
-    """Serve the files of a folder, one at an address of its own and all below a prefix.
+def add_files(app: FastAPI, files: Mapping[str, bytes], index: str) -> list[str]:
+    """Serve files, one of them at ``/`` and the others below it.
 
     Args:
         app: gets a route for each file.
-        folder: whose files are read now; without the first one there are no routes.
-        index: name of the file that is served at ``/``.
-        prefix: of the addresses, with a slash at both ends.
+        files: contents by address, relative to ``/``.
+        index: which of them is served at ``/``.
 
     Returns:
         The addresses.
     """
-    if not (folder / index).is_file():
-        return []
     addresses = []
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts:
-            name = path.relative_to(folder).as_posix()
-            addresses += ["/"] if name == index else []
-            addresses.append(prefix + name)
-            answer = _answer(path)
-            for address in addresses[-2:] if name == index else addresses[-1:]:
-                app.add_api_route(address, answer, methods=["GET", "HEAD"], include_in_schema=False)
+    for name, content in files.items():
+        addresses.append("/" if name == index else f"/{name}")
+        app.add_api_route(
+            addresses[-1],
+            _answer(name, content),
+            methods=["GET", "HEAD"],
+            include_in_schema=False,
+        )
     return addresses
 
 
-def _answer(path: Path) -> Callable[[Request], Response]:
-    content = path.read_bytes()
-    kind = _KINDS.get(path.suffix) or mimetypes.guess_type(path.name)[0]
+def _answer(name: str, content: bytes) -> Callable[[Request], Response]:
+    suffix = PurePosixPath(name).suffix
+    kind = _KINDS.get(suffix) or mimetypes.guess_type(name)[0]
     headers = {
         "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"',
         # It may be kept, and is asked for again each time: a newer vitreous has a newer page.

@@ -1,0 +1,222 @@
+/** The live camera: only what is inside the guide frame is classified, again and again. */
+
+import { Chart } from "./chart.js";
+import { bars, element, setWords, verdict } from "./elements.js";
+
+const LEAST_WAIT = 150; // milliseconds from one picture to the next, at least
+const TOLD_EVERY = 4000; // milliseconds between words to a screen reader, at least
+const FRAME = 75; // percent of what fits
+
+/** Opens in a section of the page and closes with it. */
+export class Camera {
+  #section;
+  #engine;
+  #options;
+  #keep;
+  #shape;
+  #stream = null;
+  #front = true;
+
+  /**
+   * @param section where it is shown.
+   * @param engine what classifies.
+   * @param options gives the page's present {sets, refuse}.
+   * @param keep is given a picture that the person wants to keep.
+   * @param size height and width that the model sees: the frame has its shape.
+   */
+  constructor(section, { engine, options, keep, size }) {
+    this.#section = section;
+    this.#engine = engine;
+    this.#options = options;
+    this.#keep = keep;
+    this.#shape = size[1] / size[0];
+  }
+
+  /** Ask for the camera and begin; says what to do where there is none. */
+  async open() {
+    this.close();
+    this.#section.hidden = false;
+    if (!navigator.mediaDevices?.getUserMedia) {
+      this.#section.replaceChildren(...whySecure(), this.#closeButton());
+      this.#section.querySelector("h2").focus();
+      return;
+    }
+    this.#build();
+    this.#title.focus();
+    await this.#start();
+  }
+
+  close() {
+    this.#stop();
+    this.#section.hidden = true;
+    this.#section.replaceChildren();
+  }
+
+  #title;
+  #video;
+  #stage;
+  #guide;
+  #size;
+  #now;
+  #told;
+  #shares;
+  #chart;
+  #switch;
+
+  #build() {
+    this.#title = element("h2", { id: "camera-title", tabIndex: -1 }, "Live camera");
+    this.#video = element("video", { muted: true, autoplay: true, playsInline: true });
+    this.#video.setAttribute("aria-label", "camera");
+    this.#guide = element("div", { className: "guide", ariaHidden: "true" });
+    this.#stage = element("div", { className: "stage" }, this.#video, this.#guide);
+    this.#size = element("input", { type: "range", min: 30, max: 100, value: FRAME });
+    this.#now = element("p", { className: "result" }, "…");
+    this.#told = element("p", { className: "unseen", role: "status" });
+    this.#shares = element("div");
+    this.#chart = new Chart();
+    this.#switch = element("button", { type: "button", hidden: true }, "Other camera");
+    const keep = element("button", { type: "button", className: "main" }, "Keep this picture");
+    keep.addEventListener("click", async () => this.#keep(await this.#part()));
+    this.#switch.addEventListener("click", () => {
+      this.#front = !this.#front;
+      this.#start();
+    });
+    this.#size.addEventListener("input", () => this.#frame());
+    this.#video.addEventListener("loadedmetadata", () => this.#frame());
+    const words = "Fill the frame with what is to be classified; what is around it is left out.";
+    const buttons = [keep, this.#switch, this.#closeButton()];
+    const size = element("label", {}, "Size of the frame ", this.#size);
+    this.#section.replaceChildren(
+      this.#title,
+      element("p", { className: "note" }, words),
+      element("div", { className: "live" },
+        element("div", {}, this.#stage, element("div", { className: "row options" }, size)),
+        element("div", { className: "live-said" }, this.#now, this.#told, this.#shares),
+      ),
+      this.#chart.element,
+      element("div", { className: "row" }, ...buttons),
+    );
+  }
+
+  #closeButton() {
+    const button = element("button", { type: "button" }, "Close camera");
+    button.addEventListener("click", () => {
+      this.close();
+      document.getElementById("live").focus();
+    });
+    return button;
+  }
+
+  async #start() {
+    this.#stop();
+    const facingMode = this.#front ? "user" : "environment";
+    const wish = { audio: false, video: { facingMode, width: { ideal: 1280 } } };
+    try {
+      const stream = await navigator.mediaDevices.getUserMedia(wish);
+      this.#stream = stream;
+      if (this.#section.hidden) return this.#stop(); // closed meanwhile
+      this.#video.srcObject = stream;
+      await this.#video.play();
+      const facing = stream.getVideoTracks()[0].getSettings().facingMode;
+      // People expect a mirror of themselves; what is classified is not mirrored.
+      this.#stage.classList.toggle("mirror", facing !== "environment");
+      const devices = await navigator.mediaDevices.enumerateDevices();
+      this.#switch.hidden = devices.filter(({ kind }) => kind === "videoinput").length < 2;
+      this.#go(stream);
+    } catch (error) {
+      this.#now.textContent = refusalWords(error);
+    }
+  }
+
+  #stop() {
+    for (const track of this.#stream?.getTracks() ?? []) track.stop();
+    this.#stream = null;
+  }
+
+  /** What of the camera's picture is inside the frame, in its pixels. */
+  #inside() {
+    const { videoWidth: width, videoHeight: height } = this.#video;
+    const high = (Math.min(height, width / this.#shape) * this.#size.value) / 100;
+    const wide = high * this.#shape;
+    return { left: (width - wide) / 2, top: (height - high) / 2, wide, high, width, height };
+  }
+
+  #frame() {
+    const { left, top, wide, high, width, height } = this.#inside();
+    if (!width) return;
+    Object.assign(this.#guide.style, {
+      left: `${(100 * left) / width}%`,
+      top: `${(100 * top) / height}%`,
+      width: `${(100 * wide) / width}%`,
+      height: `${(100 * high) / height}%`,
+    });
+  }
+
+  /** The frame's part as a file. */
+  #part() {
+    const { left, top, wide, high } = this.#inside();
+    const canvas = document.createElement("canvas");
+    canvas.width = Math.round(wide);
+    canvas.height = Math.round(high);
+    canvas.getContext("2d").drawImage(this.#video, left, top, wide, high, 0, 0, canvas.width, canvas.height);
+    return new Promise((resolve) => canvas.toBlob(resolve, "image/jpeg", 0.92));
+  }
+
+  /** Classify as long as this stream is shown. */
+  async #go(stream) {
+    let told = 0;
+    let words = "";
+    while (this.#stream === stream) {
+      const began = performance.now();
+      if (!document.hidden && this.#video.videoWidth) {
+        try {
+          const part = await this.#part();
+          const answer = await this.#engine.predict(part, { name: "camera", ...this.#options() });
+          if (this.#stream !== stream) return;
+          this.#show(answer, began / 1000);
+          const said = answer.label ?? "none of these";
+          if (said !== words && began - told > TOLD_EVERY) {
+            [told, words] = [began, said];
+            this.#told.textContent = verdict(answer);
+          }
+        } catch (error) {
+          if (this.#stream === stream) this.#now.textContent = error.message;
+        }
+      }
+      const left = LEAST_WAIT - (performance.now() - began);
+      await new Promise((resolve) => setTimeout(resolve, Math.max(left, 0)));
+    }
+  }
+
+  #show(answer, time) {
+    const set = setWords(answer);
+    this.#now.replaceChildren(verdict(answer), ...(set ? [element("small", {}, ` ${set}`)] : []));
+    this.#shares.replaceChildren(bars(answer.probabilities, answer.set));
+    this.#chart.add(time, answer.probabilities);
+  }
+}
+
+function refusalWords(error) {
+  const words = {
+    NotAllowedError: "This page may not use the camera: allow it beside the address, then try again.",
+    NotFoundError: "There is no camera here.",
+    NotReadableError: "Another program has the camera.",
+  };
+  return words[error.name] ?? `The camera can’t be used: ${error.message}`;
+}
+
+/** What to do where a browser gives the camera to no page at this address. */
+function whySecure() {
+  const port = location.port || "80";
+  const tunnel = `ssh -L ${port}:localhost:${port} ${location.hostname}`;
+  return [
+    element("h2", { id: "camera-title", tabIndex: -1 }, "The camera takes a secure address"),
+    element("p", {}, "Browsers give the camera only to pages on HTTPS or on this very machine. Two ways:"),
+    element("ul", { className: "ways" },
+      element("li", {}, "From your own machine, ", element("code", {}, tunnel),
+        ", then open ", element("code", {}, `http://localhost:${port}${location.pathname}`), "."),
+      element("li", {}, "For everybody: put a proxy that speaks TLS in front of this server, such as Caddy or nginx."),
+    ),
+    element("p", { className: "note" }, "Dropping, choosing and pasting pictures works here as it is."),
+  ];
+}

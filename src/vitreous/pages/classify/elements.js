@@ -1,0 +1,65 @@
+/** Small pieces that all parts of the page are made of. */
+
+/** An element with properties and children; text is only ever text. */
+export function element(name, properties = {}, ...children) {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key in made) made[key] = value;
+    else made.setAttribute(key, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+/** A share as people read it: no certainty where there is none. */
+export function percent(share) {
+  if (share > 0.995 && share < 1) return "> 99 %";
+  if (share > 0 && share < 0.005) return "< 1 %";
+  return `${Math.round(100 * share)} %`;
+}
+
+const SHOWN = 5;
+
+/** Probabilities as a list of bars, likeliest first; beyond a few, the others can be unfolded. */
+export function bars(probabilities, chosen) {
+  const rows = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
+  const list = (part) =>
+    element("ol", { className: "bars" }, ...part.map(([name, share]) => bar(name, share, chosen)));
+  const shown = rows.length > SHOWN + 1 ? SHOWN : rows.length;
+  const all = element("div", {}, list(rows.slice(0, shown)));
+  if (shown < rows.length) {
+    const others = rows.slice(shown);
+    const more = element("details", {}, element("summary", {}, `${others.length} more classes`));
+    // A thousand rows are made when somebody asks for them.
+    more.addEventListener("toggle", () => more.append(list(others)), { once: true });
+    all.append(more);
+  }
+  return all;
+}
+
+function bar(name, share, chosen) {
+  const fill = element("span", { className: "fill" });
+  fill.style.width = `${100 * share}%`;
+  return element(
+    "li",
+    { className: chosen?.includes(name) ? "bar chosen" : "bar" },
+    element("span", { className: "bar-name" }, name),
+    element("span", { className: "bar-share" }, percent(share)),
+    element("span", { className: "track", ariaHidden: "true" }, fill),
+  );
+}
+
+/** What an answer comes to, in a few words. */
+export function verdict(answer) {
+  if (answer.error) return "can’t be read";
+  if (answer.refused) return "none of these";
+  return `${answer.label}, ${percent(answer.probability)}`;
+}
+
+/** What an answer says of its set, or nothing where nobody asked. */
+export function setWords(answer) {
+  if (!answer.set || answer.refused) return "";
+  if (!answer.set.length) return "no class is likely enough";
+  if (answer.set.length === 1) return `only ${answer.set[0]}`;
+  return answer.set.join(" or ");
+}

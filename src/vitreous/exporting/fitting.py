@@ -94,7 +94,8 @@ class Fit(nn.Module):
 
 
 def _divided(number: Tensor, by: int | Tensor) -> Tensor:
-    return torch.div(number, by, rounding_mode="trunc")
+    """Rounded down. The half keeps the quotient off the whole numbers, which OpenVINO may miss."""
+    return torch.floor((number.double() + 0.5) / by).long()
 
 
 def _filter(apart: Tensor, interpolation: str) -> Tensor:

@@ -12,14 +12,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge
+from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.files import first_free
 from vitreous.core.run import RunFolder, check_beside, check_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.doctor.visit import check
-from vitreous.errors import ConfigError, RunError
+from vitreous.errors import ConfigError
 from vitreous.inquiry import diagnose
 from vitreous.job import Run, begin, is_finished, work
 from vitreous.labels.audit import Audit
@@ -31,9 +31,9 @@ from vitreous.opening import open_own_pictures
 from vitreous.recipes.configure import configure, named_overlay, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.serving.runtimes import Precision, Runtime
-from vitreous.serving.weights import find_classifier, find_own_weights, is_own, told_by
+from vitreous.serving.weights import find_own_weights, told_by
+from vitreous.shipping import export
 from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
-from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.encoder import load_encoder
 from vitreous.training.trainer import Clock
@@ -324,53 +324,6 @@ def summary(model: str, *, image_size: int | None = None, classes: int | None = 
     return summarize(replace(config, num_classes=classes) if classes else config)
 
 
-def export(
-    run: Source,
-    out: Source | None = None,
-    *,
-    to: str = "keras",
-    labels: Source | None = None,
-    preprocess: str | Sequence[str] = (),
-    num_heads: int | None = None,
-    console: Console | None = None,
-) -> Path:
-    """Write a trained model in the format of another library.
-
-    Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub.
-        out: the new file or folder; by default in the run's folder, under its name, and for a
-            checkpoint in the present folder.
-        to: "timm" or "transformers": a folder that the library loads; "safetensors": one file with
-            everything in it, for this library and whoever reads safetensors; "keras": the
-            lecture's model as ``.keras`` or ``.weights.h5``, which then takes pixels from 0 to 255.
-        labels: of a checkpoint, as for `evaluate`.
-        preprocess: likewise.
-        num_heads: likewise.
-        console: where messages go.
-
-    Returns:
-        The file or folder.
-
-    Raises:
-        ConfigError: for an unknown format.
-        RunError: where there is no trained model, or `out` exists.
-        WeightsError: for a model that the format has no place for, or a checkpoint that can't be
-            read.
-    """
-    from vitreous.exporting.formats import ENDINGS, export_classifier
-
-    if to not in ENDINGS:
-        raise ConfigError(f"unknown format '{to}': {did_you_mean(to, ENDINGS)}")
-    path = _beside(Path(run), ENDINGS[to]) if out is None else Path(out)
-    if path.exists():
-        raise RunError(f"{path} exists already: choose another --out")
-    console = console or Console()
-    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
-    for note in export_classifier(load_classifier(weights), path, to):
-        console.info(note)
-    return path
-
-
 def serve(
     run: Source,
     *,
@@ -442,15 +395,6 @@ def serve(
     )
     wish = Wish(run, told_by(labels, preprocess, num_heads), runtime, precision)
     run_server(wish, settings, console or Console())
-
-
-def _beside(run: Path, ending: str) -> Path:
-    """In the folder of a run, under its name; what a checkpoint becomes, in the present folder."""
-    if not is_own(run):
-        name = run.stem if run.is_file() else run.name.partition("@")[0]
-        return Path(f"{name}{ending}")
-    folder = find_own_weights(run).resolve().parent
-    return folder / f"{folder.name}{ending}"
 
 
 def demo(

@@ -220,15 +220,19 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 
 @cli.command()
 @click.argument("run", type=options.PLACE)
-@click.option("--to", type=click.Choice(["timm", "transformers", "safetensors", "keras"]),
-              required=True, help="Format.")  # fmt: skip
-@click.option("--out", type=options.PATH, help="New file or folder. [in RUN, under its name]")
+@click.option("--to", type=click.Choice(["onnx", "torch", "openvino", "timm", "transformers",
+                                         "safetensors", "keras"]),
+              help="Format. [what --out ends like, else onnx]")  # fmt: skip
+@click.option("-o", "--out", type=options.PATH,
+              help="New file or folder. [in RUN, under its name]")  # fmt: skip
+@click.option("--license", help="Of the model, for a sealed file: CC-BY-4.0, say.")
 @options.checkpoint
 @options.quiet
 def export(
     run: str,
-    to: str,
+    to: str | None,
     out: Path | None,
+    license: str | None,
     labels: Path | None,
     preprocess: tuple[str, ...],
     num_heads: int | None,
@@ -236,9 +240,10 @@ def export(
 ) -> None:
     """Write the model of RUN for other programs.
 
-    A folder that timm or transformers loads, one safetensors file with everything in it, or, of
-    the lecture's model, a file for Keras. RUN is a run's folder, its weights, or a checkpoint of
-    another library, also on the Hugging Face hub.
+    Sealed files (onnx, torch, openvino) take a picture of any size and give probabilities, with
+    all that lies between inside. The others are a folder that timm or transformers loads, one
+    safetensors file with everything in it, or, of the lecture's model, a file for Keras. RUN is a
+    run's folder, its weights, or a checkpoint of another library, also on the Hugging Face hub.
     """
     from vitreous import api
 
@@ -247,6 +252,7 @@ def export(
             run,
             out,
             to=to,
+            license=license,
             labels=labels,
             preprocess=preprocess,
             num_heads=num_heads,

@@ -2,6 +2,7 @@ from io import BytesIO
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -19,8 +20,12 @@ def faces() -> np.ndarray:
 @pytest.fixture(scope="module")
 def refusal(faces) -> Refusal:
     """Of a model whose features are the mean colours; others calibrate it."""
-    views = fit_views(looks_of(faces[:120]), features(faces[:120]), np.arange(120) % 3)
+    views = fit_views(looks(faces[:120]), features(faces[:120]), np.arange(120) % 3)
     return Refusal.calibrated(views, numbers(faces[120:240]))
+
+
+def looks(pixels: np.ndarray) -> np.ndarray:
+    return looks_of(torch.from_numpy(pixels)).numpy()
 
 
 def features(pixels: np.ndarray) -> np.ndarray:
@@ -28,7 +33,7 @@ def features(pixels: np.ndarray) -> np.ndarray:
 
 
 def numbers(pixels: np.ndarray) -> dict[str, np.ndarray]:
-    return {LOOKS: looks_of(pixels), FEATURES: features(pixels)}
+    return {LOOKS: looks(pixels), FEATURES: features(pixels)}
 
 
 def refused(refusal: Refusal, pixels: np.ndarray) -> float:
@@ -81,7 +86,7 @@ def test_at_least_the_promised_share_is_kept():
 
 
 def test_too_few_pictures_refuse_only_what_is_farther_than_all(faces):
-    views = fit_views(looks_of(faces[:120]), features(faces[:120]), np.arange(120) % 3)
+    views = fit_views(looks(faces[:120]), features(faces[:120]), np.arange(120) % 3)
     refusal = Refusal.calibrated(views, numbers(faces[120:150]))
     assert not refusal.promised
     assert refused(refusal, faces[120:150]) == 0
@@ -103,16 +108,18 @@ def test_distances_are_mahalanobis_to_the_nearest_class():
         min(float((x / scale - m) @ np.linalg.inv(found) @ (x / scale - m)) for m in means)
         for x in new
     ]
-    np.testing.assert_allclose(view.distance(new), np.sqrt(wanted), rtol=1e-4)
+    np.testing.assert_allclose(view.distance(torch.from_numpy(new)), np.sqrt(wanted), rtol=1e-4)
     nearest = LinearDiscriminantAnalysis(priors=[0.5, 0.5]).fit(train, labels).predict(new)
-    sides = [np.linalg.norm(((new - view.center) / view.scale - m) @ view.whiten, axis=1)
-             for m in view.means]  # fmt: skip
+    center, scale, means, whiten = (
+        part.numpy() for part in (view.center, view.scale, view.means, view.whiten)
+    )
+    sides = [np.linalg.norm(((new - center) / scale - m) @ whiten, axis=1) for m in means]
     assert np.mean(np.argmin(sides, 0) == nearest) >= 0.95
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (7, 3)])
 def test_looks_of_the_smallest_pictures_are_numbers(shape):
-    found = looks_of(np.random.default_rng(0).integers(0, 256, (2, *shape, 3), dtype=np.uint8))
+    found = looks(np.random.default_rng(0).integers(0, 256, (2, *shape, 3), dtype=np.uint8))
     assert found.shape == (2, 15)
     assert np.isfinite(found).all()
 
@@ -120,9 +127,9 @@ def test_looks_of_the_smallest_pictures_are_numbers(shape):
 def test_grey_pictures_alone_do_not_make_colour_infinitely_far():
     rng = np.random.default_rng(0)
     grey = np.repeat(rng.integers(60, 200, (200, 16, 16, 1), dtype=np.uint8), 3, axis=3)
-    view = View.fit(looks_of(grey), np.zeros(200, int), 0.1)
+    view = View.fit(looks(grey), np.zeros(200, int), 0.1)
     tinted = grey[:5].copy()
     tinted[..., 0] += 20
-    distances = view.distance(looks_of(tinted))
-    assert np.isfinite(distances).all()
-    assert distances.min() > view.distance(looks_of(grey)).max()
+    distances = view.distance(torch.from_numpy(looks(tinted)))
+    assert torch.isfinite(distances).all()
+    assert distances.min() > view.distance(torch.from_numpy(looks(grey))).max()

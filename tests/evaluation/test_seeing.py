@@ -34,7 +34,7 @@ def test_logits_looks_and_features_each_in_their_place(model, mirror):
     wanted = predict_pixels(TorchNetwork(model), pixels, preprocess)
     assert seen.logits.shape == (5, 1 + mirror, 3)
     np.testing.assert_allclose(probabilities_of(seen.logits), wanted, atol=1e-6)
-    np.testing.assert_array_equal(seen.numbers[LOOKS], looks_of(pixels.numpy()))
+    np.testing.assert_array_equal(seen.numbers[LOOKS], looks_of(pixels))
     with torch.no_grad():
         pooled = model.pool(model.forward_tokens(normalise(pixels, ONCE)))
     np.testing.assert_allclose(seen.numbers[FEATURES], pooled, atol=1e-5)
@@ -47,6 +47,6 @@ def test_some_of_a_set_in_order(model):
     chosen = np.arange(80, 3, -1)
     network = TorchNetwork(WithFeatures(model))
     seen = see_set(network, pictures, chosen, ONCE, num_classes=3)
-    np.testing.assert_array_equal(seen.numbers[LOOKS], looks_of(pixels[chosen]))
+    np.testing.assert_array_equal(seen.numbers[LOOKS], looks_of(torch.from_numpy(pixels[chosen])))
     one = see_pixels(network, torch.from_numpy(pixels[chosen[40:41]]), ONCE, num_classes=3)
     np.testing.assert_allclose(seen.logits[40], one.logits[0], atol=1e-5)

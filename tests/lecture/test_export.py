@@ -77,13 +77,13 @@ def test_keras_gives_the_runs_answers_for_raw_pixels(run, faces, lecture3, keras
 
 
 def test_it_goes_into_the_runs_folder_and_never_over_a_file(run):
-    path = vitreous.export(run.path, console=QUIET)
+    path = vitreous.export(run.path, to="keras", console=QUIET)
     assert path == run.path / "lecture-run.keras"
     with pytest.raises(RunError, match="exists already"):
-        vitreous.export(run.path, console=QUIET)
+        vitreous.export(run.path, to="keras", console=QUIET)
     path.unlink()
-    with pytest.raises(ConfigError, match="unknown format 'onnx'"):
-        vitreous.export(run.path, to="onnx", console=QUIET)
+    with pytest.raises(ConfigError, match="unknown format 'tflite'"):
+        vitreous.export(run.path, to="tflite", console=QUIET)
     with pytest.raises(StorageError, match="can't write"):
         vitreous.export(run.path, run.path / "missing" / "a.keras", console=QUIET)
 

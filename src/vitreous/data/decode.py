@@ -35,7 +35,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 #: How many times the wanted size a JPEG that is decoded smaller still has, at least. With two, no
 #: value of the resized picture moved by more than 2 of 255 (docs/experiments/LOG.md).
-_OVERSAMPLING = 2
+OVERSAMPLING = 2
 
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
@@ -172,7 +172,7 @@ def _decode_smaller(image: Image.Image, cover: tuple[int, int]) -> None:
     height, width = cover
     if _orientation(image) >= 5:  # lies on its side
         height, width = width, height
-    image.draft(None, (_OVERSAMPLING * width, _OVERSAMPLING * height))
+    image.draft(None, (OVERSAMPLING * width, OVERSAMPLING * height))
 
 
 def _too_large(found: str, limit: int) -> UnreadablePicture:

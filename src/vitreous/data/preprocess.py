@@ -5,7 +5,6 @@ the model's size from one of any size, `normalise` turns such bytes into the mod
 are made of steps that ONNX has too (antialiased resize, round, slice, scale).
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -53,7 +52,7 @@ class Preprocess:
 
 
 #: How many times the part that is seen a picture may be long before its ends are cut off.
-_REACH = 16
+REACH = 16
 
 
 def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -67,19 +66,17 @@ def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
         (height, width, 3) uint8 -> (image height, image width, 3) uint8
     """
     target_height, target_width = preprocess.resize or preprocess.image_size
-    scale = max(target_height / picture.shape[0], target_width / picture.shape[1])
+    height, width = picture.shape[:2]
+    # The axis along which there is nothing to spare: so many pixels become so many. It comes out
+    # exactly; the other is rounded down, as torchvision does it.
+    by_height = target_height * width >= target_width * height
+    few, become = (height, target_height) if by_height else (width, target_width)
     # A picture of 1 x 20 000 pixels would take gigabytes when scaled up, for ends never seen.
     picture = _centre(
-        picture,
-        math.ceil(_REACH * target_height / scale),
-        math.ceil(_REACH * target_width / scale),
+        picture, *(-(-REACH * target * few // become) for target in (target_height, target_width))
     )
     height, width = picture.shape[:2]
-    # The side that decides comes out exactly; the other is rounded down, as torchvision does it.
-    if target_height * width >= target_width * height:
-        new_height, new_width = target_height, target_height * width // height
-    else:
-        new_height, new_width = target_width * height // width, target_width
+    new_height, new_width = height * become // few, width * become // few
     if (new_height, new_width) != (height, width):
         picture = _resize(picture, (new_height, new_width), preprocess.interpolation)
     top = (new_height - preprocess.image_size[0]) // 2

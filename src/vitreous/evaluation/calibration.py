@@ -54,7 +54,7 @@ def save_calibration(weights: Path, calibration: Calibration) -> None:
         parts |= refusal.views
         metadata |= {"limit": refusal.limit, "promised": refusal.promised}
     tensors = {
-        f"{name}.{field}": torch.from_numpy(value)
+        f"{name}.{field}": torch.as_tensor(value)
         for name, part in parts.items()
         for field, value in vars(part).items()
     }
@@ -81,7 +81,8 @@ def load_calibration(weights: Path) -> Calibration | None:
         if "limit" in metadata:
             views = {name: View(**_fields(tensors, name)) for name in (LOOKS, FEATURES)}
             refusal = Refusal(views, metadata["limit"], metadata["promised"])
-        scores = ConformalScores(**_fields(tensors, "scores"))
+        known = _fields(tensors, "scores")
+        scores = ConformalScores(**{name: tensor.numpy() for name, tensor in known.items()})
         return Calibration(scores, refusal, metadata["untouched"])
     except (KeyError, TypeError) as error:
         raise RunError(
@@ -90,9 +91,9 @@ def load_calibration(weights: Path) -> Calibration | None:
         ) from None
 
 
-def _fields(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
+def _fields(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     named = (key.split(".") for key in tensors)
-    return {field: tensors[f"{part}.{field}"].numpy() for part, field in named if part == name}
+    return {field: tensors[f"{part}.{field}"] for part, field in named if part == name}
 
 
 def _digest(weights: Path) -> str:

@@ -8,10 +8,12 @@ model trained from scratch places grey faces in the midst of flowers, and colour
 on grass from a daisy (docs/experiments/LOG.md).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vitreous.evaluation.conformal import limit_of
 
@@ -34,37 +36,40 @@ _FAINT = {LOOKS: 0.3, FEATURES: 0.02}
 _RIDGE = 0.03
 
 
-def looks_of(pixels: np.ndarray) -> np.ndarray:
+def looks_of(pixels: Tensor) -> Tensor:
     """Colours and texture in fifteen numbers.
 
     Of brightness, red against green, and blue against yellow: the mean, the logarithm of the
     standard deviation, and of the mean step between neighbours at three scales.
 
+    Args:
+        pixels: uint8, or floats on the same scale of 0 to 255.
+
     Shape:
-        (pictures, height, width, 3) uint8 -> (pictures, 15) float32
+        (pictures, height, width, 3) -> (pictures, 15) float32
     """
-    red, green, blue = np.moveaxis(pixels.astype(np.float32) / 255, 3, 0)
+    red, green, blue = (pixels.float() / 255).unbind(3)
     numbers = []
     for channel in ((red + green + blue) / 3, red - green, blue - (red + green) / 2):
         numbers.append(channel.mean((1, 2)))
-        numbers.append(np.log(channel.std((1, 2)) + _FAINT_SPREAD))
+        numbers.append(torch.log(channel.std((1, 2), correction=0) + _FAINT_SPREAD))
         for _ in range(_SCALES):
-            mean = np.zeros(len(pixels))
-            for step in (np.diff(channel, axis=axis) for axis in (1, 2)):
-                if step.size:  # a side of one pixel has none
-                    mean += np.abs(step).mean((1, 2))
-            numbers.append(np.log(mean + _FAINT_STEPS))
+            mean = torch.zeros(len(pixels))
+            for axis in (1, 2):
+                if channel.shape[axis] > 1:
+                    mean = mean + channel.diff(dim=axis).abs().mean((1, 2))
+            numbers.append(torch.log(mean + _FAINT_STEPS))
             channel = _halved(channel)
-    return np.stack(numbers, axis=1).astype(np.float32)
+    return torch.stack(numbers, dim=1)
 
 
-def _halved(channel: np.ndarray) -> np.ndarray:
+def _halved(channel: Tensor) -> Tensor:
     """Means of two by two pixels; a side of one pixel stays."""
     for axis in (1, 2):
         pairs = channel.shape[axis] // 2
         if pairs:
-            even = np.take(channel, np.arange(pairs) * 2, axis)
-            channel = (even + np.take(channel, np.arange(pairs) * 2 + 1, axis)) / 2
+            both = channel.narrow(axis, 0, 2 * pairs).unflatten(axis, (pairs, 2))
+            channel = both.mean(axis + 1)
     return channel
 
 
@@ -79,11 +84,11 @@ class View:
         distances: of pictures that the model didn't learn from, sorted.
     """
 
-    center: np.ndarray
-    scale: np.ndarray
-    means: np.ndarray
-    whiten: np.ndarray
-    distances: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    center: Tensor
+    scale: Tensor
+    means: Tensor
+    whiten: Tensor
+    distances: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     @classmethod
     def fit(cls, numbers: np.ndarray, labels: np.ndarray, faint: float) -> "View":
@@ -109,29 +114,30 @@ class View:
         found = LedoitWolf(assume_centered=True).fit(numbers - means[of_picture])
         covariance = found.covariance_ + _RIDGE * np.eye(len(scale))
         whiten = np.linalg.cholesky(np.linalg.inv(covariance))
-        return cls(*(part.astype(np.float32) for part in (center, scale, means, whiten)))
+        return cls(*(torch.from_numpy(part).float() for part in (center, scale, means, whiten)))
 
-    def distance(self, numbers: np.ndarray) -> np.ndarray:
+    def distance(self, numbers: Tensor) -> Tensor:
         """To the nearest class.
 
         Shape:
             (pictures, numbers) -> (pictures,) float32
         """
-        numbers = ((numbers - self.center) / self.scale).astype(np.float64) @ self.whiten
-        means = self.means.astype(np.float64) @ self.whiten
+        whiten = self.whiten.double()
+        numbers = ((numbers - self.center) / self.scale).double() @ whiten
+        means = self.means.double() @ whiten
         # |a - b|^2 multiplied out: a thousand classes cost one product of matrices.
         products = numbers @ means.T
         squares = (numbers**2).sum(1)[:, None] + (means**2).sum(1) - 2 * products
-        return np.sqrt(squares.min(1).clip(0)).astype(np.float32)
+        return squares.amin(1).clamp(min=0).sqrt().float()
 
-    def strangeness(self, numbers: np.ndarray) -> np.ndarray:
+    def strangeness(self, numbers: Tensor) -> Tensor:
         """Share of the person's own pictures that are nearer.
 
         Shape:
-            (pictures, numbers) -> (pictures,)
+            (pictures, numbers) -> (pictures,) float64
         """
-        nearer = np.searchsorted(self.distances, self.distance(numbers))
-        return nearer / max(len(self.distances), 1)
+        nearer = torch.searchsorted(self.distances, self.distance(numbers))
+        return nearer.double() / max(len(self.distances), 1)
 
 
 @dataclass(frozen=True)
@@ -156,17 +162,28 @@ class Refusal:
             views: fitted to pictures that the model learned from.
             numbers: by view, of others of the same kind.
         """
+        seen = {name: torch.from_numpy(numbers[name]) for name in views}
         views = {
-            name: replace(view, distances=np.sort(view.distance(numbers[name])))
+            name: replace(view, distances=view.distance(seen[name]).sort().values)
             for name, view in views.items()
         }
-        strangest = np.max([v.strangeness(numbers[name]) for name, v in views.items()], axis=0)
+        strangest = cls(views, 1.0, False).strangeness(seen).amax(1).numpy()
         return cls(views, *limit_of(strangest, KEPT))
 
     @property
     def calibrated_on(self) -> int:
         """Pictures that the limit was taken from."""
         return len(self.views[LOOKS].distances)
+
+    def strangeness(self, numbers: Mapping[str, Tensor]) -> Tensor:
+        """Of each picture, as each view has it.
+
+        Shape:
+            each (pictures, numbers of the view) -> (pictures, views) float64
+        """
+        return torch.stack(
+            [view.strangeness(numbers[name]) for name, view in self.views.items()], 1
+        )
 
     def reasons(self, numbers: Mapping[str, np.ndarray]) -> list[str | None]:
         """In what each picture is unlike all that the model learned from; ``None`` to keep it.
@@ -177,12 +194,17 @@ class Refusal:
         Shape:
             each (pictures, numbers of the view) -> (pictures,)
         """
-        names = list(self.views)
-        strange = np.stack([self.views[name].strangeness(numbers[name]) for name in names])
-        return [
-            names[int(worst)] if most > self.limit else None
-            for worst, most in zip(strange.argmax(0), strange.max(0), strict=True)
-        ]
+        seen = {name: torch.from_numpy(numbers[name]) for name in self.views}
+        return reasons_of(self.strangeness(seen).numpy(), tuple(self.views), self.limit)
+
+
+def reasons_of(strangeness: np.ndarray, views: Sequence[str], limit: float) -> list[str | None]:
+    """In what each picture is stranger than the limit, where it is so in any way.
+
+    Shape:
+        (pictures, views) -> (pictures,)
+    """
+    return [views[int(row.argmax())] if row.max() > limit else None for row in strangeness]
 
 
 def fit_views(looks: np.ndarray, features: np.ndarray, labels: np.ndarray) -> Mapping[str, View]:

@@ -54,7 +54,7 @@ def see_set(
 def _rows(network: Network, pixels: Tensor, preprocess: Preprocess) -> np.ndarray:
     """A row of numbers for each picture: its looks, then all outputs of each look."""
     outputs = outputs_of_pixels(network, pixels, preprocess)
-    return np.concatenate([looks_of(pixels.numpy()), outputs.reshape(len(outputs), -1)], axis=1)
+    return np.concatenate([looks_of(pixels).numpy(), outputs.reshape(len(outputs), -1)], axis=1)
 
 
 def _seen(rows: np.ndarray, preprocess: Preprocess, num_classes: int) -> Seen:

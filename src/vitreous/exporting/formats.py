@@ -1,26 +1,32 @@
 """Which formats a trained model goes out in, and what is said about each.
 
-`keras` and `checkpoints` write; `api` and the command are the callers.
+`sealing`, `keras` and `checkpoints` write; `shipping` and the command are the callers.
 """
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from vitreous.errors import WeightsError
+from vitreous.core.config import did_you_mean
+from vitreous.errors import ConfigError, WeightsError
 from vitreous.exporting.checkpoints import export_file, export_folder
 from vitreous.exporting.keras import export_keras
+from vitreous.exporting.sealing import SealedFormat
 from vitreous.model.config import ModelConfig
 from vitreous.model.weights import keras, timm_folder, transformers_folder
 from vitreous.training.classifier import Classifier
 
-#: What the name of a run is followed by, for each format.
+#: What the name of a run is followed by, for each format; the first three are sealed files.
 ENDINGS = {
+    "onnx": ".onnx",
+    "torch": ".pt2",
+    "openvino": ".xml",
     "timm": "-timm",
     "transformers": "-transformers",
     "safetensors": ".safetensors",
     "keras": ".keras",
 }
+SEALED: tuple[SealedFormat, ...] = get_args(SealedFormat)
 #: Each refuses a model that the format has no place for; what isn't here takes all.
 _CHECKS: Mapping[str, Callable[[ModelConfig], Any]] = {
     "timm": timm_folder.choose,
@@ -29,13 +35,35 @@ _CHECKS: Mapping[str, Callable[[ModelConfig], Any]] = {
 }
 
 
+def format_of(to: str | None, out: Path | None) -> str:
+    """The format that is named, or else the one that a file's name ends like, or else ONNX.
+
+    Raises:
+        ConfigError: for an unknown format, or an ending that no format has.
+    """
+    if to is not None:
+        if to not in ENDINGS:
+            raise ConfigError(f"unknown format '{to}': {did_you_mean(to, ENDINGS)}")
+        return to
+    if out is None:
+        return "onnx"
+    endings = {ending: name for name, ending in ENDINGS.items() if ending.startswith(".")}
+    endings[".h5"] = "keras"
+    if out.suffix not in endings:
+        raise ConfigError(
+            f"{out} doesn't say its format: name one with --to {' | '.join(ENDINGS)}, or end "
+            f"the file with {', '.join(endings)}"
+        )
+    return endings[out.suffix]
+
+
 def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
     """Write a classifier in a format.
 
     Args:
         classifier: what to write.
         path: the new file or folder.
-        to: one of `ENDINGS`.
+        to: one of `ENDINGS`, but not of `SEALED`, which `sealing.seal` writes.
 
     Returns:
         What the format can't say, and what to do with it next, in plain English.

@@ -7,6 +7,7 @@ the import; where a program has imported them itself, its own choice stands.
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 _SWITCH = "ORT_DISABLE_TELEMETRY"
@@ -23,6 +24,22 @@ def import_onnxruntime() -> Any:
         if not named:
             del os.environ[_SWITCH]
     return onnxruntime
+
+
+def open_session(path: Path, threads: int) -> Any:
+    """An ONNX file in ONNX Runtime, on the processor, set as vitreous uses it everywhere.
+
+    Args:
+        path: the file.
+        threads: that one call has.
+    """
+    onnxruntime = import_onnxruntime()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # A thread that spins while it waits holds up its partners beside a busy neighbour.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def import_openvino() -> Any:

@@ -34,7 +34,7 @@ def write_onnx(model: ViT | WithFeatures, path: Path) -> None:
     height, width = model.config.image_size
     # Two pictures: an axis of length one would be taken for a constant.
     images = torch.zeros(2, model.config.in_channels, height, width)
-    with torch.no_grad(), _silence():
+    with torch.no_grad(), silence():
         program = torch.onnx.export(
             model.eval(),
             (images,),
@@ -58,7 +58,7 @@ def quantise_onnx(path: Path) -> None:
     import_onnxruntime()
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _silence():
+    with silence():
         quantize_dynamic(
             path,
             path,
@@ -70,7 +70,7 @@ def quantise_onnx(path: Path) -> None:
 
 
 @contextmanager
-def _silence() -> Iterator[None]:
+def silence() -> Iterator[None]:
     """The exporter's notes on its own parts are of no use to whoever asked for an answer."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -28,7 +28,7 @@ _ID = re.compile(
     re.ASCII,
 )
 #: Names that end so are meant as files.
-_FILES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".npz", ".h5", ".keras", ".json")
+_FILES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".npz", ".h5", ".keras", ".json", ".onnx")
 #: Weights under a name of their own; .bin and .pt are the state of optimisers as often.
 _OTHER_WEIGHTS = (".safetensors", ".npz", ".pth")
 #: What an operating system says of a folder that takes no more, or nothing at all.

@@ -21,7 +21,7 @@ from vitreous.core.console import Console
 from vitreous.core.rng import torch_stream
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.evaluation.inference import Network, TorchNetwork
-from vitreous.exporting.libraries import import_onnxruntime, import_openvino
+from vitreous.exporting.libraries import import_onnxruntime, import_openvino, open_session
 from vitreous.model.features import WithFeatures
 from vitreous.model.fold import fold
 from vitreous.model.vit import ViT
@@ -177,13 +177,7 @@ def _open_onnx(weights: Path, engine: Engine, console: Console, features: bool) 
 
 
 def _onnx_network(path: Path, threads: int) -> Network:
-    onnxruntime = import_onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # A thread that spins while it waits holds up its partners beside a busy neighbour.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = open_session(path, threads)
     (name,) = (one.name for one in session.get_inputs())
     return _CpuNetwork(lambda images: session.run(None, {name: images})[0])
 

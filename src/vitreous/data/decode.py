@@ -33,6 +33,10 @@ MAX_IMAGE_PIXELS = 2 * 89_478_485
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
+#: Of bytes that anybody may have sent: a progressive JPEG is decoded in passes over all its pixels,
+#: some ten in practice, and a pass may be written in a few bytes.
+_MAX_PASSES = 100
+
 #: How many times the wanted size a JPEG that is decoded smaller still has, at least. With two, no
 #: value of the resized picture moved by more than 2 of 255 (docs/experiments/LOG.md).
 OVERSAMPLING = 2
@@ -59,7 +63,8 @@ def read_picture(
     """Decode a file into an upright RGB array.
 
     Args:
-        source: a JPEG, PNG, WebP, BMP, TIFF or GIF, whatever its name says, or all its bytes.
+        source: a JPEG, PNG, WebP, BMP, TIFF or GIF, whatever its name says, or all its bytes,
+            which may be anybody's and have a limit more.
         max_image_pixels: more than this is refused before decoding.
         cover: height and width in pixels that the picture will be scaled to cover; a JPEG of
             several times that size comes smaller than it is.
@@ -155,6 +160,9 @@ def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image
 def _stream(source: Path | bytes) -> BinaryIO:
     if isinstance(source, bytes):
         size = len(source)
+        # In compressed data the two bytes of a marker can't stand by chance.
+        if source.startswith(b"\xff\xd8") and source.count(b"\xff\xda") > _MAX_PASSES:
+            raise UnreadablePicture(f"a JPEG of more than {_MAX_PASSES} passes")
     else:
         status = source.stat()
         if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from asyncio.events import TimerHandle
 
 
+#: A client that was told no may send on for so long, so that it gets to reading the answer.
+_LINGER_S = 2.0
+
+
 def patient(head_s: float, whole_s: float) -> type[asyncio.Protocol]:
     """A protocol for uvicorn that gives up on a connection.
 
@@ -57,9 +61,9 @@ def patient(head_s: float, whole_s: float) -> type[asyncio.Protocol]:
             super().connection_lost(exc)
 
         def _rest(self) -> None:
-            """No request is under way: uvicorn's own timeout counts."""
-            if self._complete and (self.cycle is None or self.cycle.response_complete):
-                self._expect(None)
+            """Once a request is over, uvicorn's own timeout counts."""
+            if self.cycle is not None and self.cycle.response_complete:
+                self._expect(None if self._complete else _LINGER_S)
 
         def _expect(self, within_s: float | None) -> None:
             if self._timer is not None:

@@ -1,8 +1,9 @@
 /** Decodes pictures and runs a sealed file on them, beside the page; asked by `engine-local.js`. */
 
-import { env, InferenceSession, Tensor } from "./runtime/ort.wasm.min.mjs";
+import { env, InferenceSession, Tensor } from "./runtime/ort.wasm.min.js";
 
-env.wasm.wasmPaths = new URL("runtime/", import.meta.url).href;
+const computes = new URL("runtime/ort-wasm-simd-threaded", import.meta.url).href;
+env.wasm.wasmPaths = { mjs: `${computes}.js`, wasm: `${computes}.wasm` };
 env.wasm.numThreads = 1; // more take headers that a plain host doesn't send
 env.logLevel = "error";
 

@@ -220,12 +220,14 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 
 @cli.command()
 @click.argument("run", type=options.PLACE)
-@click.option("--to", type=click.Choice(["onnx", "torch", "openvino", "timm", "transformers",
+@click.option("--to", type=click.Choice(["onnx", "torch", "openvino", "web", "timm", "transformers",
                                          "safetensors", "keras"]),
               help="Format. [what --out ends like, else onnx]")  # fmt: skip
 @click.option("-o", "--out", type=options.PATH,
               help="New file or folder. [in RUN, under its name]")  # fmt: skip
 @click.option("--license", help="Of the model, for a sealed file: CC-BY-4.0, say.")
+@click.option("--runtime", type=options.PATH, metavar="FOLDER",
+              help="With --to web: a copy of onnxruntime-web. [downloaded once]")  # fmt: skip
 @options.checkpoint
 @options.quiet
 def export(
@@ -233,6 +235,7 @@ def export(
     to: str | None,
     out: Path | None,
     license: str | None,
+    runtime: Path | None,
     labels: Path | None,
     preprocess: tuple[str, ...],
     num_heads: int | None,
@@ -241,9 +244,11 @@ def export(
     """Write the model of RUN for other programs.
 
     Sealed files (onnx, torch, openvino) take a picture of any size and give probabilities, with
-    all that lies between inside. The others are a folder that timm or transformers loads, one
-    safetensors file with everything in it, or, of the lecture's model, a file for Keras. RUN is a
-    run's folder, its weights, or a checkpoint of another library, also on the Hugging Face hub.
+    all that lies between inside; web is a folder with a page that runs one in the visitor's
+    browser, without a server of its own. The others are a folder that timm or transformers
+    loads, one safetensors file with everything in it, or, of the lecture's model, a file for Keras.
+    RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
+    hub.
     """
     from vitreous import api
 
@@ -253,6 +258,7 @@ def export(
             out,
             to=to,
             license=license,
+            runtime=runtime,
             labels=labels,
             preprocess=preprocess,
             num_heads=num_heads,

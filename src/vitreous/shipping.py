@@ -4,6 +4,7 @@ The function is part of `api`; how a model comes about is told there.
 """
 
 import csv
+import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from os import PathLike
@@ -21,7 +22,9 @@ from vitreous.evaluation.calibration import load_calibration
 from vitreous.exporting.card import UNKNOWN_LICENSE, facts_of
 from vitreous.exporting.contract import TOLERANCE
 from vitreous.exporting.formats import ENDINGS, SEALED, export_classifier, format_of
+from vitreous.exporting.sealed_file import open_sealed
 from vitreous.exporting.sealing import SealedFormat, Sealing, seal
+from vitreous.exporting.web import find_runtime, write_site
 from vitreous.serving.weights import find_classifier, find_own_weights, is_own, told_by
 from vitreous.training.classifier import load_classifier
 
@@ -40,6 +43,7 @@ def export(
     *,
     to: str | None = None,
     license: str | None = None,
+    runtime: str | PathLike[str] | None = None,
     labels: str | PathLike[str] | None = None,
     preprocess: str | Sequence[str] = (),
     num_heads: int | None = None,
@@ -53,11 +57,13 @@ def export(
             checkpoint in the present folder.
         to: "onnx" (ONNX Runtime, in any language), "torch" (`torch.export`) or "openvino": one
             sealed file that takes an upright RGB picture of any size and gives probabilities.
+            "web": a static folder with a page that classifies in the visitor's browser.
             "timm" or "transformers": a folder that the library loads; "safetensors": one file with
             everything in it, for this library and whoever reads safetensors; "keras": the
             lecture's model as ``.keras`` or ``.weights.h5``, which then takes pixels from 0 to 255.
             By default what `out` ends like, or else "onnx".
         license: of the model, for a sealed file's metadata and model card.
+        runtime: folder of a copy of onnxruntime-web, for "web"; by default it is downloaded once.
         labels: of a checkpoint, as for `evaluate`.
         preprocess: likewise.
         num_heads: likewise.
@@ -79,9 +85,24 @@ def export(
     for taken in (path, *([path.with_suffix(".bin")] if to == "openvino" else [])):
         if taken.exists():
             raise RunError(f"{taken} exists already: choose another --out")
+    if runtime is not None and to != "web":
+        raise ConfigError(f"--runtime is about --to web, not {to}: leave it out")
+    # Before the work: it may have to be downloaded.
+    library = find_runtime(Path(runtime) if runtime else None, console) if to == "web" else None
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     if to in SEALED:
         _seal(weights, path, to, license or UNKNOWN_LICENSE, console)
+        if to == "onnx":
+            console.info(f"next: vitreous predict {path} photo.jpg")
+        return path
+    if library is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            sealed = Path(folder) / f"{_beside(Path(run), '').name}.onnx"  # the model's name
+            _seal(weights, sealed, "onnx", license or UNKNOWN_LICENSE, console)
+            write_site(open_sealed(sealed), library, path)
+        console.info(
+            f"next: python -m http.server --directory {path}, then open http://localhost:8000"
+        )
         return path
     if license is not None:
         raise ConfigError(f"{to} has no place for --license: leave it out")
@@ -107,8 +128,6 @@ def _seal(weights: Path, path: Path, to: SealedFormat, license: str, console: Co
     )
     if license == UNKNOWN_LICENSE:
         console.info("its licence is unknown: say it with --license, such as CC-BY-4.0")
-    if to == "onnx":
-        console.info(f"next: vitreous predict {path} photo.jpg")
 
 
 def _own_pictures(weights: Path) -> list[np.ndarray]:

@@ -21,6 +21,7 @@ ENDINGS = {
     "onnx": ".onnx",
     "torch": ".pt2",
     "openvino": ".xml",
+    "web": "-web",
     "timm": "-timm",
     "transformers": "-transformers",
     "safetensors": ".safetensors",
@@ -63,7 +64,8 @@ def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
     Args:
         classifier: what to write.
         path: the new file or folder.
-        to: one of `ENDINGS`, but not of `SEALED`, which `sealing.seal` writes.
+        to: one of `ENDINGS`, but not of `SEALED`, which `sealing.seal` writes, nor "web", which
+            `web.write_site` does.
 
     Returns:
         What the format can't say, and what to do with it next, in plain English.

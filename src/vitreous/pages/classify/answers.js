@@ -18,11 +18,17 @@ export class Card {
     this.#engine = engine;
     this.#model = model;
     const id = `card-${++cards}`;
-    const words = element("div", {}, element("h3", { id }, name), this.#said, this.#why);
+    const words = element("div", {}, element("h3", { id }, name), this.#said);
     this.element = element(
       "li",
       {},
-      element("article", { className: "card answer", "aria-labelledby": id }, this.#picture, words),
+      element(
+        "article",
+        { className: "card answer", "aria-labelledby": id },
+        this.#picture,
+        words,
+        this.#why,
+      ),
     );
     showPicture(this.#picture, URL.createObjectURL(blob), name);
     this.#said.append(element("p", { className: "note" }, "classifying …"));
@@ -65,11 +71,16 @@ export class Card {
       element("select", {}, new Option(first, ""), ...names.map((one) => new Option(one)));
     const className = choose("its answer", classes);
     const method = choose("the best that passes", methods);
-    const slider = element("input", { type: "range", min: 0, max: 100, value: 80 });
+    const slider = element("input", { type: "range", min: 0, max: 100, value: 100 });
     const verdictText = element("p", { className: "note", role: "status" });
     const heat = element("img", { className: "heat", alt: "" });
     this.#picture.append(heat);
-    const fade = () => (heat.style.opacity = slider.value / 100);
+    const fade = () => {
+      heat.style.opacity = slider.value / 100;
+      // Colours of the picture would pass for those of the map.
+      const grey = heat.hasAttribute("src") ? slider.value : 0;
+      this.#picture.firstChild.style.filter = `grayscale(${grey}%)`;
+    };
     const show = async () => {
       verdictText.textContent = "looking …";
       verdictText.classList.remove("problem");
@@ -77,24 +88,25 @@ export class Card {
         const asked = { className: className.value, method: method.value };
         const found = await this.#engine.explain(this.blob, asked);
         layOver(heat, found);
+        fade();
         verdictText.textContent = explanationWords(found);
         verdictText.classList.toggle("problem", !found.passed);
       } catch (error) {
         heat.removeAttribute("src");
+        fade();
         verdictText.textContent = error.message;
       }
     };
     slider.addEventListener("input", fade);
     for (const select of [className, method]) select.addEventListener("change", show);
-    fade();
     show();
     return element(
       "fieldset",
       { className: "options" },
       element("legend", {}, "Where the answer comes from"),
-      element("label", {}, "speaks for ", className),
-      element("label", {}, "by ", method),
-      element("label", {}, "over the picture ", slider),
+      element("label", {}, "What speaks for ", className),
+      element("label", {}, "Method ", method),
+      element("label", {}, "Over the picture ", slider),
       verdictText,
     );
   }
@@ -120,10 +132,8 @@ function answerElements(answer, coverage) {
     const words = `It is unlike all that the model learned from in ${answer.reason}.`;
     made.push(element("p", { className: "note" }, words));
   }
-  if (setWords(answer)) {
-    const share = `In ${Math.round(100 * coverage)} % of such pictures it is among these: `;
-    made.push(element("p", { className: "set" }, share, element("strong", {}, setWords(answer))));
-  }
+  const set = setWords(answer, coverage);
+  if (set) made.push(element("p", { className: "set" }, set));
   made.push(bars(answer.probabilities, answer.set));
   return made;
 }

@@ -58,6 +58,7 @@ export class Camera {
   #guide;
   #size;
   #now;
+  #set;
   #told;
   #shares;
   #chart;
@@ -71,6 +72,7 @@ export class Camera {
     this.#stage = element("div", { className: "stage" }, this.#video, this.#guide);
     this.#size = element("input", { type: "range", min: 30, max: 100, value: FRAME });
     this.#now = element("p", { className: "result" }, "…");
+    this.#set = element("p", { className: "set" });
     this.#told = element("p", { className: "unseen", role: "status" });
     this.#shares = element("div");
     this.#chart = new Chart();
@@ -91,7 +93,7 @@ export class Camera {
       element("p", { className: "note" }, words),
       element("div", { className: "live" },
         element("div", {}, this.#stage, element("div", { className: "row options" }, size)),
-        element("div", { className: "live-said" }, this.#now, this.#told, this.#shares),
+        element("div", {}, this.#now, this.#set, this.#told, this.#shares),
       ),
       this.#chart.element,
       element("div", { className: "row" }, ...buttons),
@@ -170,10 +172,11 @@ export class Camera {
       const began = performance.now();
       if (!document.hidden && this.#video.videoWidth) {
         try {
+          const options = this.#options();
           const part = await this.#part();
-          const answer = await this.#engine.predict(part, { name: "camera", ...this.#options() });
+          const answer = await this.#engine.predict(part, { name: "camera", ...options });
           if (this.#stream !== stream) return;
-          this.#show(answer, began / 1000);
+          this.#show(answer, options.sets, began / 1000);
           const said = answer.label ?? "none of these";
           if (said !== words && began - told > TOLD_EVERY) {
             [told, words] = [began, said];
@@ -188,9 +191,10 @@ export class Camera {
     }
   }
 
-  #show(answer, time) {
-    const set = setWords(answer);
-    this.#now.replaceChildren(verdict(answer), ...(set ? [element("small", {}, ` ${set}`)] : []));
+  #show(answer, coverage, time) {
+    this.#section.classList.toggle("refused", Boolean(answer.refused));
+    this.#now.textContent = verdict(answer);
+    this.#set.textContent = setWords(answer, coverage);
     this.#shares.replaceChildren(bars(answer.probabilities, answer.set));
     this.#chart.add(time, answer.probabilities);
   }

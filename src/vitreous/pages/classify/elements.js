@@ -13,12 +13,12 @@ export function element(name, properties = {}, ...children) {
 
 /** A share as people read it: no certainty where there is none. */
 export function percent(share) {
-  if (share > 0.995 && share < 1) return "> 99 %";
-  if (share > 0 && share < 0.005) return "< 1 %";
-  return `${Math.round(100 * share)} %`;
+  if (share > 0.995 && share < 1) return "over 99\u00a0%";
+  if (share > 0 && share < 0.005) return "under 1\u00a0%";
+  return `${Math.round(100 * share)}\u00a0%`;
 }
 
-const SHOWN = 5;
+const SHOWN = 5; // rows of a long list, before the others are asked for
 
 /** Probabilities as a list of bars, likeliest first; beyond a few, the others can be unfolded. */
 export function bars(probabilities, chosen) {
@@ -57,9 +57,9 @@ export function verdict(answer) {
 }
 
 /** What an answer says of its set, or nothing where nobody asked. */
-export function setWords(answer) {
+export function setWords(answer, coverage) {
   if (!answer.set || answer.refused) return "";
-  if (!answer.set.length) return "no class is likely enough";
-  if (answer.set.length === 1) return `only ${answer.set[0]}`;
-  return answer.set.join(" or ");
+  const { set } = answer;
+  const listed = set.length > SHOWN ? `${set.length} classes` : set.join(", ");
+  return `${Math.round(100 * coverage)} % set: ${listed || "empty"}`;
 }

@@ -90,16 +90,17 @@ async function work(count) {
   working++;
   while (waiting.length) {
     const card = waiting.shift();
-    const answer = await card.classify(options());
-    if (count === 1) say(inWords(answer));
+    const asked = options();
+    const answer = await card.classify(asked);
+    if (count === 1) say(inWords(answer, asked.sets));
     else say(waiting.length ? `${waiting.length} pictures left.` : `${count} pictures classified.`);
     if (!answer.error && (await history.add(answer, card.blob))) await showHistory();
   }
   working--;
 }
 
-function inWords(answer) {
-  const set = setWords(answer);
+function inWords(answer, coverage) {
+  const set = setWords(answer, coverage);
   const words = answer.error ?? verdict(answer) + (set ? `; ${set}` : "");
   return `${answer.file}: ${words}`;
 }
@@ -114,6 +115,8 @@ async function showHistory() {
   const began = performance.timeOrigin;
   const old = entries.filter(({ when }) => when < began);
   at("history").hidden = !entries.length;
+  const words = "Small copies, kept in this browser on this device and nowhere else.";
+  at("kept").textContent = old.length ? words : `For your next visit. ${words}`;
   if (old.length === earlier && at("entries").childElementCount === earlier) return;
   earlier = old.length;
   at("entries").replaceChildren(...old.map(entryElement));

@@ -30,19 +30,19 @@ from vitreous.explanation.pictures import Question, explain_pictures
 from vitreous.explanation.result import Explanations
 from vitreous.opening import SPLIT_ORDER, choose_split, open_own_pictures, warn_unreadable
 from vitreous.serving.calibrate import calibrate_on
-from vitreous.serving.guard import open_guard
 from vitreous.serving.hub import hub_id
+from vitreous.serving.model import open_model
 from vitreous.serving.predictor import (
     Change,
     Predictor,
     compare_precision,
-    open_predictor,
     predict_files,
 )
 from vitreous.serving.runtimes import Precision, Runtime
-from vitreous.serving.tune import Tuning, choose_engine
+from vitreous.serving.tune import Tuning
 from vitreous.serving.tune import tune as tune_weights
 from vitreous.serving.weights import NOTHING, find_classifier, told_by
+from vitreous.serving.wish import Wish
 from vitreous.training.classifier import Description, load_classifier, read_description
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device
@@ -66,8 +66,8 @@ def evaluate(
     """Score a trained model on labelled pictures.
 
     Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub
-            (``owner/name[@revision]``).
+        run: a run's folder, a weights file of one, a sealed file, or another library's checkpoint,
+            also on a hub (``owner/name[@revision]``).
         data: a folder or table; by default the pictures that the run held back.
         split: "train", "valid" or "test"; by default the test pictures where there are any, or
             else those for validation, or else those without a split.
@@ -91,9 +91,8 @@ def evaluate(
     is_run = (Path(run) / "config.toml").exists()
     if data is None and not is_run and (Path(run).exists() or hub_id(run)):
         raise RunError(f"{run} is no run, and has no pictures of its own: name some (DATA)")
-    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
-    engine = choose_engine(weights, runtime, precision, console)
-    predictor = open_predictor(weights, engine, console)
+    told, wish = told_by(labels, preprocess, num_heads), Wish(runtime, precision)
+    weights, predictor = open_model(run, told, wish, console)
     if data is None:
         folder = RunFolder.open(Path(run))
         own = open_own_pictures(folder, from_mapping(RunConfig, load_toml(folder.config)), console)
@@ -135,8 +134,8 @@ def predict(
     """Classify pictures.
 
     Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub
-            (``owner/name[@revision]``).
+        run: a run's folder, a weights file of one, a sealed file, or another library's checkpoint,
+            also on a hub (``owner/name[@revision]``).
         sources: files, and folders that are searched for pictures.
         labels: of a checkpoint, as for `evaluate`.
         preprocess: likewise.
@@ -163,11 +162,10 @@ def predict(
         RunError: where there is no trained model, or it isn't calibrated for what is asked.
     """
     console = console or Console()
-    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     files = list_pictures(Path(source) for source in sources)
-    guard = open_guard(weights, run, sets, by_class, refuse, console)
-    engine = choose_engine(weights, runtime, precision, console)
-    predictor = open_predictor(weights, engine, console, guard)
+    told = told_by(labels, preprocess, num_heads)
+    wish = Wish(runtime, precision, sets, by_class, refuse)
+    _, predictor = open_model(run, told, wish, console)
     with console.stages() as on_progress:
         answers = predict_files(
             predictor, files, on_progress, lambda change: _tell_change(precision, change, console)
@@ -328,7 +326,8 @@ def compare(
     """Whether one trained model is better than another on the same pictures.
 
     Args:
-        a: a run's folder, a weights file of one, or a checkpoint that says all it needs.
+        a: a run's folder, a weights file of one, a sealed file, or a checkpoint that says all it
+            needs.
         b: the other.
         data: a folder of classes or a table.
         split: as for `evaluate`.
@@ -344,11 +343,9 @@ def compare(
     console.info(f"comparing on {len(listing.samples)} {name} pictures".replace("  ", " "))
     found = []
     for run in (a, b):
-        weights = find_classifier(run, NOTHING, console)
+        weights, predictor = open_model(run, NOTHING, Wish(), console)
         if old := _not_new(listing, weights):
             console.warn(f"{old}: that is no fair comparison")
-        engine = choose_engine(weights, None, "float32", console)
-        predictor = open_predictor(weights, engine, console)
         pictures = _open(listing, Path(data), predictor, cache, console)
         if not len(pictures):
             raise DataError(f"none of the {len(pictures.unreadable)} pictures can be read")

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from vitreous import __version__
 from vitreous.core.config import load_toml
 from vitreous.core.files import read_json
-from vitreous.core.run import RunFolder
+from vitreous.core.run import RunFolder, versions
 from vitreous.exporting.contract import RefusalLimit, SetLimits
 from vitreous.training.classifier import Classifier
 
@@ -102,8 +101,8 @@ def _what_it_is(classifier: Classifier) -> str:
     return (
         f"A classifier of pictures into {len(classes)} classes: {listed}{more}.\n\n"
         f"A Vision Transformer with {parameters:,} parameters that sees {width} x {height} px, "
-        f"made with vitreous {__version__}. It has an answer for every picture, one of these "
-        "classes, whatever the picture shows."
+        f"made with vitreous {versions()['vitreous']}. It has an answer for every picture, one of "
+        "these classes, whatever the picture shows."
     )
 
 

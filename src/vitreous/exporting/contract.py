@@ -6,13 +6,13 @@ whoever opens the file reads it back; files in other programs' hands read the JS
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from vitreous import __version__
 from vitreous.core.config import from_mapping, to_mapping
+from vitreous.core.run import versions
 from vitreous.data.decode import FORMATS, OVERSAMPLING
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError, WeightsError
@@ -100,7 +100,7 @@ class Contract:
     card: str
     precision: str = "float32"
     tolerance: float = TOLERANCE
-    version: str = __version__
+    version: str = field(default_factory=lambda: versions()["vitreous"])
 
     def to_metadata(self) -> dict[str, str]:
         """As the file carries it; the last keys are for readers that know nothing of vitreous."""

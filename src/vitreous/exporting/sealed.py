@@ -120,7 +120,9 @@ def _any_size() -> tuple[Any, ...]:
 def _count_smaller() -> Any:
     """How `torch.searchsorted` is said in ONNX, which has no such operation."""
     from onnx import TensorProto
-    from onnxscript import opset20 as op
+    from onnxscript import opset20
+
+    op: Any = opset20  # its own annotations leave out that lists become tensors
 
     def count_smaller(
         values: Any,

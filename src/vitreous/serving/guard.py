@@ -3,15 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from vitreous.core.console import Console
-from vitreous.errors import RunError
+from vitreous.errors import ConfigError, RunError
 from vitreous.evaluation.calibration import Calibration, calibration_path, load_calibration
 from vitreous.evaluation.conformal import SURE, SetRule, needed_for
-from vitreous.evaluation.refusal import KEPT, WORDS, Refusal
+from vitreous.evaluation.refusal import FEATURES, KEPT, WORDS, Refusal, reasons_of
+from vitreous.exporting.contract import Contract, RefusalLimit
+from vitreous.serving.wish import Wish
 from vitreous.training.classifier import read_description
 
 _LISTED = 5
@@ -41,6 +43,28 @@ class Caution:
         return answer | ({"label": None, "probability": None} if self.refused else {})
 
 
+class Refuses(Protocol):
+    """Something that knows when a picture is none of these."""
+
+    def reasons(self, numbers: Mapping[str, np.ndarray]) -> list[str | None]:
+        """As `Refusal.reasons`."""
+        ...
+
+
+@dataclass(frozen=True)
+class MeasuredRefusal:
+    """The refusal of a network that gives strangeness behind its logits.
+
+    Args:
+        known: the order of its views, and the limit.
+    """
+
+    known: RefusalLimit
+
+    def reasons(self, numbers: Mapping[str, np.ndarray]) -> list[str | None]:
+        return reasons_of(numbers[FEATURES], self.known.views, self.known.limit)
+
+
 @dataclass(frozen=True)
 class Guard:
     """What makes answers cautious.
@@ -51,7 +75,7 @@ class Guard:
     """
 
     rule: SetRule | None = None
-    refusal: Refusal | None = None
+    refusal: Refuses | None = None
 
     def cautions(
         self,
@@ -132,6 +156,45 @@ def open_guard(
     return Guard(rule, refusal)
 
 
+def guard_of_sealed(
+    contract: Contract, where: object, wish: Wish, console: Console
+) -> Guard | None:
+    """What was asked for of a sealed file, with what can be promised of it said aloud.
+
+    Raises:
+        ConfigError: for what the file doesn't carry, naming what it does.
+    """
+    if wish.sets is None and not wish.refuse:
+        return None
+    if wish.by_class:
+        raise ConfigError(f"{where} has no sets for each class by itself: leave --by-class out")
+    if wish.refuse and contract.refuse is None:
+        raise ConfigError(
+            f"{where} can't tell what is unlike all it learned from: leave --refuse out"
+        )
+    rule = None if wish.sets is None else contract.rule(wish.sets, where)
+    promises = []
+    if rule:
+        promises.append((all(rule.promised), _said_of_sets(rule.coverage)))
+    if wish.refuse and contract.refuse:
+        promises.append((contract.refuse.promised, _said_of_refusal()))
+    for promised, said in promises:
+        how = f"{_percent(SURE)} sure, as calibrated before it was sealed"
+        why = "what it was made of couldn't promise it (vitreous calibrate, then export anew)"
+        _tell(promised, f"{said} ({how})" if promised else f"{said}: {why}", console)
+    return Guard(
+        rule, MeasuredRefusal(contract.refuse) if wish.refuse and contract.refuse else None
+    )
+
+
+def _said_of_sets(coverage: float) -> str:
+    return f"sets hold the true class of at least {_percent(coverage)} of such pictures"
+
+
+def _said_of_refusal() -> str:
+    return f"at least {_percent(KEPT)} of such pictures are kept"
+
+
 def _tell(is_promise: bool, text: str, console: Console) -> None:
     """A promise is news; that there is none should not be missed."""
     if is_promise:
@@ -143,7 +206,7 @@ def _tell(is_promise: bool, text: str, console: Console) -> None:
 def _promise_of_sets(
     rule: SetRule, calibration: Calibration, classes: Sequence[str], again: str
 ) -> tuple[bool, str]:
-    said = f"sets hold the true class of at least {_percent(rule.coverage)} of such pictures"
+    said = _said_of_sets(rule.coverage)
     counts, needed = rule.counts, needed_for(rule.coverage)
     if len(counts) > 1:
         said += " of each class"
@@ -159,7 +222,7 @@ def _promise_of_sets(
 
 
 def _promise_of_refusal(refusal: Refusal, calibration: Calibration, again: str) -> tuple[bool, str]:
-    said = f"at least {_percent(KEPT)} of such pictures are kept"
+    said = _said_of_refusal()
     count, needed = refusal.calibrated_on, needed_for(KEPT)
     return _promise(said, refusal.promised, count, needed, calibration.untouched, again)
 

@@ -67,27 +67,53 @@ def find_weights(path: Path, told: Told, on_note: OnNote) -> Path:
     if path.exists() and not is_own(path):
         return _adopted(path, told, on_note)
     weights = find_own_weights(path)
-    if told != NOTHING:
-        raise ConfigError(
-            f"{path} says its classes, preprocessing and heads itself: leave --labels, "
-            "--preprocess and --num-heads out"
-        )
+    _check_untold(path, told)
     return weights
 
 
-def find_classifier(where: str | PathLike[str], told: Told, console: Console) -> Path:
+def find_classifier(
+    where: str | PathLike[str], told: Told, console: Console, sealed: bool = False
+) -> Path:
     """The same from a path or a hub's id (see `hub`), where classes have been learned.
+
+    Args:
+        where: the path or id.
+        told: as for `find_weights`.
+        console: is told what had to be assumed.
+        sealed: whether a sealed file will do, which answers and has no weights to look into.
 
     Raises:
         RunError: where they haven't, beside the errors of `locate` and `find_weights`.
     """
-    weights = find_weights(locate(where, console).path, told, console.info)
+    path = locate(where, console).path
+    if is_sealed(path):
+        if not sealed:
+            raise RunError(
+                f"{where} is a sealed file, which can predict, evaluate and compare, but doesn't "
+                "show its weights: name the run that it was made of"
+            )
+        _check_untold(path, told)
+        return path
+    weights = find_weights(path, told, console.info)
     if "classes" not in read_metadata(weights):
         raise RunError(
             f"{where} is pretrained and knows no classes yet: let it learn them with "
             f"vitreous train FOLDER --init {where}"
         )
     return weights
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether this is a file of the format of sealed ones; it may still be another's."""
+    return path.suffix.lower() == ".onnx" and path.is_file()
+
+
+def _check_untold(path: Path, told: Told) -> None:
+    if told != NOTHING:
+        raise ConfigError(
+            f"{path} says its classes, preprocessing and heads itself: leave --labels, "
+            "--preprocess and --num-heads out"
+        )
 
 
 def find_own_weights(path: Path) -> Path:

@@ -1,0 +1,24 @@
+"""What is asked of answers, whatever gives them."""
+
+from dataclasses import dataclass
+
+from vitreous.serving.runtimes import Precision, Runtime
+
+
+@dataclass(frozen=True)
+class Wish:
+    """How pictures are to be answered.
+
+    Args:
+        runtime: what computes; ``None`` for what `tune` chose, or PyTorch.
+        precision: of its matrix products.
+        sets: coverage of sets of classes; ``None`` for none.
+        by_class: whether each class is to be covered as often.
+        refuse: whether to say none of these.
+    """
+
+    runtime: Runtime | None = None
+    precision: Precision = "float32"
+    sets: float | None = None
+    by_class: bool = False
+    refuse: bool = False

@@ -92,7 +92,10 @@ def load_calibration(weights: Path) -> Calibration | None:
 
 def _fields(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any]:
     named = (key.split(".") for key in tensors)
-    return {field: tensors[f"{part}.{field}"].numpy() for part, field in named if part == name}
+    # Copies: the file may be overwritten while its calibration is in use.
+    return {
+        field: tensors[f"{part}.{field}"].numpy().copy() for part, field in named if part == name
+    }
 
 
 def _digest(weights: Path) -> str:

@@ -93,7 +93,8 @@ def load_calibration(weights: Path) -> Calibration | None:
 
 def _fields(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     named = (key.split(".") for key in tensors)
-    return {field: tensors[f"{part}.{field}"] for part, field in named if part == name}
+    # Copies: the file may be overwritten while its calibration is in use.
+    return {field: tensors[f"{part}.{field}"].clone() for part, field in named if part == name}
 
 
 def _digest(weights: Path) -> str:

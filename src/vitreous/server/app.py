@@ -85,6 +85,7 @@ class Service:
         )
         app.add_exception_handler(RequestValidationError, _invalid)  # pyright: ignore[reportArgumentType]
         app.add_exception_handler(VitreousError, _in_words)  # pyright: ignore[reportArgumentType]
+        app.add_exception_handler(Exception, _at_fault)
         about_pictures = schema.problems(400, 401, 403, 408, 413, 415, 422, 429, 503)
         app.add_api_route(
             "/v1/predict",
@@ -223,6 +224,11 @@ async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
     """A query that makes no sense, without repeating what was sent."""
     said = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in error.errors()]
     return _problem(422, "; ".join(said))
+
+
+async def _at_fault(*_: object) -> JSONResponse:
+    """Something that nobody foresaw: the log has it, the client needn't."""
+    return _problem(500, "something went wrong here; the server's log says what")
 
 
 async def _in_words(_: Request, error: VitreousError) -> JSONResponse:

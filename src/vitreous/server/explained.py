@@ -11,7 +11,7 @@ from vitreous.explanation.pictures import Question, explain_pictures
 from vitreous.explanation.render import draw_heat
 from vitreous.server.bodies import Picture
 from vitreous.server.model import Served, stamp_of
-from vitreous.training.classifier import Classifier, load_classifier
+from vitreous.training.classifier import Classifier, load_classifier, unmap
 from vitreous.training.device import choose_device
 
 
@@ -70,5 +70,6 @@ class Explainer:
             classifier = load_classifier(served.weights)
             device = choose_device("auto")
             classifier = replace(classifier, model=classifier.model.to(device).eval())
+            unmap(classifier.model)
             self._opened = served, classifier
         return self._opened[1]

@@ -1,6 +1,7 @@
 """What stands in front of all routes: who may ask, and what browsers are told about answers."""
 
 import hmac
+import logging
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -10,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitreous.server.metrics import Metrics
 from vitreous.server.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 #: Paths that a key is asked for.
 _GUARDED = ("/v1/", "/metrics")
@@ -77,7 +80,10 @@ class Gate:
             await send(message)
 
         refused = self._refused(scope)
-        await (refused or self._app)(scope, receive, send_with_headers)
+        try:
+            await (refused or self._app)(scope, receive, send_with_headers)
+        except Exception:  # it has been answered with 500; the connection is as good as before
+            logger.exception("%s failed", route)
 
     def _refused(self, scope: Scope) -> ASGIApp | None:
         """An answer to a request that may not ask."""

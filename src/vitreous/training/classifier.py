@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from vitreous.core.config import from_mapping, to_mapping
 from vitreous.core.files import read_metadata, read_tensors, write_tensors
@@ -72,10 +73,20 @@ def save_classifier(path: Path, classifier: Classifier) -> None:
     write_tensors(path, classifier.model.state_dict(), metadata)
 
 
+def unmap(model: nn.Module) -> None:
+    """Copy weights out of the file that they are mapped from.
+
+    Whoever overwrites that file in place would otherwise end this process (SIGBUS), however long
+    ago it was opened.
+    """
+    for tensor in (*model.parameters(), *model.buffers()):
+        tensor.data = tensor.data.clone()
+
+
 def load_classifier(path: Path) -> Classifier:
     """Read a file of `save_classifier`; the model is in evaluation mode.
 
-    Its weights stay in the file, mapped into memory, until they are moved or changed.
+    Its weights stay in the file, mapped into memory, until they are moved or changed (`unmap`).
 
     Raises:
         RunError: where the file is missing, damaged or contradicts itself, or has no classes.

@@ -1,0 +1,178 @@
+"""From the first request to the last: starting, reloading and ending, by real signals."""
+
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from tests.server.conftest import PATIENCE_S
+from vitreous.core.console import Console
+from vitreous.errors import ConfigError, RunError
+from vitreous.server.lifecycle import serve
+from vitreous.server.model import Wish
+from vitreous.server.settings import Settings
+from vitreous.serving.weights import NOTHING
+from vitreous.training.classifier import load_classifier, save_classifier
+
+HEADERS = {"Content-Type": "image/png"}
+
+
+@contextmanager
+def command(run: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """``vitreous serve`` as a process of its own, and its port."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vitreous", "serve", str(run), "--port", "0", *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    try:
+        assert process.stderr
+        for line in process.stderr:
+            if "http://127.0.0.1:" in line and "Ctrl-C" in line:
+                yield process, int(line.split("http://127.0.0.1:")[1].split("/")[0].split()[0])
+                break
+        else:
+            pytest.fail(f"it ended at once, with status {process.wait()}")
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_no_request_is_lost_when_it_is_told_to_end(run, picture):
+    """Every connection gets its answer and is told that it was the last one."""
+    answered, lost, stop = [], [], threading.Event()
+
+    def ask(port: int) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+        while not stop.is_set():
+            try:
+                connection.request("POST", "/v1/predict", picture, HEADERS)
+                answer = connection.getresponse()
+                body = answer.read()
+            except OSError as error:
+                lost.append(error)
+                return
+            if answer.status != 429:
+                answered.append((answer.status, body))
+            if answer.getheader("connection") == "close":
+                return
+
+    with command(run, "--workers", "2", "--queue", "4") as (process, port):
+        threads = [threading.Thread(target=ask, args=(port,)) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        while len(answered) < 20:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        stop.set()
+        assert process.wait(PATIENCE_S) == 0
+        assert lost == []
+        assert {status for status, _ in answered} == {200}
+        assert process.stderr
+        assert "ending" in process.stderr.read()
+
+
+def test_it_is_not_ready_any_more_while_it_ends(serving, run):
+    with serving(run) as live:
+        live.running.end()
+        statuses = set()
+        while 503 not in statuses:
+            answer = live.http.get("/readyz")
+            statuses.add(answer.status_code)
+        assert answer.headers["connection"] == "close"
+        assert live.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP on Windows")
+def test_a_reload_answers_with_new_weights_and_loses_nothing(run, tmp_path, picture):
+    mine = tmp_path / "mine"
+    shutil.copytree(run, mine)
+    statuses, stop = [], threading.Event()
+    with command(mine) as (process, port):
+        url = f"http://127.0.0.1:{port}"
+
+        def ask() -> httpx.Response:
+            return httpx.post(
+                f"{url}/v1/predict", content=picture, headers=HEADERS, timeout=PATIENCE_S
+            )
+
+        def go_on() -> None:
+            while not stop.is_set():
+                statuses.append(ask().status_code)
+
+        thread = threading.Thread(target=go_on)
+        thread.start()
+        before = ask().json()["probabilities"]
+        classifier = load_classifier(mine / "best.safetensors")
+        with torch.no_grad():
+            classifier.model.head.weight.neg_()
+            classifier.model.head.bias.neg_()
+        (mine / "calibration.safetensors").unlink()
+        save_classifier(mine / "best.safetensors", classifier)
+        # The old model doesn't explain with the new one's weights.
+        explained = httpx.post(
+            f"{url}/v1/explain", content=picture, headers=HEADERS, timeout=PATIENCE_S
+        )
+        assert explained.status_code == 503
+        process.send_signal(signal.SIGHUP)
+        while (after := ask().json()["probabilities"]) == before:
+            time.sleep(0.01)
+        assert max(before, key=before.get) == min(after, key=after.get)
+        # One that can't be opened changes nothing.
+        (mine / "best.safetensors").write_bytes(b"half a file")
+        process.send_signal(signal.SIGHUP)
+        while 'vitreous_reloads_total{result="failed"} 1.0' not in httpx.get(f"{url}/metrics").text:
+            time.sleep(0.01)
+        assert ask().json()["probabilities"] == after
+        stop.set()
+        thread.join(PATIENCE_S)
+    assert set(statuses) == {200}
+
+
+def test_a_taken_port_and_a_missing_run_are_told_at_once(run, tmp_path):
+    quiet = Console(quiet=True)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"port {port}"):
+            serve(Wish(run, NOTHING), Settings(port=port), quiet)
+    with pytest.raises(ConfigError, match="no-such-host"):
+        serve(Wish(run, NOTHING), Settings(host="no-such-host.invalid", port=0), quiet)
+    with pytest.raises(RunError, match="does not exist"):
+        serve(Wish(tmp_path / "none", NOTHING), Settings(port=0), quiet)
+
+
+def test_who_listens_to_all_without_a_key_is_warned(run, capfd):
+    ended = threading.Event()
+
+    def end(running):
+        running.end()
+        running.end()  # at once
+        ended.set()
+
+    def work():
+        serve(Wish(run, NOTHING), Settings(host="0.0.0.0", port=0), Console(), end)
+
+    threads = torch.get_num_threads()
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(PATIENCE_S)
+    torch.set_num_threads(threads)
+    assert ended.is_set()
+    said = capfd.readouterr().err
+    assert "warning: whoever reaches" in said
+    assert "/docs" in said

@@ -1,0 +1,115 @@
+"""Threads that take pictures out of the line: alone, and as they would on a GPU."""
+
+import threading
+from dataclasses import replace
+
+import httpx
+import pytest
+
+import vitreous
+from tests.server.conftest import PATIENCE_S
+from vitreous.core.console import Console
+from vitreous.server.model import Served, Wish, open_served
+from vitreous.serving.weights import NOTHING
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """How many pictures were classified at once, time after time."""
+    found: list[int] = []
+    real = Served.answers
+
+    def answers(self, worker, names, pictures, guard):
+        found.append(len(names))
+        return real(self, worker, names, pictures, guard)
+
+    monkeypatch.setattr(Served, "answers", answers)
+    return found
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_answers_are_the_same_in_batches(serving, run, faces, batches, batch):
+    paths = sorted(faces.glob("*/*.png"))[::3]
+    wanted = vitreous.predict(run, *paths, sets=0.8, console=Console(quiet=True))
+    files = [("a", (str(path), path.read_bytes())) for path in paths]
+    files.insert(5, ("a", ("broken", b"broken")))
+    with serving(run, batch=batch, batch_wait_ms=500.0, workers=2, queue=50) as live:
+        batches.clear()
+        both = {}
+
+        def ask(query: str) -> None:
+            both[query] = httpx.post(
+                f"{live.http.base_url}/v1/predict{query}", files=files, timeout=PATIENCE_S
+            ).json()["predictions"]
+
+        threads = [threading.Thread(target=ask, args=(query,)) for query in ("", "?sets=0.8")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert sum(batches) == 2 * len(paths)
+    assert max(batches) == 1 if batch == 1 else max(batches) > 1
+    for query, found in both.items():
+        assert found.pop(5)["file"] == "broken"
+        for one, other in zip(found, wanted, strict=True):
+            assert (one["file"], one["label"]) == (other["file"], other["label"])
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-6)
+            assert ("set" in one) == bool(query)
+            if query:
+                assert one["set"] == other["set"]
+
+
+def test_an_answer_that_takes_too_long_is_503_and_its_place_is_free_again(
+    serving, run, picture, monkeypatch
+):
+    hold = threading.Event()
+    real = Served.answers
+
+    def slow(self, *rest):
+        hold.wait(PATIENCE_S)
+        return real(self, *rest)
+
+    with serving(run, timeout_s=0.5, workers=1, queue=1) as live:
+        monkeypatch.setattr(Served, "answers", slow)
+        late = live.predict(picture)
+        assert late.status_code == 503
+        assert late.headers["retry-after"] == "1"
+        # Its worker is still busy: one more may wait, and no third one.
+        assert live.predict(picture).status_code == 503
+        assert live.predict(picture).status_code == 429
+        hold.set()
+        while live.predict(picture).status_code != 200:
+            pass
+        assert 'vitreous_pictures_total{result="late"} 2.0' in live.http.get("/metrics").text
+
+
+def test_a_fault_of_our_own_is_500_and_the_worker_goes_on(serving, run, picture, monkeypatch):
+    real, faults = Served.answers, [ValueError("secret"), MemoryError()]
+
+    def faulty(self, *rest):
+        if faults:
+            raise faults.pop()
+        return real(self, *rest)
+
+    with serving(run, workers=1) as live:
+        monkeypatch.setattr(Served, "answers", faulty)
+        for _ in range(2):
+            answer = live.predict(picture)
+            assert answer.status_code == 500
+            assert "secret" not in answer.text
+        assert live.predict(picture).status_code == 200
+
+
+def test_compiled_graphs_are_opened_once_for_each_worker(run, tmp_path, monkeypatch, faces):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    quiet = Console(quiet=True)
+    paths = sorted(faces.glob("*/00000.png"))
+    wanted = vitreous.predict(run, *paths, console=quiet)
+    served = open_served(replace(Wish(run, NOTHING, "onnxruntime"), workers=3), quiet)
+    assert len({id(one.network) for one in served.predictors}) == 3
+    served.warm_up()
+    for worker in range(3):
+        fitted = [served.fitted(path.read_bytes(), 10**6) for path in paths]
+        found = served.answers(worker, [str(path) for path in paths], fitted, None)
+        for one, other in zip(found, wanted, strict=True):
+            assert one.probabilities == pytest.approx(other["probabilities"], abs=1e-4)

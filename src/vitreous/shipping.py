@@ -25,7 +25,7 @@ from vitreous.exporting.formats import ENDINGS, SEALED, export_classifier, forma
 from vitreous.exporting.sealed_file import open_sealed
 from vitreous.exporting.sealing import SealedFormat, Sealing, seal
 from vitreous.exporting.web import find_runtime, write_site
-from vitreous.serving.weights import find_classifier, find_own_weights, is_own, told_by
+from vitreous.serving.weights import find_classifier, find_own_weights, is_own, is_sealed, told_by
 from vitreous.training.classifier import load_classifier
 
 #: Pictures that a sealed file is compared on as they are; some of them also at other sizes.
@@ -52,7 +52,8 @@ def export(
     """Write a trained model for other programs.
 
     Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub.
+        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub;
+            for "web" also a sealed file.
         out: the new file or folder; by default in the run's folder, under its name, and for a
             checkpoint in the present folder.
         to: "onnx" (ONNX Runtime, in any language), "torch" (`torch.export`) or "openvino": one
@@ -87,28 +88,43 @@ def export(
             raise RunError(f"{taken} exists already: choose another --out")
     if runtime is not None and to != "web":
         raise ConfigError(f"--runtime is about --to web, not {to}: leave it out")
-    # Before the work: it may have to be downloaded.
-    library = find_runtime(Path(runtime) if runtime else None, console) if to == "web" else None
-    weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
+    told = told_by(labels, preprocess, num_heads)
+    weights = find_classifier(run, told, console, sealed=to == "web")
     if to in SEALED:
         _seal(weights, path, to, license or UNKNOWN_LICENSE, console)
         if to == "onnx":
             console.info(f"next: vitreous predict {path} photo.jpg")
         return path
-    if library is not None:
-        with tempfile.TemporaryDirectory() as folder:
-            sealed = Path(folder) / f"{_beside(Path(run), '').name}.onnx"  # the model's name
-            _seal(weights, sealed, "onnx", license or UNKNOWN_LICENSE, console)
-            write_site(open_sealed(sealed), library, path)
-        console.info(
-            f"next: python -m http.server --directory {path}, then open http://localhost:8000"
-        )
+    if to == "web":
+        _write_site(run, weights, path, license, runtime, console)
         return path
     if license is not None:
         raise ConfigError(f"{to} has no place for --license: leave it out")
     for note in export_classifier(load_classifier(weights), path, to):
         console.info(note)
     return path
+
+
+def _write_site(
+    run: str | PathLike[str],
+    weights: Path,
+    site: Path,
+    license: str | None,
+    runtime: str | PathLike[str] | None,
+    console: Console,
+) -> None:
+    # Before the work: it may have to be downloaded.
+    library = find_runtime(Path(runtime) if runtime else None, console)
+    if is_sealed(weights):
+        if license is not None:
+            raise ConfigError(f"{run} says its licence itself: leave --license out")
+        write_site(open_sealed(weights), library, site)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            sealed = Path(folder) / f"{_beside(Path(run), '').name}.onnx"  # the model's name
+            _seal(weights, sealed, "onnx", license or UNKNOWN_LICENSE, console)
+            write_site(open_sealed(sealed), library, site)
+    console.info(f"next: python -m http.server --directory {site}, then open http://localhost:8000")
 
 
 def _seal(weights: Path, path: Path, to: SealedFormat, license: str, console: Console) -> None:

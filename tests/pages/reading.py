@@ -46,14 +46,14 @@ class Page(HTMLParser):
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """A browser of its own, that asks nobody anything."""
+def chromium(*more: str) -> Iterator[Any]:
+    """A browser of its own, that asks nobody anything; with more switches, if there are any."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is missing")
     switches = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync"
     quiet = "--disable-background-networking --disable-component-update"
     with playwright.sync_playwright() as browsers:
         browser = browsers.chromium.launch(
-            executable_path=str(CHROMIUM), args=[*switches.split(), *quiet.split()]
+            executable_path=str(CHROMIUM), args=[*switches.split(), *quiet.split(), *more]
         )
         yield browser
         browser.close()

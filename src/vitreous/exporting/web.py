@@ -86,11 +86,16 @@ def find_runtime(folder: Path | None, console: Console) -> Path:
                 f"npm pack onnxruntime-web@{VERSION}, unpack it and name the folder"
             )
         return inside
-    kept = user_cache_path("vitreous") / f"onnxruntime-web-{VERSION}"
+    kept = runtime_folder()
     if _wrong(kept):
         console.info(f"downloading onnxruntime-web {VERSION} (33 MB) from {_ADDRESS}")
         _unpack(_download(), kept)
     return kept
+
+
+def runtime_folder() -> Path:
+    """Where the runtime is kept once it has been downloaded."""
+    return user_cache_path("vitreous") / f"onnxruntime-web-{VERSION}"
 
 
 def _inside(folder: Path) -> list[Path]:

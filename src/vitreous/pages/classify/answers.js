@@ -9,12 +9,13 @@ let cards = 0;
 export class Card {
   #engine;
   #model;
+  #asked = 0;
   #picture = element("div", { className: "picture" });
   #said = element("div", { className: "said", ariaBusy: "true" });
   #why = element("div", { className: "why" });
 
   constructor(blob, name, engine, model) {
-    Object.assign(this, { blob, name });
+    Object.assign(this, { blob, name, kept: false });
     this.#engine = engine;
     this.#model = model;
     const id = `card-${++cards}`;
@@ -36,6 +37,7 @@ export class Card {
 
   /** Ask the engine and show what it says; an error is an answer too. */
   async classify(options) {
+    const asked = ++this.#asked;
     this.#said.ariaBusy = "true";
     let answer;
     try {
@@ -45,6 +47,7 @@ export class Card {
     } catch (error) {
       answer = { file: this.name, error: error.message };
     }
+    if (asked !== this.#asked) return answer; // asked anew meanwhile
     this.#said.replaceChildren(...answerElements(answer, options.sets));
     this.#said.ariaBusy = "false";
     this.element.firstChild.classList.toggle("refused", Boolean(answer.refused));

@@ -81,9 +81,14 @@ function take(files) {
   at("answers").hidden = false;
   at("cards").prepend(...fresh.map((card) => card.element));
   cards.push(...fresh);
-  waiting.push(...fresh);
   say(fresh.length === 1 ? `Classifying ${fresh[0].name} …` : `Classifying ${fresh.length} pictures …`);
-  while (working < AT_ONCE && waiting.length) work(fresh.length);
+  ask(fresh);
+}
+
+/** Ask about cards, those that were asked about before too: what is wanted may have changed. */
+function ask(some) {
+  waiting.push(...some.filter((card) => !waiting.includes(card)));
+  while (working < AT_ONCE && waiting.length) work(some.length);
 }
 
 async function work(count) {
@@ -94,7 +99,9 @@ async function work(count) {
     const answer = await card.classify(asked);
     if (count === 1) say(inWords(answer, asked.sets));
     else say(waiting.length ? `${waiting.length} pictures left.` : `${count} pictures classified.`);
-    if (!answer.error && (await history.add(answer, card.blob))) await showHistory();
+    if (answer.error || card.kept) continue;
+    card.kept = true;
+    if (await history.add(answer, card.blob)) await showHistory();
   }
   working--;
 }
@@ -162,9 +169,7 @@ at("clear").addEventListener("click", async () => {
   at("choose").focus(); // the button is gone
 });
 for (const select of [at("sets"), at("refuse")]) {
-  select.addEventListener("change", () => {
-    for (const card of cards) if (!waiting.includes(card)) card.classify(options());
-  });
+  select.addEventListener("change", () => ask(cards));
 }
 addEventListener("paste", ({ clipboardData }) => {
   if (clipboardData.files.length) take(clipboardData.files);

@@ -387,13 +387,15 @@ def page(results: dict[str, Any]) -> str:
         for kind, one in results["statuses"].items()
     ]  # fmt: skip
     ended = "" if results["exit_status"] is None else f"; it ENDED with {results['exit_status']}"
+    told = (
+        f"{results['machine']}. {results['requests']:,} requests in {results['took_s']:,} s, "
+        f"beside {_SLOW} slow clients: {results['wrong']} answered with 5xx other than 503, or not at all"
+        f"{ended}. Memory of the server in MB, before and after: {results['resident_mb']}."
+    )
+    head = ["# Requests that nobody should send", "", f"`python {results['command']}`", "", told]
     return "\n".join(
-        ["# Requests that nobody should send", "", f"`python {results['command']}`", "",
-         f"{results['machine']}. {results['requests']:,} requests in {results['took_s']:,} s, "
-         f"beside {_SLOW} slow clients: {results['wrong']} answered with 5xx other than 503, or not "
-         f"at all{ended}. Memory of the server in MB before and after: {results['resident_mb']}.", "",
-         "| kind | requests | statuses |", "| --- | --- | --- |", *rows, ""]
-    )  # fmt: skip
+        [*head, "", "| kind | requests | statuses |", "| --- | --- | --- |", *rows, ""]
+    )
 
 
 def _words() -> argparse.Namespace:

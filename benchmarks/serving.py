@@ -97,7 +97,9 @@ def measure(words: argparse.Namespace, runtime: str, requests: list[bytes]) -> d
             [each["one"]["p50_ms"] - each["bare_one"]["p50_ms"] for each in rounds]
         ),
         "capacity": capacity,
-        "twice": {**twice.to_json(), "p99_of_unloaded": round(twice.quantile_ms(0.99) / unloaded, 2)},
+        "twice": {
+            **twice.to_json(), "p99_of_unloaded": round(twice.quantile_ms(0.99) / unloaded, 2)
+        },
         "memory": memory,
         "ending": ending,
     }  # fmt: skip

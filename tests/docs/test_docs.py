@@ -7,6 +7,8 @@ cut to one epoch of a tiny model. Blocks of `make` are checked against the Makef
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,6 +45,25 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path
+
+
+@pytest.fixture
+def serve():
+    """Runs a page's server, on a port that is free, until the page ends."""
+    servers: list[subprocess.Popen[str]] = []
+
+    def start(words: list[str]) -> str:
+        command = [sys.executable, "-m", "vitreous", *words, "--port", "0"]
+        servers.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True))
+        for line in servers[-1].stderr:
+            if found := re.search(r"127\.0\.0\.1:\d+", line):
+                return found[0]
+        raise AssertionError(f"{words} ended with status {servers[-1].wait()}")
+
+    yield start
+    for server in servers:
+        server.terminate()
+        assert server.wait() == 0
 
 
 def shortened(words: list[str]) -> list[str]:
@@ -87,17 +108,21 @@ def run_python(code: str, scope: dict, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.name}")
-def test_every_block_of_a_page_runs(page, folder, monkeypatch, timm, transformers):
+def test_every_block_of_a_page_runs(page, folder, monkeypatch, serve, timm, transformers):
     blocks = BLOCK.findall(page.read_text())
     assert blocks
     monkeypatch.syspath_prepend(page.parent)  # where a page's own modules lie
     scope: dict = {}  # a page's blocks go on from one another
+    address = ""
     for language, text in blocks:
         if language == "bash":
             for line in text.splitlines():
-                run_command(line)
+                if line.startswith("vitreous serve "):
+                    address = serve(shlex.split(line)[1:])
+                else:
+                    run_command(line)
         elif language == "python":
-            run_python(text, scope, monkeypatch)
+            run_python(text.replace("127.0.0.1:8000", address), scope, monkeypatch)
         elif language == "csv":
             (folder / "table.csv").write_text(text)
             names = text.splitlines()[0].split(",")

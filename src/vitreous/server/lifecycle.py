@@ -56,6 +56,8 @@ def serve(
         service = Service(served, settings)
         config = uvicorn.Config(
             service.app,  # pyright: ignore[reportArgumentType]
+            # uvloop, where it is installed, fails where a client has left, and gains nothing here.
+            loop="asyncio",
             http=patient(settings.timeout_s, 3 * settings.timeout_s),
             ws="none",
             lifespan="on",
@@ -66,7 +68,7 @@ def serve(
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=int(3 * settings.timeout_s) + 1,
         )
-        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+        _hush()
         port = listening.getsockname()[1]
         running = Running(config, service, wish, settings, console, port, on_ready)
         running.run(sockets=[listening])
@@ -156,6 +158,12 @@ class Running(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _hush() -> None:
+    """Let libraries tell of faults alone: they would log bytes of broken requests."""
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 
 def _bind(settings: Settings) -> socket.socket:

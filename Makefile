@@ -1,8 +1,8 @@
-# make demo | test | test-gpu | check | setup: each makes .venv first where it is missing or out of date.
+# make demo | runtime | test | test-gpu | check | setup: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test test-gpu check format
+.PHONY: setup demo runtime test test-gpu check format
 
 setup: .venv/ready
 
@@ -14,6 +14,10 @@ setup: .venv/ready
 
 demo: setup
 	$(BIN)/vitreous demo
+
+# onnxruntime-web, for the tests of the page that stands alone; kept in the user's cache folder.
+runtime: setup
+	$(BIN)/python -c 'from vitreous.core.console import Console; from vitreous.exporting.web import find_runtime; find_runtime(None, Console())'
 
 test: setup
 	$(BIN)/python -m pytest

@@ -1,8 +1,8 @@
 """Resize, crop, normalise: one plain definition for training, prediction, export and serving.
 
 Two pure functions, so that the first half can be cached as bytes: `fit` makes a uint8 picture of
-the model's size from one of any size, `normalise` turns such bytes into the model's input. Both
-are made of steps that ONNX has too (antialiased resize, round, slice, scale).
+the model's size from one of any size, `normalise` turns such bytes into the model's input.
+`exporting.fitting` says the first once more in operations that a graph can hold.
 """
 
 from dataclasses import dataclass

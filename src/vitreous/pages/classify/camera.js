@@ -4,6 +4,7 @@ import { Chart } from "./chart.js";
 import { bars, element, setWords, verdict } from "./elements.js";
 
 const LEAST_WAIT = 150; // milliseconds from one picture to the next, at least
+const ERROR_WAIT = 2000; // and after one that got no answer
 const TOLD_EVERY = 4000; // milliseconds between words to a screen reader, at least
 const FRAME = 75; // percent of what fits
 
@@ -170,6 +171,7 @@ export class Camera {
     let words = "";
     while (this.#stream === stream) {
       const began = performance.now();
+      let wait = LEAST_WAIT;
       if (!document.hidden && this.#video.videoWidth) {
         try {
           const options = this.#options();
@@ -184,9 +186,10 @@ export class Camera {
           }
         } catch (error) {
           if (this.#stream === stream) this.#now.textContent = error.message;
+          wait = ERROR_WAIT;
         }
       }
-      const left = LEAST_WAIT - (performance.now() - began);
+      const left = wait - (performance.now() - began);
       await new Promise((resolve) => setTimeout(resolve, Math.max(left, 0)));
     }
   }

@@ -1,8 +1,8 @@
-# make demo | runtime | test | test-gpu | check | setup: each makes .venv first where it is missing or out of date.
+# make demo | runtime | test | test-gpu | check | audit | setup: each makes .venv first where it is missing or out of date.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo runtime test test-gpu check format
+.PHONY: setup demo runtime test test-gpu check audit format
 
 setup: .venv/ready
 
@@ -30,6 +30,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+
+# Known vulnerabilities of what is installed; needs the network.
+audit: setup
+	$(BIN)/pip-audit --local --skip-editable --progress-spinner off
 
 format: setup
 	$(BIN)/ruff format .

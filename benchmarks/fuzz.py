@@ -387,15 +387,15 @@ def page(results: dict[str, Any]) -> str:
         for kind, one in results["statuses"].items()
     ]  # fmt: skip
     ended = "" if results["exit_status"] is None else f"; it ENDED with {results['exit_status']}"
+    counts = f"{results['requests']:,} requests in {results['took_s']:,} s"
     told = (
-        f"{results['machine']}. {results['requests']:,} requests in {results['took_s']:,} s, "
-        f"beside {_SLOW} slow clients: {results['wrong']} answered with 5xx other than 503, or not at all"
-        f"{ended}. Memory of the server in MB, before and after: {results['resident_mb']}."
+        f"{results['machine']}. {counts}, beside {_SLOW} slow clients: {results['wrong']} answered "
+        f"with 5xx other than 503, or not at all{ended}. Memory of the server in MB, before and "
+        f"after: {results['resident_mb']}."
     )
     head = ["# Requests that nobody should send", "", f"`python {results['command']}`", "", told]
-    return "\n".join(
-        [*head, "", "| kind | requests | statuses |", "| --- | --- | --- |", *rows, ""]
-    )
+    head += ["", "| kind | requests | statuses |", "| --- | --- | --- |"]
+    return "\n".join([*head, *rows, ""])
 
 
 def _words() -> argparse.Namespace:

@@ -251,6 +251,21 @@ def test_only_a_jpeg_far_above_the_size_wanted_is_decoded_smaller(tmp_path, phot
     assert np.array_equal(read_picture(path, cover=(6, 8)), np.asarray(image))
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP", "GIF", "BMP"])
+def test_bytes_are_read_as_their_file_is(tmp_path, photo, kind):
+    path = tmp_path / "picture"
+    Image.fromarray(photo(60, 81)).save(path, kind)
+    data = path.read_bytes()
+    np.testing.assert_array_equal(read_picture(data), read_picture(path))
+    for broken in (b"", data[: len(data) // 3], b"no picture"):
+        path.write_bytes(broken)
+        with pytest.raises(UnreadablePicture) as of_file:
+            read_picture(path)
+        with pytest.raises(UnreadablePicture) as of_bytes:
+            read_picture(broken)
+        assert str(of_bytes.value).split(" at 0x")[0] == str(of_file.value).split(" at 0x")[0]
+
+
 def test_the_content_decides_not_the_name(tmp_path):
     image = noise("RGB", 5, 3, 0)
     path = write(tmp_path / "x.jpg", encoded(image, "PNG"))

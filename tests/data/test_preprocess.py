@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from vitreous.data import preprocess as module
-from vitreous.data.preprocess import Preprocess, fit, normalise
+from vitreous.data.preprocess import Preprocess, fit, normalise, seen_part
 from vitreous.errors import ConfigError
 
 PILLOW = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
@@ -109,6 +109,21 @@ def test_a_very_long_picture_is_never_scaled_up_whole(photo, size, monkeypatch):
     assert 32 * 24 <= max(taken) < 20 * 32 * 24
     expected = fit_by_pillow(picture, settings)
     assert np.abs(got.astype(int) - expected).max() <= 2
+
+
+@pytest.mark.parametrize("size", [(60, 90), (90, 60), (64, 64), (300, 40)])
+def test_the_part_seen_is_the_part_kept(size):
+    """Found by the coordinates themselves: a picture of ramps says where its pixels lay."""
+    height, width = size
+    down, across = np.mgrid[0:height, 0:width]
+    ramps = np.stack([255 * down / height, 255 * across / width, 0 * down], 2).astype(np.uint8)
+    preprocess = Preprocess((32, 24), resize=(40, 36))
+    kept = fit(ramps, preprocess).astype(float) / 255
+    left, top, wide, high = seen_part(height, width, preprocess)
+    for axis, low, share in ((0, top, high), (1, left, wide)):
+        values = kept[..., axis].mean(1 - axis)
+        assert values[0] == pytest.approx(low + share / 2 / len(values), abs=0.02)
+        assert values[-1] == pytest.approx(low + share - share / 2 / len(values), abs=0.02)
 
 
 def test_normalise_is_the_formula():

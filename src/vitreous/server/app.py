@@ -44,6 +44,7 @@ class Service:
         app: what a web server runs (ASGI).
         served: the model that new requests are for; another may be put in its place.
         metrics: what is counted.
+        has_page: whether there is something for people at ``/``.
     """
 
     def __init__(self, served: Served, settings: Settings) -> None:
@@ -63,6 +64,7 @@ class Service:
                 allow_headers=("Authorization", "Content-Type"),
                 expose_headers=("Retry-After",),
             )
+        self.has_page = "/" in paths
         self.app = Gate(inner, settings, self.metrics, paths)
 
     @property

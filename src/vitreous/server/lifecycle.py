@@ -103,7 +103,7 @@ class Running(uvicorn.Server):
         """Begin to listen, and say so."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
-        _greet(self._settings, self.port, self._console)
+        _greet(self._settings, self.port, self.service.has_page, self._console)
         if self._on_ready:
             self._on_ready(self)
 
@@ -186,14 +186,13 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _greet(settings: Settings, port: int, console: Console) -> None:
-    host = settings.host if settings.is_local else socket.gethostname()
-    if settings.host not in ("0.0.0.0", "::"):
-        host = settings.host
+def _greet(settings: Settings, port: int, has_page: bool, console: Console) -> None:
+    host = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if not settings.is_local and settings.api_key is None:
         console.warn(
             f"whoever reaches {address} can ask: give --api-key-file, or listen on this machine "
             "alone"
         )
-    console.info(f"page: {address}/  what programs can ask: {address}/docs  (stop: Ctrl-C)")
+    page = f"page: {address}/  " if has_page else ""
+    console.info(f"{page}what programs can ask: {address}/docs  (stop: Ctrl-C)")

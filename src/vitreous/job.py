@@ -11,6 +11,7 @@ from functools import partial
 from html import escape
 from os import PathLike
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,8 @@ from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
 from vitreous.diagnosis.examination import diagnose_run
 from vitreous.diagnosis.gather import cost_in_pictures
+from vitreous.doctor.findings import Checkup
+from vitreous.doctor.first_look import look_first
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
@@ -36,6 +39,7 @@ from vitreous.ladder.climb import climb
 from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.opening import open_pictures
+from vitreous.pages.pictures import picture_at
 from vitreous.recipes.facts import Choice
 from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run, temper_run
 from vitreous.serving.origin import first_encoder, original_encoder
@@ -104,6 +108,8 @@ def begin(
         "split.csv": dataset.split_table(),
         "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
     }
+    if checkup := _look_first(listing, config, console, clock):
+        files[RunFolder(path).findings.name] = json.dumps(checkup.to_record())
     if overlay:
         console.info(f"overlay: {overlay}")
         own = RunFolder(path).overlay
@@ -113,6 +119,33 @@ def begin(
     with folder.locked():
         work(folder, config, dataset, console, clock, tensorboard)
     return Run(folder.path)
+
+
+def _look_first(
+    listing: Listing, config: RunConfig, console: Console, clock: Clock
+) -> Checkup | None:
+    """What is wrong with labelled pictures, told before it is learned."""
+    if not config.data.check or config.pretrain:
+        return None
+    budget_s, source = config.train.budget_s, Path(config.data.source)
+    left_s = None if budget_s is None else clock.left_s(budget_s, validation_s=0.0)
+    with console.stages() as on_progress:
+        checkup = look_first(listing, source, left_s, on_progress)
+    command = f"vitreous check {quote(str(source))}"
+    if checkup is None:
+        console.info(f"too many pictures to look for faults among them first: {command}")
+    elif checkup.counts["error"] or checkup.counts["warning"]:
+        console.warn(f"the pictures: {checkup.verdict} Which: {command}")
+    return checkup
+
+
+def _shown_findings(folder: RunFolder) -> str:
+    """What was found then, as a part of the report."""
+    from vitreous.doctor.page import render_findings
+
+    if not folder.findings.exists():
+        return ""
+    return render_findings(Checkup.from_record(read_json(folder.findings)), picture_at)
 
 
 def work(
@@ -202,6 +235,7 @@ def _conclude(
         facts,
         warnings,
         diagnosis,
+        _shown_findings(folder),
     )
     write_text(folder.report, render_report(report))
     console.info(verdict(evaluation))

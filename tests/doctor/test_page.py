@@ -9,7 +9,7 @@ import pytest
 from tests.pages.reading import CHROMIUM, Page, chromium, opened_width
 from vitreous.data.overlay import Change
 from vitreous.doctor.findings import Checkup, Finding
-from vitreous.doctor.page import render_checkup
+from vitreous.doctor.page import render_checkup, render_findings
 from vitreous.pages.pictures import picture_at
 
 HOSTILE = "<script>alert('x')</script>&\"quoted\""
@@ -104,3 +104,15 @@ def test_it_opens_on_a_phone_and_on_a_desk(tmp_path, sick):
             file.write_text(html, encoding="utf-8")
             for width in (360, 1280):
                 assert opened_width(browser, file, width) == width, name
+
+
+def test_in_short_it_is_a_part_of_another_page():
+    part = Page(render_findings(a_checkup(30), noise))
+    assert "31 errors, 1 note in 32 pictures." in part.text
+    assert "vitreous check faces --out NEW_FOLDER" in part.text
+    assert part.tags.count("img") == 2 * 3
+    assert "and 27 more" in part.text
+    assert not {"h1", "h2", "script", "html"} & set(part.tags)
+    healthy = Page(render_findings(replace(a_checkup(), findings=()), noise))
+    assert healthy.text.split() == ["Nothing", "found", "in", "5", "pictures."]
+    assert "<script>" not in render_findings(a_checkup(name=HOSTILE), noise)

@@ -173,6 +173,26 @@ def test_training_applies_the_proposal_and_keeps_it(vitreous, spoiled, tmp_path)
     assert folder_hash(spoiled) == before
 
 
+def test_training_tells_what_is_wrong_with_its_pictures(vitreous, spoiled, tmp_path):
+    run = tmp_path / "run"
+    result = vitreous("train", spoiled, "--out", run, *FAST)
+    assert result.exit_code == 0, result.stderr
+    assert "the pictures: 2 errors, 1 warning, 3 notes in 38 pictures." in result.stderr
+    assert f"vitreous check {spoiled}" in result.stderr
+    found = json.loads((run / "findings.json").read_text())
+    assert kinds(json.dumps(found)) == kinds(vitreous("check", spoiled, "--json").stdout)
+    report = (run / "report.html").read_text()
+    assert "The same picture under two classes" in report
+    # A report that is made again still has it, and looking can be turned off.
+    (run / "report.html").unlink()
+    assert vitreous("train", "--resume", run).exit_code == 0
+    assert "The same picture under two classes" in (run / "report.html").read_text()
+    quiet = ("--out", tmp_path / "quiet", "--set", "data.check=false")
+    assert "the pictures:" not in vitreous("train", spoiled, *quiet, *FAST).stderr
+    assert not (tmp_path / "quiet" / "findings.json").exists()
+    assert "The pictures it was given" not in (tmp_path / "quiet" / "report.html").read_text()
+
+
 def test_a_config_brings_its_overlay_along(vitreous, spoiled, tmp_path):
     (tmp_path / "overlay.csv").write_text("path,action,value\nhappy/00000.png,drop,\n")
     named = ("--set", f"data.overlay={tmp_path / 'overlay.csv'}")

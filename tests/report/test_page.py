@@ -12,12 +12,9 @@ from vitreous.evaluation.intervals import mean_interval, proportion_interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
 from vitreous.pages.pictures import picture_uri
-from vitreous.report.cross_validated import CrossValidated, Doubt, DoubtfulLabels, FoldRow
 from vitreous.report.figures import confusion_uri, learning_curves
 from vitreous.report.page import (
-    Mistake,
     Report,
-    Rung,
     frequent_confusions,
     percent,
     reliability_in_words,
@@ -25,6 +22,14 @@ from vitreous.report.page import (
     standing,
     verdict,
     weakest_class,
+)
+from vitreous.report.parts import (
+    CrossValidated,
+    Doubt,
+    DoubtfulLabels,
+    FoldRow,
+    Mistake,
+    Rung,
 )
 
 FACES = ("angry", "happy", "sad")
@@ -298,6 +303,12 @@ def test_a_yardstick_that_hardly_looks_stands_beside_the_score():
         "but a linear classifier of 8x8 pixels 86.0 %: it is not shown to see more than colours "
         "and rough shapes."
     )
+
+
+def test_what_is_wrong_with_the_pictures_has_a_section_of_its_own():
+    assert "The pictures it was given" not in render_report(a_report())
+    page = Page(render_report(replace(a_report(), findings="<p>2 errors in 9 pictures.</p>")))
+    assert "The pictures it was given 2 errors in 9 pictures." in " ".join(page.text.split())
 
 
 def test_why_it_is_stuck_is_shown_where_there_is_something_to_say():

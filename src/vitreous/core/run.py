@@ -4,6 +4,7 @@ config.toml          every setting, exactly
 choice.json          why the recipe chose them: setting, value, reason
 split.csv            which picture went where
 overlay.csv          changes to what the source lists, where there are any
+findings.json        what is wrong with the pictures, where that was looked for
 data.json            fingerprint of the pictures, to notice a change before resuming
 plan.json            number of steps; with a time budget, what was measured
 metrics.jsonl        a line for each validation and each few steps
@@ -51,6 +52,7 @@ class RunFolder:
         self.choice = path / "choice.json"
         self.split = path / "split.csv"
         self.overlay = path / "overlay.csv"
+        self.findings = path / "findings.json"
         self.data = path / "data.json"
         self.plan = path / "plan.json"
         self.metrics = path / "metrics.jsonl"

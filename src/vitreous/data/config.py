@@ -77,6 +77,8 @@ class DataConfig:
             `predict` alone, where the source names no calibration pictures; 0 puts none aside.
         overlay: a file of changes to what the source lists (see `overlay`); a run keeps a copy of
             it, which is the one named here.
+        check: look for faults among the pictures before they are learned from, as `check` does,
+            where that takes little of the time.
     """
 
     source: str
@@ -84,6 +86,7 @@ class DataConfig:
     max_cache_gb: float = 20.0
     calibration_share: float = 0.0
     overlay: str | None = None
+    check: bool = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.calibration_share <= 0.5:

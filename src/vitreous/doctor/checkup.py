@@ -35,7 +35,20 @@ def check_source(source: Path, on_progress: Progress | None = None) -> Checkup:
         DataError: where there is nothing to list, see `survey`.
         StorageError: where there is no room for temporary files.
     """
-    listing = survey(source)
+    return check_listing(survey(source), source, on_progress)
+
+
+def check_listing(listing: Listing, source: Path, on_progress: Progress | None = None) -> Checkup:
+    """Look at pictures that are listed already.
+
+    Args:
+        listing: of `source`, changed by an overlay or not.
+        source: the folder or table.
+        on_progress: as above.
+
+    Raises:
+        StorageError: where there is no room for temporary files.
+    """
     paths = [sample.path for sample in listing.samples]
     collection = Collection(listing, examine(paths, on_progress), folder_of(source))
     findings = sort_findings(list(_findings(collection, on_progress)))

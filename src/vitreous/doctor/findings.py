@@ -1,7 +1,7 @@
 """What the doctor can find: kinds, how bad they are, and what a person does about them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -217,6 +217,35 @@ class Checkup:
     def to_json(self) -> dict[str, Any]:
         """Plain values, as the command prints them."""
         return {"findings": [finding.to_json() for finding in self.findings]}
+
+    def to_record(self) -> dict[str, Any]:
+        """All that was found, as plain values, for `from_record`."""
+        return {
+            "source": str(self.source),
+            "folder": str(self.folder),
+            "pictures": self.pictures,
+            "classes": self.classes,
+            **self.to_json(),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "Checkup":
+        """What `to_record` gave; without a proposal."""
+        return cls(
+            source=Path(record["source"]),
+            folder=Path(record["folder"]),
+            pictures=dict(record["pictures"]),
+            classes=tuple(record["classes"]),
+            findings=tuple(
+                Finding(
+                    found["kind"],
+                    tuple(map(Path, found["files"])),
+                    found["detail"],
+                    found["severity"],
+                )
+                for found in record["findings"]
+            ),
+        )
 
 
 def sort_findings(findings: Sequence[Finding]) -> tuple[Finding, ...]:

@@ -20,6 +20,8 @@ from vitreous.pages.render import environment, render
 _CASES, _FILES = 12, 6
 #: Findings of a section that are told at all, and pictures of the whole page.
 _LINES, _PICTURES = 300, 250
+#: Of a report's section about the pictures: findings of a kind, and pictures.
+_FEW_CASES, _FEW_PICTURES = 3, 24
 _SIDE_PX = 128
 #: Kinds whose files can't be shown, or are not worth it.
 _WITHOUT_PICTURES = frozenset(("unreadable", "truncated", "empty", "not_a_picture", "ignored"))
@@ -72,17 +74,34 @@ def render_checkup(checkup: Checkup, picture_of: PictureOf, overlay: str) -> str
         "checkup": checkup,
         "name": checkup.source.absolute().name,
         "worst": next((severity for severity, count in checkup.counts.items() if count), "none"),
-        "chapters": _chapters(checkup, picture_of),
+        "chapters": _chapters(checkup, picture_of, _CASES, _LINES, _PICTURES),
         "command": f"vitreous train {quote(str(checkup.source))} --overlay {quote(overlay)}",
     }
     return render(_environment().get_template("check.html.jinja"), values)
 
 
-def _chapters(checkup: Checkup, picture_of: PictureOf) -> list[Chapter]:
-    left = _PICTURES
+def render_findings(checkup: Checkup, picture_of: PictureOf) -> str:
+    """The same in short, as a part of another page.
+
+    Args:
+        checkup: what was found.
+        picture_of: reads a file.
+    """
+    values = {
+        "checkup": checkup,
+        "chapters": _chapters(checkup, picture_of, _FEW_CASES, _FEW_CASES, _FEW_PICTURES),
+        "command": f"vitreous check {quote(str(checkup.source))} --out NEW_FOLDER",
+    }
+    return render(_environment().get_template("findings.html.jinja"), values)
+
+
+def _chapters(
+    checkup: Checkup, picture_of: PictureOf, cases_shown: int, told: int, pictures: int
+) -> list[Chapter]:
+    left = pictures
     chapters = []
     for section in checkup.sections:
-        shown, folded = section.findings[:_CASES], section.findings[_CASES:_LINES]
+        shown, folded = section.findings[:cases_shown], section.findings[cases_shown:told]
         cases = []
         for finding in shown:
             show = left > 0 and finding.kind not in _WITHOUT_PICTURES

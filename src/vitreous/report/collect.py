@@ -19,8 +19,8 @@ from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.label_errors import find_label_errors, label_errors_in_words
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.pages.pictures import picture_uri
-from vitreous.report.cross_validated import CrossValidated, Doubt, DoubtfulLabels, FoldRow
-from vitreous.report.page import Mistake, Report, Rung
+from vitreous.report.page import Report
+from vitreous.report.parts import CrossValidated, Doubt, DoubtfulLabels, FoldRow, Mistake, Rung
 from vitreous.report.reasons import with_reasons
 from vitreous.training.classifier import Classifier
 from vitreous.training.config import RunConfig
@@ -42,6 +42,7 @@ def report_of_run(
     facts: Mapping[str, str],
     warnings: Sequence[str],
     diagnosis: Diagnosis,
+    findings: str,
 ) -> Report:
     """Gather a run's files and figures.
 
@@ -56,6 +57,7 @@ def report_of_run(
         facts: label and text of what else to tell.
         warnings: lines to show.
         diagnosis: what it is stuck on.
+        findings: HTML of what is wrong with the pictures; empty where nobody looked.
     """
     mistakes = confident_mistakes(sets[split], probabilities, evaluation.classes)
     mistakes, reasons = with_reasons(mistakes, classifier)
@@ -70,6 +72,7 @@ def report_of_run(
         augmented=augmented_sample(sets["train"], config),
         warnings=warnings,
         diagnosis=diagnosis,
+        findings=findings,
         facts=facts,
         choice=read_json(run.choice) if run.choice.exists() else [],
         config=dump_toml(config),

@@ -17,8 +17,8 @@ from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
 from vitreous.pages.pictures import Embedded, picture_uri
 from vitreous.pages.render import environment, render
-from vitreous.report.cross_validated import CrossValidated, DoubtfulLabels
 from vitreous.report.figures import confusion_uri, learning_curves, reliability_curve
+from vitreous.report.parts import CrossValidated, DoubtfulLabels, Mistake, Rung
 
 Standing = Literal["one class", "collapsed", "worse", "guessing", "uneven", "learned"]
 
@@ -34,48 +34,6 @@ _WARNINGS = 500
 _MISTAKE_SIDE = 224
 _OVERLAY_SIDE = 128
 _AUGMENTED_SIDE = 160
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A picture that was given the wrong class.
-
-    Args:
-        picture: as the model got it, before augmentation.
-        file: its name, for the caption.
-        truth: the class it has.
-        answer: the class it was given.
-        probability: of the answer, 0 to 1.
-        overlay: the picture with what the answer comes from in colour, where that is known.
-
-    Shape:
-        picture, overlay: (height, width, 3) uint8
-    """
-
-    picture: np.ndarray
-    file: str
-    truth: str
-    answer: str
-    probability: float
-    overlay: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One way to use a pretrained model, as it did on the validation pictures.
-
-    Args:
-        what: in words.
-        accuracy, balanced_accuracy: with their intervals.
-        seconds: that it took.
-        kept: whether it is the one that is used.
-    """
-
-    what: str
-    accuracy: Interval
-    balanced_accuracy: Interval
-    seconds: float
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -102,6 +60,7 @@ class Report:
         folds: the score by cross-validation, where there is one.
         labels: what it says of the labels.
         diagnosis: why it is stuck, where it is.
+        findings: HTML of what is wrong with the pictures it was given.
     """
 
     name: str
@@ -122,6 +81,7 @@ class Report:
     folds: CrossValidated | None = None
     labels: DoubtfulLabels | None = None
     diagnosis: Diagnosis | None = None
+    findings: str = ""
 
 
 @dataclass(frozen=True)

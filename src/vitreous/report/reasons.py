@@ -9,7 +9,7 @@ from dataclasses import replace
 from vitreous.explanation.methods import Named
 from vitreous.explanation.pictures import Explainer
 from vitreous.explanation.render import is_signed, overlay
-from vitreous.report.page import Mistake
+from vitreous.report.parts import Mistake
 from vitreous.training.classifier import Classifier
 
 #: Mistakes on which the method is checked, and orders that each is held against.

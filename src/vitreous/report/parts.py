@@ -1,10 +1,54 @@
-"""What the report shows of a run's folds."""
+"""What the report shows, as values: mistakes, rungs, folds, doubtful labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from vitreous.evaluation.intervals import Interval
 from vitreous.pages.pictures import Embedded
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture that was given the wrong class.
+
+    Args:
+        picture: as the model got it, before augmentation.
+        file: its name, for the caption.
+        truth: the class it has.
+        answer: the class it was given.
+        probability: of the answer, 0 to 1.
+        overlay: the picture with what the answer comes from in colour, where that is known.
+
+    Shape:
+        picture, overlay: (height, width, 3) uint8
+    """
+
+    picture: np.ndarray
+    file: str
+    truth: str
+    answer: str
+    probability: float
+    overlay: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to use a pretrained model, as it did on the validation pictures.
+
+    Args:
+        what: in words.
+        accuracy, balanced_accuracy: with their intervals.
+        seconds: that it took.
+        kept: whether it is the one that is used.
+    """
+
+    what: str
+    accuracy: Interval
+    balanced_accuracy: Interval
+    seconds: float
+    kept: bool
 
 
 @dataclass(frozen=True)

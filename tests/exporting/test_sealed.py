@@ -23,7 +23,7 @@ from vitreous.evaluation.seeing import Seen, see_pixels
 from vitreous.exporting import sealing as module
 from vitreous.exporting.card import RunFacts
 from vitreous.exporting.contract import KEY, Contract
-from vitreous.exporting.parity import compare_answers
+from vitreous.exporting.parity import check_parity
 from vitreous.exporting.sealed_file import open_sealed
 from vitreous.exporting.sealing import Sealing, seal
 from vitreous.model.features import WithFeatures
@@ -131,10 +131,10 @@ def test_other_strangeness_is_noticed_too(sealing, pictures):
             return [one.numpy() for one in sealed(torch.from_numpy(picture))]
 
         if right:
-            compare_answers(sealing.classifier, sealing.refusal, answer, pictures, path)
+            check_parity(sealing.classifier, sealing.refusal, answer, pictures, path)
             continue
         with pytest.raises(VitreousError, match="in how strange it is"):
-            compare_answers(sealing.classifier, sealing.refusal, answer, pictures, path)
+            check_parity(sealing.classifier, sealing.refusal, answer, pictures, path)
 
 
 def test_without_a_calibration_there_is_one_output(sealing, pictures, tmp_path):
@@ -161,12 +161,12 @@ def test_torch_export_gives_the_same(sealing, pictures, file, tmp_path):
 
 
 def test_openvino_gives_the_same(sealing, pictures, file, tmp_path):
-    from vitreous.exporting.libraries import import_openvino
+    from vitreous.exporting.libraries import openvino_core
 
     path = tmp_path / "drawn.xml"
     assert seal(sealing, pictures, path, "openvino").largest < 1e-4
     assert sorted(one.name for one in tmp_path.iterdir()) == ["drawn.bin", "drawn.xml"]
-    graph = import_openvino().Core().read_model(path)
+    graph = openvino_core().read_model(path)
     said = {KEY: graph.get_rt_info([KEY]).astype(str)}
     assert Contract.from_metadata(path, said) == sealing.contract()
 

@@ -1,7 +1,7 @@
 """`data.preprocess.fit` once more, as arithmetic that a graph can hold: one picture of any size.
 
-The resize operations of ONNX Runtime and OpenVINO are other ones: their antialiasing rounds
-otherwise, by up to 16 of 255. So scaling is two products with matrices of weights here, made
+ONNX Runtime's antialiased resize is another one, up to 13 of 255 away, and each runtime has its
+own. So scaling is two products with matrices of weights here, made
 from the picture's size inside the graph, with the weights and the sums rounded to whole numbers
 as Pillow and PyTorch round them.
 """

@@ -9,6 +9,7 @@ go in as PNG, which every decoder reads alike. Needs playwright, Chromium and on
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -134,6 +135,7 @@ def measure(checkpoint: Path, files: list[Path], told: dict[str, Any], folder: P
     return {
         "processor": processor(),
         "chromium": version,
+        "load": round(os.getloadavg()[2], 1),
         "rows": rows,
         "picture_ms": round(picture_ms, 1),
         **medians,
@@ -155,7 +157,8 @@ def page_of(found: dict) -> str:
             for name, row in found["rows"].items()
         ),
         "",
-        f"Chromium {found['chromium']} on one thread of {found['processor']}, medians: "
+        f"Chromium {found['chromium']} on one thread of {found['processor']}, with "
+        f"{found['load']} processes at work in the last quarter of an hour, medians: "
         f"{found['picture_ms']} ms a JPEG file; of {VISITS} fresh browsers {found['page_ms']:.0f} "
         f"ms until the page is there, {found['first_ms']:.0f} ms from the first choice to its "
         f"answer three seconds later, {found['all_ms']:.0f} ms from opening the page to an answer "

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import urllib.error
 import urllib.request
+import zlib
 from pathlib import Path
 
 from platformdirs import user_cache_path
@@ -136,10 +137,10 @@ def _unpack(package: bytes, folder: Path) -> None:
         with tarfile.open(fileobj=io.BytesIO(package), mode="r:gz") as archive:
             for name, wanted in SUMS.items():
                 member = archive.extractfile(f"package/dist/{name}")
-                content = member.read() if member else b""
+                content = member.read(_LARGEST_BYTES) if member else b""
                 if hashlib.sha256(content).hexdigest() != wanted:
                     raise StorageError(f"{name} of {_ADDRESS} is not the one that it should be")
                 with atomic_path(folder / name) as staging:
                     staging.write_bytes(content)
-    except (tarfile.TarError, KeyError, EOFError) as error:
+    except (tarfile.TarError, zlib.error, KeyError, EOFError) as error:
         raise StorageError(f"{_ADDRESS} is no such package: {error}") from None

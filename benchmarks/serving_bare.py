@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from vitreous.core.console import Console
-from vitreous.server.model import Served, Wish, open_served
+from vitreous.server.model import Served, Wanted, open_served
 from vitreous.server.settings import Settings
 from vitreous.serving.weights import Told
 
@@ -22,8 +22,8 @@ from vitreous.serving.weights import Told
 def main() -> None:
     weights, labels, preprocess, pictures, different, runtime, workers = sys.argv[1:]
     told = Told(Path(labels) if labels else None, (preprocess,) if preprocess else ())
-    wish = Wish(weights, told, runtime, workers=int(workers))  # pyright: ignore[reportArgumentType]
-    served = open_served(wish, Console(quiet=True))
+    wanted = Wanted(weights, told, runtime, workers=int(workers))  # pyright: ignore[reportArgumentType]
+    served = open_served(wanted, Console(quiet=True))
     served.warm_up()
     files = [path.read_bytes() for path in sorted(Path(pictures).iterdir())[: int(different)]]
     for line in sys.stdin:

@@ -14,7 +14,7 @@ import vitreous
 from vitreous.core.console import Console
 from vitreous.data.faces import write_faces
 from vitreous.server.lifecycle import Running, serve
-from vitreous.server.model import Wish
+from vitreous.server.model import Wanted
 from vitreous.server.settings import Settings
 from vitreous.serving.weights import NOTHING
 
@@ -59,7 +59,7 @@ def run(faces, tmp_path_factory) -> Path:
 
 
 @contextmanager
-def _live(run: Path, settings: Settings, wish: Wish | None = None) -> Iterator[Live]:
+def _live(run: Path, settings: Settings, wanted: Wanted | None = None) -> Iterator[Live]:
     threads, ready = torch.get_num_threads(), threading.Event()
     found: list[Running] = []
     wrong: list[BaseException] = []
@@ -70,7 +70,7 @@ def _live(run: Path, settings: Settings, wish: Wish | None = None) -> Iterator[L
 
     def work() -> None:
         try:
-            serve(wish or Wish(run, NOTHING), settings, Console(quiet=True), on_ready)
+            serve(wanted or Wanted(run, NOTHING), settings, Console(quiet=True), on_ready)
         except BaseException as error:
             wrong.append(error)
             ready.set()
@@ -97,8 +97,8 @@ def _live(run: Path, settings: Settings, wish: Wish | None = None) -> Iterator[L
 def serving() -> Callable[..., object]:
     """Serves a run with settings, on a free port."""
 
-    def start(run: Path, wish: Wish | None = None, **settings: object):
-        return _live(run, Settings(port=0, **settings), wish)  # pyright: ignore[reportArgumentType]
+    def start(run: Path, wanted: Wanted | None = None, **settings: object):
+        return _live(run, Settings(port=0, **settings), wanted)  # pyright: ignore[reportArgumentType]
 
     return start
 

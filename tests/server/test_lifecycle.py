@@ -21,7 +21,7 @@ from tests.server.conftest import PATIENCE_S
 from vitreous.core.console import Console
 from vitreous.errors import ConfigError, RunError
 from vitreous.server.lifecycle import serve
-from vitreous.server.model import Wish
+from vitreous.server.model import Wanted
 from vitreous.server.settings import Settings
 from vitreous.serving.weights import NOTHING
 from vitreous.training.classifier import load_classifier, save_classifier
@@ -149,11 +149,11 @@ def test_a_taken_port_and_a_missing_run_are_told_at_once(run, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"port {port}"):
-            serve(Wish(run, NOTHING), Settings(port=port), quiet)
+            serve(Wanted(run, NOTHING), Settings(port=port), quiet)
     with pytest.raises(ConfigError, match="no-such-host"):
-        serve(Wish(run, NOTHING), Settings(host="no-such-host.invalid", port=0), quiet)
+        serve(Wanted(run, NOTHING), Settings(host="no-such-host.invalid", port=0), quiet)
     with pytest.raises(RunError, match="does not exist"):
-        serve(Wish(tmp_path / "none", NOTHING), Settings(port=0), quiet)
+        serve(Wanted(tmp_path / "none", NOTHING), Settings(port=0), quiet)
 
 
 def test_who_listens_to_all_without_a_key_is_warned(run, capfd):
@@ -165,7 +165,7 @@ def test_who_listens_to_all_without_a_key_is_warned(run, capfd):
         ended.set()
 
     def work():
-        serve(Wish(run, NOTHING), Settings(host="0.0.0.0", port=0), Console(), end)
+        serve(Wanted(run, NOTHING), Settings(host="0.0.0.0", port=0), Console(), end)
 
     threads = torch.get_num_threads()
     thread = threading.Thread(target=work)

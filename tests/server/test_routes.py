@@ -18,8 +18,8 @@ from vitreous.cli import cli
 from vitreous.core.console import Console
 from vitreous.model.presets import preset
 from vitreous.model.vit import ViT
-from vitreous.server.model import Wish
-from vitreous.serving.weights import Told
+from vitreous.server.model import Wanted
+from vitreous.serving.weights import NOTHING, Told
 
 QUIET = Console(quiet=True)
 
@@ -198,8 +198,7 @@ def test_a_checkpoint_of_another_library_is_served_too(serving, tmp_path, monkey
     small = replace(preset("Ti/16"), image_size=(32, 32), depth=1, num_classes=3)
     path = tmp_path / "vit.safetensors"
     save_file(ViT(small).state_dict(), path)
-    wish = Wish(path, Told(preprocess=("half",)))
-    with serving(path, wish=wish) as live:
+    with serving(path, Wanted(path, Told(preprocess=("half",)))) as live:
         (tmp_path / "picture").write_bytes(picture)
         wanted = vitreous.predict(path, tmp_path / "picture", preprocess="half", console=QUIET)
         assert_same(live.predict(picture).json(), wanted[0], "picture")
@@ -207,3 +206,26 @@ def test_a_checkpoint_of_another_library_is_served_too(serving, tmp_path, monkey
         answer = live.predict(picture, "?sets=0.9")
         assert answer.status_code == 422
         assert "isn't calibrated" in answer.json()["detail"]
+
+
+def test_a_sealed_file_is_served_like_its_run(live, run, serving, tmp_path, picture):
+    sealed = vitreous.export(run, tmp_path / "faces.onnx", console=QUIET)
+    query = "?sets=0.9&refuse=true"
+    with serving(run, Wanted(sealed, NOTHING)) as server:
+        about, of_run = (one.http.get("/v1/model").json() for one in (server, live))
+        found, expected = (one.predict(picture, query).json() for one in (server, live))
+        explained = server.http.post(
+            "/v1/explain", content=picture, headers={"content-type": "image/png"}
+        )
+        other = server.predict(picture, "?sets=0.87")
+    assert explained.status_code == 501
+    assert (other.status_code, "0.9" in other.json()["detail"]) == (422, True)
+    assert about["explain"] is False
+    assert about["coverages"] == [0.8, 0.9, 0.95, 0.99]
+    assert "faces" in about["card"]
+    for key in ("classes", "image_size", "sets", "refuse"):
+        assert about[key] == of_run[key]
+    assert list(found) == list(expected)
+    assert found["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-4)
+    for key in ("label", "set", "refused", "reason"):
+        assert found[key] == expected[key]

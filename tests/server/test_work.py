@@ -9,7 +9,7 @@ import pytest
 import vitreous
 from tests.server.conftest import PATIENCE_S
 from vitreous.core.console import Console
-from vitreous.server.model import Served, Wish, open_served
+from vitreous.server.model import Served, Wanted, open_served
 from vitreous.serving.weights import NOTHING
 
 
@@ -105,7 +105,7 @@ def test_compiled_graphs_are_opened_once_for_each_worker(run, tmp_path, monkeypa
     quiet = Console(quiet=True)
     paths = sorted(faces.glob("*/00000.png"))
     wanted = vitreous.predict(run, *paths, console=quiet)
-    served = open_served(replace(Wish(run, NOTHING, "onnxruntime"), workers=3), quiet)
+    served = open_served(replace(Wanted(run, NOTHING, "onnxruntime"), workers=3), quiet)
     assert len({id(one.network) for one in served.predictors}) == 3
     served.warm_up()
     for worker in range(3):

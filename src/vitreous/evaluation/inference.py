@@ -46,7 +46,7 @@ class TorchNetwork:
     """
 
     def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-        self._model, self._dtype = model.eval(), dtype
+        self.model, self._dtype = model.eval(), dtype
         self.device = next(model.parameters()).device
 
     @property
@@ -55,7 +55,7 @@ class TorchNetwork:
         return min(torch.get_num_threads(), BATCH_SIZE) if self.device.type == "cpu" else 1
 
     def __call__(self, images: Tensor) -> Tensor:
-        return self._model(images.to(self._dtype)).float()
+        return self.model(images.to(self._dtype)).float()
 
 
 @torch.inference_mode()

@@ -19,7 +19,7 @@ import uvicorn
 from vitreous.core.console import Console
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.server.app import Service
-from vitreous.server.model import Wish, open_served
+from vitreous.server.model import Wanted, open_served
 from vitreous.server.patience import patient
 from vitreous.server.settings import Settings
 
@@ -32,7 +32,7 @@ _CONNECTIONS = 1000
 
 
 def serve(
-    wish: Wish,
+    wanted: Wanted,
     settings: Settings,
     console: Console,
     on_ready: Callable[["Running"], None] | None = None,
@@ -40,7 +40,7 @@ def serve(
     """Answer over HTTP until a signal ends it.
 
     Args:
-        wish: the model.
+        wanted: the model.
         settings: where to listen, and what is allowed.
         console: is told where the page is, how to stop, and of reloads.
         on_ready: is called once requests are answered, with what ends the server.
@@ -51,7 +51,7 @@ def serve(
     """
     listening = _bind(settings)
     try:
-        served = open_served(replace(wish, workers=settings.workers), console)
+        served = open_served(replace(wanted, workers=settings.workers), console)
         served.warm_up()
         service = Service(served, settings)
         config = uvicorn.Config(
@@ -70,7 +70,7 @@ def serve(
         )
         _hush()
         port = listening.getsockname()[1]
-        running = Running(config, service, wish, settings, console, port, on_ready)
+        running = Running(config, service, wanted, settings, console, port, on_ready)
         running.run(sockets=[listening])
     finally:
         listening.close()
@@ -88,7 +88,7 @@ class Running(uvicorn.Server):
         self,
         config: uvicorn.Config,
         service: Service,
-        wish: Wish,
+        wanted: Wanted,
         settings: Settings,
         console: Console,
         port: int,
@@ -96,7 +96,7 @@ class Running(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self.service, self.port = service, port
-        self._wish, self._settings, self._console = wish, settings, console
+        self._wish, self._settings, self._console = wanted, settings, console
         self._on_ready, self._reloading = on_ready, threading.Lock()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -126,8 +126,8 @@ class Running(uvicorn.Server):
         with self._reloading:
             reloads = self.service.metrics.reloads
             try:
-                wish = replace(self._wish, workers=self.service.served.workers)
-                served = open_served(wish, self._console)
+                wanted = replace(self._wish, workers=self.service.served.workers)
+                served = open_served(wanted, self._console)
                 served.warm_up()
             except Exception as error:
                 reloads.labels("failed").inc()

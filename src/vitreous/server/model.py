@@ -16,12 +16,18 @@ from vitreous.data.decode import FORMATS, read_picture
 from vitreous.data.preprocess import fit
 from vitreous.errors import ConfigError
 from vitreous.evaluation.calibration import Calibration, load_calibration
+from vitreous.evaluation.inference import TorchNetwork
 from vitreous.explanation.methods import METHOD_NAMES
-from vitreous.serving.guard import Guard
+from vitreous.exporting.contract import Contract
+from vitreous.exporting.sealed_file import open_sealed
+from vitreous.serving.guard import Guard, MeasuredRefusal, sealed_guard
 from vitreous.serving.predictor import Answer, Predictor, answer_pixels, open_predictor
 from vitreous.serving.runtimes import Engine, Precision, Runtime
+from vitreous.serving.sealed import check_as_written, sealed_predictor
 from vitreous.serving.tune import choose_engine
-from vitreous.serving.weights import Told, find_classifier
+from vitreous.serving.weights import Told, find_classifier, is_sealed
+from vitreous.serving.wish import Wish
+from vitreous.training.classifier import unmap
 
 #: Pictures that a GPU classifies at once.
 _GPU_BATCH = 32
@@ -30,11 +36,11 @@ _KEPT_GUARDS = 64
 
 
 @dataclass(frozen=True)
-class Wish:
+class Wanted:
     """Which model to open, and how; the same again on a reload.
 
     Args:
-        run: a run's folder, a weights file of one, or a checkpoint, also on a hub.
+        run: a run's folder, a weights file of one, a sealed file, or a checkpoint, also on a hub.
         told: what is known of a checkpoint beside its file.
         runtime: as for `predict`.
         precision: likewise.
@@ -58,7 +64,8 @@ class Served:
         engine: what computes.
         predictors: one that all workers ask, or one for each.
         workers: how many threads may ask at a time.
-        calibration: for sets and refusals, where there is one.
+        trust: what sets and refusals are made of: a run's calibration, where there is one, or
+            a sealed file's contract.
         stamp: tells whether the file is still the one that was opened.
     """
 
@@ -67,14 +74,21 @@ class Served:
     engine: Engine
     predictors: tuple[Predictor, ...]
     workers: int
-    calibration: Calibration | None
+    trust: Calibration | Contract | None
     stamp: tuple[int, ...]
     _guards: dict[tuple[float | None, bool, bool], Guard] = field(default_factory=dict)
 
     @property
     def explainable(self) -> bool:
         """Whether the model's insides are there to be looked into."""
-        return True
+        return not isinstance(self.trust, Contract)
+
+    @property
+    def refusing(self) -> bool:
+        """Whether it can tell what is none of these."""
+        if isinstance(self.trust, Contract):
+            return self.trust.refuse is not None
+        return self.trust is not None and self.trust.refusal is not None
 
     @property
     def on_gpu(self) -> bool:
@@ -128,53 +142,61 @@ class Served:
             raise ConfigError("by_class is about sets: name a share with it, such as sets=0.9")
         if sets is None and not refuse:
             return None
-        if self.calibration is None:
-            raise ConfigError("this model isn't calibrated: it gives neither sets nor refusals")
-        if refuse and self.calibration.refusal is None:
-            raise ConfigError("nobody knows what this model learned from: it can't refuse")
         asked = (sets, by_class, refuse)
         if asked not in self._guards:
             if len(self._guards) >= _KEPT_GUARDS:
                 self._guards.clear()
-            rule = None
-            if sets is not None:
-                count = len(self.predictors[0].classes)
-                rule = self.calibration.scores.rule(sets, count, by_class)
-            self._guards[asked] = Guard(rule, self.calibration.refusal if refuse else None)
+            self._guards[asked] = self._new_guard(sets, by_class, refuse)
         return self._guards[asked]
+
+    def _new_guard(self, sets: float | None, by_class: bool, refuse: bool) -> Guard:
+        if isinstance(self.trust, Contract):
+            wish = Wish(sets=sets, by_class=by_class, refuse=refuse)
+            guard = sealed_guard(self.trust, self.name, wish)
+            assert guard is not None
+            return guard
+        if self.trust is None:
+            raise ConfigError("this model isn't calibrated: it gives neither sets nor refusals")
+        if refuse and not self.refusing:
+            raise ConfigError("nobody knows what this model learned from: it can't refuse")
+        rule = None
+        if sets is not None:
+            rule = self.trust.scores.rule(sets, len(self.predictors[0].classes), by_class)
+        return Guard(rule, self.trust.refusal if refuse else None)
 
     def warm_up(self) -> None:
         """Let each predictor choose its kernels and take its memory."""
         height, width = self.predictors[0].preprocess.image_size
         picture = np.zeros((height, width, 3), np.uint8)
-        calibrated = self.calibration is not None and self.calibration.refusal is not None
-        guard = self.guard(None, by_class=False, refuse=True) if calibrated else None
+        guard = self.guard(None, by_class=False, refuse=True) if self.refusing else None
         for number in range(len(self.predictors)):
             for count in {1, self.batch}:
                 self.answers(number, [""] * count, [picture] * count, guard)
 
     def describe(self) -> dict[str, Any]:
         """What `GET /v1/model` says of the model itself."""
-        first, calibration = self.predictors[0], self.calibration
+        first = self.predictors[0]
+        contract = self.trust if isinstance(self.trust, Contract) else None
+        sets = contract.sets if contract else self.trust
         return {
             "name": self.name,
             "version": version("vitreous"),
             "classes": list(first.classes),
-            "image_size": list(first.preprocess.image_size),
-            "precision": self.engine.precision,
+            "image_size": list((contract or first).preprocess.image_size),
+            "precision": contract.precision if contract else self.engine.precision,
             "runtime": self.engine.runtime,
-            "sets": calibration is not None,
-            "coverages": None,
-            "refuse": calibration is not None and calibration.refusal is not None,
+            "sets": sets is not None,
+            "coverages": sorted(map(float, contract.sets)) if contract and contract.sets else None,
+            "refuse": self.refusing,
             "explain": self.explainable,
             "methods": list(METHOD_NAMES) if self.explainable else [],
             "formats": list(FORMATS),
-            "license": None,
-            "card": None,
+            "license": contract.license if contract else None,
+            "card": contract.card if contract else None,
         }
 
 
-def open_served(wish: Wish, console: Console) -> Served:
+def open_served(wanted: Wanted, console: Console) -> Served:
     """Open a model for as many threads as will ask it.
 
     On a CPU each thread computes alone: threads that share every small operation mostly wait for
@@ -184,21 +206,31 @@ def open_served(wish: Wish, console: Console) -> Served:
     Raises:
         UserError: where there is no such model, or it can't be opened like that.
     """
-    weights = find_classifier(wish.run, wish.told, console)
-    stamp = stamp_of(weights)
-    calibration = load_calibration(weights)
-    refusal = calibration.refusal if calibration else None
-    workers = wish.workers or min(len(usable_cores()), torch.get_num_threads())
-    engine = replace(choose_engine(weights, wish.runtime, wish.precision, console), threads=1)
+    path = find_classifier(wanted.run, wanted.told, console, sealed=True)
+    stamp = stamp_of(path)
+    workers = wanted.workers or min(len(usable_cores()), torch.get_num_threads())
+    name = Path(wanted.run).name or Path(wanted.run).resolve().name
+    if is_sealed(path):
+        check_as_written(name, wanted.runtime, wanted.precision)
+        files = [open_sealed(path, threads=1) for _ in range(workers)]
+        contract = files[0].contract
+        guard = Guard(refusal=MeasuredRefusal(contract.refuse)) if contract.refuse else None
+        predictors = tuple(sealed_predictor(file, 1, guard) for file in files)
+        engine = Engine("onnxruntime", threads=1)
+        return Served(name, path, engine, predictors, workers, contract, stamp)
+    calibration = load_calibration(path)
+    engine = choose_engine(path, wanted.runtime, wanted.precision, console)
+    engine = replace(engine, threads=1)
     # With a guard that refuses, a predictor gives the features that refusing takes.
-    guard = Guard(refusal=refusal)
-    predictors = [open_predictor(weights, engine, console, guard)]
-    if engine.runtime != "torch":
-        predictors += [open_predictor(weights, engine, console, guard) for _ in range(workers - 1)]
+    guard = Guard(refusal=calibration.refusal if calibration else None)
+    copies = 1 if engine.runtime == "torch" else workers
+    predictors = [open_predictor(path, engine, console, guard) for _ in range(copies)]
+    for predictor in predictors:
+        if isinstance(predictor.network, TorchNetwork):
+            unmap(predictor.network.model)
     # What the runs of `predict` compare with float32 isn't needed for every answer.
     lean = tuple(replace(one, reference=None) for one in predictors)
-    name = Path(wish.run).name or Path(wish.run).resolve().name
-    return Served(name, weights, engine, lean, workers, calibration, stamp)
+    return Served(name, path, engine, lean, workers, calibration, stamp)
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:

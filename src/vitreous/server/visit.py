@@ -38,7 +38,8 @@ def serve(
     """Answer over HTTP, until SIGTERM or Ctrl-C ends it without losing a request.
 
     Args:
-        run: a run's folder, a weights file of one, or another library's checkpoint, also on a hub.
+        run: a run's folder, a weights file of one, a sealed file, or another library's checkpoint,
+            also on a hub.
         host: address to listen on; by default this machine alone can ask.
         port: 0 for any that is free.
         workers: pictures that are worked on at a time; by default one for each core.
@@ -67,7 +68,7 @@ def serve(
     if missing := [name for name in _SERVER if find_spec(name) is None]:
         raise ConfigError(f'{", ".join(missing)} not installed: pip install "vitreous[serve]"')
     from vitreous.server.lifecycle import serve as run_server
-    from vitreous.server.model import Wish
+    from vitreous.server.model import Wanted
     from vitreous.server.settings import Settings, read_key
 
     settings = Settings(
@@ -83,5 +84,5 @@ def serve(
         allow_origins=tuple(allow_origins),
         allow_frames=tuple(allow_frames),
     )
-    wish = Wish(run, told_by(labels, preprocess, num_heads), runtime, precision)
-    run_server(wish, settings, console or Console())
+    wanted = Wanted(run, told_by(labels, preprocess, num_heads), runtime, precision)
+    run_server(wanted, settings, console or Console())

@@ -164,6 +164,25 @@ def guard_of_sealed(
     Raises:
         ConfigError: for what the file doesn't carry, naming what it does.
     """
+    guard = sealed_guard(contract, where, wish)
+    promises = []
+    if guard and guard.rule:
+        promises.append((all(guard.rule.promised), _said_of_sets(guard.rule.coverage)))
+    if guard and guard.refusal and contract.refuse:
+        promises.append((contract.refuse.promised, _said_of_refusal()))
+    for promised, said in promises:
+        how = f"{_percent(SURE)} sure, as calibrated before it was sealed"
+        why = "what it was made of couldn't promise it (vitreous calibrate, then export anew)"
+        _tell(promised, f"{said} ({how})" if promised else f"{said}: {why}", console)
+    return guard
+
+
+def sealed_guard(contract: Contract, where: object, wish: Wish) -> Guard | None:
+    """What was asked for of a sealed file.
+
+    Raises:
+        ConfigError: for what the file doesn't carry, naming what it does.
+    """
     if wish.sets is None and not wish.refuse:
         return None
     if wish.by_class:
@@ -173,18 +192,8 @@ def guard_of_sealed(
             f"{where} can't tell what is unlike all it learned from: leave --refuse out"
         )
     rule = None if wish.sets is None else contract.rule(wish.sets, where)
-    promises = []
-    if rule:
-        promises.append((all(rule.promised), _said_of_sets(rule.coverage)))
-    if wish.refuse and contract.refuse:
-        promises.append((contract.refuse.promised, _said_of_refusal()))
-    for promised, said in promises:
-        how = f"{_percent(SURE)} sure, as calibrated before it was sealed"
-        why = "what it was made of couldn't promise it (vitreous calibrate, then export anew)"
-        _tell(promised, f"{said} ({how})" if promised else f"{said}: {why}", console)
-    return Guard(
-        rule, MeasuredRefusal(contract.refuse) if wish.refuse and contract.refuse else None
-    )
+    refusal = MeasuredRefusal(contract.refuse) if wish.refuse and contract.refuse else None
+    return Guard(rule, refusal)
 
 
 def _said_of_sets(coverage: float) -> str:

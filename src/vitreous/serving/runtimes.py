@@ -30,7 +30,7 @@ from vitreous.model.features import WithFeatures
 from vitreous.model.fold import fold
 from vitreous.model.vit import ViT
 from vitreous.serving.converted import open_converted
-from vitreous.training.classifier import load_classifier, unmap
+from vitreous.training.classifier import load_classifier
 from vitreous.training.device import choose_device
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
@@ -131,7 +131,6 @@ def open_network(
     if engine.runtime == "torch":
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[engine.precision]
         model = _folded(weights, features).to(choose_device("auto"), dtype)
-        unmap(model)
         return TorchNetwork(model, dtype)
     open_converted_network = _open_openvino if engine.runtime == "openvino" else _open_onnx
     return open_converted_network(weights, engine, console, features)

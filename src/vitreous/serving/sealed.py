@@ -16,8 +16,9 @@ from vitreous.core.console import Console
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
 from vitreous.exporting.sealed_file import SealedFile, open_sealed
-from vitreous.serving.guard import guard_of_sealed
+from vitreous.serving.guard import Guard, guard_of_sealed
 from vitreous.serving.predictor import Predictor
+from vitreous.serving.runtimes import Precision, Runtime
 from vitreous.serving.tune import choose_engine
 from vitreous.serving.wish import Wish
 
@@ -69,21 +70,36 @@ def open_sealed_predictor(path: Path, where: object, wish: Wish, console: Consol
         ConfigError: where ONNX Runtime isn't installed, or the file doesn't carry what is asked.
         WeightsError: where the file is damaged or no sealed file of vitreous.
     """
-    if wish.runtime not in (None, "onnxruntime") or wish.precision != "float32":
+    check_as_written(where, wish.runtime, wish.precision)
+    engine = choose_engine(path, "onnxruntime", "float32", console)
+    file = open_sealed(path, engine.threads)
+    return sealed_predictor(
+        file, engine.threads, guard_of_sealed(file.contract, where, wish, console)
+    )
+
+
+def check_as_written(where: object, runtime: Runtime | None, precision: Precision) -> None:
+    """Refuse another way to compute than the one that a sealed file was written for.
+
+    Raises:
+        ConfigError: for another library or precision.
+    """
+    if runtime not in (None, "onnxruntime") or precision != "float32":
         raise ConfigError(
             f"{where} is computed by ONNX Runtime, as it was written: leave --runtime and "
             "--precision out, or name the run that it was made of"
         )
-    engine = choose_engine(path, "onnxruntime", "float32", console)
-    file = open_sealed(path, engine.threads)
+
+
+def sealed_predictor(file: SealedFile, threads: int, guard: Guard | None) -> Predictor:
+    """What answers with a sealed file that has been opened."""
     contract = file.contract
-    guard = guard_of_sealed(contract, where, wish, console)
     return Predictor(
         SealedNetwork(file, strangeness=guard is not None and guard.refusal is not None),
         fitting(contract.preprocess),
         contract.classes,
         contract.majority_class,
-        engine.threads,
+        threads,
         guard=guard,
     )
 

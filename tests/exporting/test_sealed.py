@@ -23,13 +23,13 @@ from vitreous.evaluation.seeing import Seen, see_pixels
 from vitreous.exporting import sealing as module
 from vitreous.exporting.card import RunFacts
 from vitreous.exporting.contract import KEY, Contract
-from vitreous.exporting.parity import compare_answers
+from vitreous.exporting.parity import check_parity
 from vitreous.exporting.sealed_file import open_sealed
 from vitreous.exporting.sealing import Sealing, seal
 from vitreous.model.features import WithFeatures
 from vitreous.model.presets import preset
 from vitreous.model.vit import ViT
-from vitreous.training.classifier import Classifier
+from vitreous.training.classifier import Classifier, tempered
 
 #: The middle of a picture that covers 37 x 40 px, and of its mirror image.
 PREPARED = Preprocess((32, 32), (37, 40), mean=(0.4, 0.5, 0.6), mirror=True)
@@ -43,9 +43,11 @@ def seen(classifier: Classifier, pixels: np.ndarray) -> Seen:
 @pytest.fixture(scope="module")
 def sealing() -> Sealing:
     config = preset("compact-32", depth=2, embed_dim=32, num_heads=2, stem=(8, 16, 32))
+    torch.manual_seed(0)
     model = ViT(replace(config, num_classes=3)).eval()
     shake(model)
-    classifier = Classifier(model, PREPARED, EXPRESSIONS, 1)
+    # Without it the answers are so sure that nothing could move them.
+    classifier = tempered(Classifier(model, PREPARED, EXPRESSIONS, 1), 8.0)
     rng = np.random.default_rng(0)
     labels = np.arange(240) % 3
     faces = np.stack([draw_face(EXPRESSIONS[label], 32, rng) for label in labels])
@@ -72,7 +74,8 @@ def file(sealing, pictures, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("sealed") / "drawn.onnx"
     parity = seal(sealing, pictures, path, "onnx")
     assert parity.pictures == 14
-    assert parity.largest < 5e-5
+    assert max(open_sealed(path).answer(pictures[0])[0]) < 0.9
+    assert parity.largest < 1e-5
     return path
 
 
@@ -129,10 +132,10 @@ def test_other_strangeness_is_noticed_too(sealing, pictures):
             return [one.numpy() for one in sealed(torch.from_numpy(picture))]
 
         if right:
-            compare_answers(sealing.classifier, sealing.refusal, answer, pictures, path)
+            check_parity(sealing.classifier, sealing.refusal, answer, pictures, path)
             continue
         with pytest.raises(VitreousError, match="in how strange it is"):
-            compare_answers(sealing.classifier, sealing.refusal, answer, pictures, path)
+            check_parity(sealing.classifier, sealing.refusal, answer, pictures, path)
 
 
 def test_without_a_calibration_there_is_one_output(sealing, pictures, tmp_path):
@@ -147,7 +150,7 @@ def test_without_a_calibration_there_is_one_output(sealing, pictures, tmp_path):
 
 def test_torch_export_gives_the_same(sealing, pictures, file, tmp_path):
     path = tmp_path / "drawn.pt2"
-    assert seal(sealing, pictures, path, "torch").largest < 5e-5
+    assert seal(sealing, pictures, path, "torch").largest < 1e-5
     extra = {KEY: "", "classes": ""}
     with path.open("rb") as stream:
         program = torch.export.load(stream, extra_files=extra)
@@ -155,16 +158,16 @@ def test_torch_export_gives_the_same(sealing, pictures, file, tmp_path):
     assert Contract.from_metadata(path, extra) == sealing.contract()
     found = program.module()(torch.from_numpy(pictures[2]))
     for one, other in zip(found, open_sealed(file).answer(pictures[2]), strict=True):
-        np.testing.assert_allclose(one.numpy(), other, atol=5e-5)
+        np.testing.assert_allclose(one.numpy(), other, atol=1e-5)
 
 
 def test_openvino_gives_the_same(sealing, pictures, file, tmp_path):
-    from vitreous.exporting.libraries import import_openvino
+    from vitreous.exporting.libraries import openvino_core
 
     path = tmp_path / "drawn.xml"
     assert seal(sealing, pictures, path, "openvino").largest < 1e-4
     assert sorted(one.name for one in tmp_path.iterdir()) == ["drawn.bin", "drawn.xml"]
-    graph = import_openvino().Core().read_model(path)
+    graph = openvino_core().read_model(path)
     said = {KEY: graph.get_rt_info([KEY]).astype(str)}
     assert Contract.from_metadata(path, said) == sealing.contract()
 

@@ -1,7 +1,7 @@
 """`data.preprocess.fit` once more, as arithmetic that a graph can hold: one picture of any size.
 
-The resize operations of ONNX Runtime and OpenVINO are other ones: their antialiasing rounds
-otherwise, by up to 16 of 255. So scaling is two products with matrices of weights here, made
+ONNX Runtime's antialiased resize is another one, up to 13 of 255 away, and each runtime has its
+own. So scaling is two products with matrices of weights here, made
 from the picture's size inside the graph, with the weights and the sums rounded to whole numbers
 as Pillow and PyTorch round them.
 """
@@ -56,8 +56,8 @@ class Fit(nn.Module):
             side = side - 2 * cut
             axes.append((length, cut, side, _divided(side * become, few), seen))
         down, across = (self._weights(*axis) for axis in axes)
-        channels = _rounded(picture.permute(2, 0, 1).float() @ across[0].T, across[1])
-        return _rounded(down[0] @ channels, down[1]).permute(1, 2, 0)
+        channels = _rounded(picture.permute(2, 0, 1).double() @ across[0].T, across[1])
+        return _rounded(down[0] @ channels, down[1]).permute(1, 2, 0).float()
 
     def _weights(
         self, length: int, cut: Tensor, side: Tensor, scaled: Tensor, seen: int
@@ -72,7 +72,7 @@ class Fit(nn.Module):
             seen: how many of those are seen, the ones in the middle.
 
         Returns:
-            The weights, (seen, length), whole numbers in float32, and what they add up to.
+            The weights, (seen, length), whole numbers in float64, and what they add up to.
         """
         last = scaled - 1
         # The weights are largest there where the filter ends at the edge, seen or not.
@@ -90,7 +90,7 @@ class Fit(nn.Module):
         unit = torch.where(fits, powers, 1.0).max()
         weights = weights[:seen]
         whole = weights.sign() * torch.floor(weights.abs() * unit + 0.5)
-        return whole.float(), unit.float()
+        return whole, unit
 
 
 def _divided(number: Tensor, by: int | Tensor) -> Tensor:
@@ -108,5 +108,5 @@ def _filter(apart: Tensor, interpolation: str) -> Tensor:
 
 
 def _rounded(sums: Tensor, unit: Tensor) -> Tensor:
-    """Weighted sums as bytes, but in float32: exact, or nearly so where thousands are added."""
+    """Weighted sums as bytes, but in float64, which holds them exactly; float32 would not."""
     return torch.floor(sums / unit + 0.5).clamp(0, 255)

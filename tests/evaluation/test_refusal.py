@@ -117,6 +117,16 @@ def test_distances_are_mahalanobis_to_the_nearest_class():
     assert np.mean(np.argmin(sides, 0) == nearest) >= 0.95
 
 
+def test_rounding_makes_no_picture_stranger(refusal, faces):
+    """The one at the limit is kept, however its numbers were computed."""
+    for name, view in refusal.views.items():
+        own = torch.from_numpy(numbers(faces[120:240])[name])
+        wanted = view.strangeness(own)
+        assert wanted.max() == 119 / 120
+        for factor in (1 - 1e-6, 1 + 1e-6):
+            assert (view.strangeness(own * factor) - wanted).abs().mean() < 1e-3
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (7, 3)])
 def test_looks_of_the_smallest_pictures_are_numbers(shape):
     found = looks(np.random.default_rng(0).integers(0, 256, (2, *shape, 3), dtype=np.uint8))

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ class Gate:
     """What fewer bits cost and gain.
 
     Args:
+        file: where the network with fewer bits goes.
         precision: of the network with fewer bits.
         max_drop: points of accuracy that may be lost.
         comparison: float32 as "a", fewer bits as "b".
@@ -35,6 +37,7 @@ class Gate:
         megabytes: of the files likewise.
     """
 
+    file: Path
     precision: str
     max_drop: float
     comparison: Comparison
@@ -49,7 +52,7 @@ class Gate:
 
     @property
     def verdict(self) -> str:
-        """"kept", "refused" (it surely loses too much), or "unsure" (too few pictures to tell)."""
+        """ "kept", "refused" (it surely loses too much), or "unsure" (too few pictures to tell)."""
         return _verdict(self.loss, self.max_drop)
 
     @property
@@ -78,6 +81,7 @@ class Gate:
     def to_json(self) -> dict[str, Any]:
         """Plain values for `json.dumps`."""
         return {
+            "file": str(self.file),
             "precision": self.precision,
             "verdict": self.verdict,
             "max_drop": self.max_drop,
@@ -91,7 +95,10 @@ class Gate:
 
 
 def ask_both(
-    first: Answer, second: Answer, pictures: Iterable[tuple[np.ndarray, str]], classes: tuple[str, ...]
+    first: Answer,
+    second: Answer,
+    pictures: Iterable[tuple[np.ndarray, str]],
+    classes: tuple[str, ...],
 ) -> tuple[Comparison, tuple[float, float]]:
     """Ask two networks about the same pictures, in turns, and take the time.
 
@@ -112,7 +119,8 @@ def ask_both(
     labels = []
     for picture, label in pictures:
         if not labels:  # kernels are chosen, memory taken
-            first(picture), second(picture)
+            first(picture)
+            second(picture)
         turns = list(zip((first, second), answers, times, strict=True))
         for answer, given, took in turns[:: -1 if len(labels) % 2 else 1]:
             started = time.perf_counter()

@@ -24,6 +24,7 @@ from vitreous.cli_trust import calibrate, compare
 from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
+    from vitreous.exporting.gate import Gate
     from vitreous.serving.runtimes import Precision, Runtime
 
 
@@ -228,7 +229,15 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 @click.option("--license", help="Of the model, for a sealed file: CC-BY-4.0, say.")
 @click.option("--runtime", type=options.PATH, metavar="FOLDER",
               help="With --to web: a copy of onnxruntime-web. [downloaded once]")  # fmt: skip
+@click.option("--precision", type=click.Choice(["float32", "int8", "int8-weights", "fp16"]),
+              default="float32", show_default=True,
+              help="Of the network in a sealed ONNX file.")  # fmt: skip
+@click.option("--max-drop", type=float, default=0.5, show_default=True,
+              help="Points of accuracy that fewer bits may cost.")  # fmt: skip
+@click.option("--data", type=options.PATH,
+              help="Labelled pictures to see that on. [those that chose the weights]")  # fmt: skip
 @options.checkpoint
+@options.json
 @options.quiet
 def export(
     run: str,
@@ -236,9 +245,13 @@ def export(
     out: Path | None,
     license: str | None,
     runtime: Path | None,
+    precision: Literal["float32", "int8", "int8-weights", "fp16"],
+    max_drop: float,
+    data: Path | None,
     labels: Path | None,
     preprocess: tuple[str, ...],
     num_heads: int | None,
+    as_json: bool,
     quiet: bool,
 ) -> None:
     """Write the model of RUN for other programs.
@@ -249,22 +262,37 @@ def export(
     loads, one safetensors file with everything in it, or, of the lecture's model, a file for Keras.
     RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
     hub.
+
+    A network with fewer bits is compared with float32 on labelled pictures first; what that costs
+    and gains is told, and what surely costs more than --max-drop is not written.
     """
     from vitreous import api
 
-    click.echo(
-        api.export(
-            run,
-            out,
-            to=to,
-            license=license,
-            runtime=runtime,
-            labels=labels,
-            preprocess=preprocess,
-            num_heads=num_heads,
-            console=options.console(quiet),
-        )
+    def tell(gate: "Gate") -> None:
+        if as_json:
+            printing.print_json(gate.to_json())
+        else:
+            printing.print_gate(gate)
+
+    path = api.export(
+        run,
+        out,
+        to=to,
+        license=license,
+        runtime=runtime,
+        precision=precision,
+        max_drop=max_drop,
+        data=data,
+        on_gate=tell,
+        labels=labels,
+        preprocess=preprocess,
+        num_heads=num_heads,
+        console=options.console(quiet),
     )
+    if not as_json:
+        click.echo(path)
+    elif precision == "float32":
+        printing.print_json({"file": str(path)})
 
 
 @cli.command()

@@ -1,6 +1,8 @@
 """The pictures of a run or of a question, opened with progress and a word on what is left out."""
 
+import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from vitreous.core.console import Console
@@ -75,3 +77,32 @@ def warn_unreadable(pictures: PictureSet, console: Console) -> None:
     """Name each file that can't be decoded."""
     for path, reason in pictures.unreadable:
         console.warn(f"{path}: {reason}; left out")
+
+
+def list_split(
+    data: Path, split: str | None, order: Sequence[str] = SPLIT_ORDER
+) -> tuple[Listing, str]:
+    """The pictures of one split of a folder or table, and its name."""
+    listing = list_labelled(data)
+    there = {sample.split or "" for sample in listing.samples}
+    name = choose_split(there, split, data, order)
+    chosen = tuple(sample for sample in listing.samples if (sample.split or "") == name)
+    return replace(listing, samples=chosen), name
+
+
+def learned_from(
+    listing: Listing, weights: Path, splits: Sequence[str] = ("train", "valid")
+) -> str | None:
+    """How many pictures a run has learned from or was chosen by, in words; ``None`` for none."""
+    run = RunFolder(weights.resolve().parent)
+    if not run.split.exists():  # a file of weights alone
+        return None
+    with run.split.open(encoding="utf-8", newline="") as file:
+        known = {row["path"] for row in csv.DictReader(file) if row["split"] in splits}
+    old = [sample.path for sample in listing.samples if str(sample.path.absolute()) in known]
+    if not old:
+        return None
+    return (
+        f"{run.path} has learned from {len(old)} of these {len(listing.samples)} pictures or was "
+        f"chosen by them, such as {old[0]}"
+    )

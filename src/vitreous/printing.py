@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from vitreous.evaluation.calibration import Calibration
     from vitreous.evaluation.comparison import Comparison
     from vitreous.evaluation.metrics import Evaluation
+    from vitreous.exporting.gate import Gate
     from vitreous.labels.audit import Audit
     from vitreous.recipes.facts import Choice
     from vitreous.serving.tune import Tuning
@@ -104,6 +105,22 @@ def print_comparison(found: "Comparison", names: tuple[str, str]) -> None:
         f"{found.p_value:.2g}"
     )
     click.echo(comparison_in_words(found, names))
+
+
+def print_gate(gate: "Gate") -> None:
+    """Accuracy, time and size with and without fewer bits, and what was decided."""
+    found = gate.comparison
+    rows = [
+        (name, f"{found.accuracy[key].value:.3f}", f"{found.balanced_accuracy[key].value:.3f}",
+         str(found.only_right[key]), f"{time:.2f}", f"{size:.2f}")
+        for name, key, time, size in zip(
+            ("float32", gate.precision), "ab", gate.milliseconds, gate.megabytes, strict=True)
+    ]  # fmt: skip
+    head = ("precision", "accuracy", "balanced", "alone right", "ms a picture", "MB")
+    print_table(f"{found.n:,} pictures, one thread", head, rows)
+    smaller = gate.megabytes[0] / gate.megabytes[1]
+    click.echo(f"{gate.speedup:.2f} times as fast, {smaller:.1f} times smaller")
+    click.echo(gate.in_words())
 
 
 def print_tuning(tuning: "Tuning") -> None:

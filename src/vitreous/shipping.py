@@ -5,28 +5,36 @@ The function is part of `api`; how a model comes about is told there.
 
 import csv
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 
+from vitreous.core.config import did_you_mean
 from vitreous.core.console import Console
 from vitreous.core.rng import numpy_stream
 from vitreous.core.run import RunFolder
+from vitreous.data.dataset import check_classes
 from vitreous.data.decode import read_picture
 from vitreous.data.faces import EXPRESSIONS, draw_face
-from vitreous.errors import ConfigError, RunError, UnreadablePicture
+from vitreous.data.preprocess import Preprocess
+from vitreous.errors import ConfigError, DataError, RunError, UnreadablePicture
 from vitreous.evaluation.calibration import load_calibration
 from vitreous.exporting.card import UNKNOWN_LICENSE, facts_of
 from vitreous.exporting.contract import TOLERANCE
 from vitreous.exporting.formats import ENDINGS, SEALED, export_classifier, format_of
+from vitreous.exporting.gate import MAX_DROP, Gate
+from vitreous.exporting.precision import Reduced
+from vitreous.exporting.reducing import Terms, seal_reduced
 from vitreous.exporting.sealed_file import open_sealed
 from vitreous.exporting.sealing import SealedFormat, Sealing, seal
 from vitreous.exporting.web import find_runtime, write_site
+from vitreous.opening import learned_from, list_split
 from vitreous.serving.weights import find_classifier, find_own_weights, is_own, is_sealed, told_by
-from vitreous.training.classifier import load_classifier
+from vitreous.training.classifier import load_classifier, read_description
 
 #: Pictures that a sealed file is compared on as they are; some of them also at other sizes.
 _COMPARED = 12
@@ -44,6 +52,10 @@ def export(
     to: str | None = None,
     license: str | None = None,
     runtime: str | PathLike[str] | None = None,
+    precision: Literal["float32"] | Reduced = "float32",
+    max_drop: float = MAX_DROP,
+    data: str | PathLike[str] | None = None,
+    on_gate: Callable[[Gate], None] | None = None,
     labels: str | PathLike[str] | None = None,
     preprocess: str | Sequence[str] = (),
     num_heads: int | None = None,
@@ -65,6 +77,13 @@ def export(
             By default what `out` ends like, or else "onnx".
         license: of the model, for a sealed file's metadata and model card.
         runtime: folder of a copy of onnxruntime-web, for "web"; by default it is downloaded once.
+        precision: of the network in a sealed ONNX file: "float32"; "int8", the fastest;
+            "int8-weights" or "fp16", smaller and as fast as float32.
+        max_drop: points of accuracy that fewer bits may cost; where it surely is more, nothing is
+            written.
+        data: labelled pictures to see that on, a folder or table; by default those that chose the
+            run's weights.
+        on_gate: is told what fewer bits cost and gain, even where they are refused.
         labels: of a checkpoint, as for `evaluate`.
         preprocess: likewise.
         num_heads: likewise.
@@ -75,6 +94,7 @@ def export(
 
     Raises:
         ConfigError: for an unknown format, or one whose libraries aren't installed.
+        DataError: where there are no pictures to see on what fewer bits cost.
         RunError: where there is no trained model, or `out` exists.
         VitreousError: where what was written answers otherwise than the model; it isn't kept.
         WeightsError: for a model that the format has no place for, or a checkpoint that can't be
@@ -82,7 +102,9 @@ def export(
     """
     console = console or Console()
     to = format_of(to, Path(out) if out is not None else None)
-    path = _beside(Path(run), ENDINGS[to]) if out is None else Path(out)
+    _check_precision(precision, to, max_drop, data)
+    ending = ENDINGS[to] if precision == "float32" else f"-{precision}{ENDINGS[to]}"
+    path = _beside(Path(run), ending) if out is None else Path(out)
     for taken in (path, *([path.with_suffix(".bin")] if to == "openvino" else [])):
         if taken.exists():
             raise RunError(f"{taken} exists already: choose another --out")
@@ -91,7 +113,12 @@ def export(
     told = told_by(labels, preprocess, num_heads)
     weights = find_classifier(run, told, console, sealed=to == "web")
     if to in SEALED:
-        _seal(weights, path, to, license or UNKNOWN_LICENSE, console)
+        terms = None
+        if precision != "float32":
+            tested = _tested(weights, Path(data) if data is not None else None, console)
+            learned = _own_pictures(weights, "train") or _drawn_faces()
+            terms = Terms(precision, max_drop, tested, learned, on_gate)
+        _seal(weights, path, to, license or UNKNOWN_LICENSE, terms, console)
         if to == "onnx":
             console.info(f"next: vitreous predict {path} photo.jpg")
         return path
@@ -122,22 +149,48 @@ def _write_site(
     else:
         with tempfile.TemporaryDirectory() as folder:
             sealed = Path(folder) / f"{_beside(Path(run), '').name}.onnx"  # the model's name
-            _seal(weights, sealed, "onnx", license or UNKNOWN_LICENSE, console)
+            _seal(weights, sealed, "onnx", license or UNKNOWN_LICENSE, None, console)
             write_site(open_sealed(sealed), library, site)
     console.info(f"next: python -m http.server --directory {site}, then open http://localhost:8000")
 
 
-def _seal(weights: Path, path: Path, to: SealedFormat, license: str, console: Console) -> None:
+def _check_precision(
+    precision: str, to: str, max_drop: float, data: str | PathLike[str] | None
+) -> None:
+    known = ("float32", *get_args(Reduced))
+    if precision not in known:
+        raise ConfigError(f"unknown precision '{precision}': {did_you_mean(precision, known)}")
+    if precision != "float32" and to != "onnx":
+        raise ConfigError(f"{precision} is there for --to onnx alone, not for {to}")
+    if precision == "float32" and data is not None:
+        raise ConfigError(
+            f"data is to compare fewer bits on, and float32 has all: leave {data} out"
+        )
+    if not 0 <= max_drop <= 100:
+        raise ConfigError(f"max_drop is {max_drop:g}; it is points of accuracy, from 0 to 100")
+
+
+def _seal(
+    weights: Path,
+    path: Path,
+    to: SealedFormat,
+    license: str,
+    terms: Terms | None,
+    console: Console,
+) -> None:
     extra, modules = _NEEDED[to]
     if missing := [module for module in modules if find_spec(module) is None]:
         raise ConfigError(f'{missing[0]} is not installed: pip install "vitreous[{extra}]"')
-    pictures, what = _own_pictures(weights), "pictures that chose its weights"
+    pictures, what = _own_pictures(weights, "valid"), "pictures that chose its weights"
     if not pictures:
         pictures, what = _drawn_faces(), "drawn faces (the run's own pictures are not at hand)"
     sealing = Sealing(
         load_classifier(weights), load_calibration(weights), facts_of(weights), path.stem, license
     )
-    parity = seal(sealing, pictures, path, to)
+    if terms is None:
+        parity = seal(sealing, pictures, path, to)
+    else:
+        parity = seal_reduced(sealing, pictures, path, terms)
     console.info(
         f"compared with the run on {parity.pictures} pictures of 1 to 20,000 px a side, {what}: "
         f"largest difference of a probability {parity.largest:.1e} (allowed {TOLERANCE:.0e})"
@@ -146,22 +199,60 @@ def _seal(weights: Path, path: Path, to: SealedFormat, license: str, console: Co
         console.info("its licence is unknown: say it with --license, such as CC-BY-4.0")
 
 
-def _own_pictures(weights: Path) -> list[np.ndarray]:
-    """Some pictures that the run was validated on, as they are, where they still are."""
-    run = RunFolder(weights.resolve().parent)
-    if not run.split.exists():
-        return []
-    with run.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        paths = [row["path"] for row in csv.DictReader(file) if row["split"] == "valid"]
+def _own_pictures(weights: Path, split: str) -> list[np.ndarray]:
+    """Some pictures of a split of the run, as they are, where they still are."""
+    paths = [path for path, _ in _own_files(weights, split)]
     # From everywhere in the list, which is in order of the classes.
     chosen = [paths[int(at)] for at in np.linspace(0, len(paths) - 1, min(_COMPARED, len(paths)))]
     pictures = []
     for path in chosen:
         try:
-            pictures.append(read_picture(Path(path)))
+            pictures.append(read_picture(path))
         except UnreadablePicture:
             continue
     return pictures
+
+
+def _own_files(weights: Path, split: str) -> list[tuple[Path, str]]:
+    """The files of a split of the run, and their classes; none of a file of weights alone."""
+    run = RunFolder(weights.resolve().parent)
+    if not run.split.exists():
+        return []
+    with run.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["split"] == split]
+    return [(Path(row["path"]), row["label"]) for row in rows]
+
+
+def _tested(weights: Path, data: Path | None, console: Console) -> Iterator[tuple[np.ndarray, str]]:
+    """Pictures to see on what fewer bits cost, each with its class."""
+    described = read_description(weights)
+    if data is None:
+        files = [pair for pair in _own_files(weights, "valid") if pair[0].is_file()]
+        if not files:
+            raise DataError(
+                f"{weights} has no pictures at hand to see on what fewer bits cost: name some, a "
+                "folder or table, with --data"
+            )
+    else:
+        listing, _ = list_split(data, None, ("valid", "", "test", "calibration", "train"))
+        check_classes(listing, described.classes, str(data))
+        if old := learned_from(listing, weights, ("train",)):
+            console.warn(f"{old}: fewer bits may cost more on others")
+        files = [(sample.path, sample.label or "") for sample in listing.samples]
+    return _read(files, described.preprocess, console)
+
+
+def _read(
+    files: Sequence[tuple[Path, str]], preprocess: Preprocess, console: Console
+) -> Iterator[tuple[np.ndarray, str]]:
+    cover = preprocess.resize or preprocess.image_size
+    with console.task("comparing with float32", len(files)) as task:
+        for done, (path, label) in enumerate(files, start=1):
+            try:
+                yield read_picture(path, cover=cover), label
+            except UnreadablePicture as error:
+                console.warn(f"{path}: {error}; left out")
+            task.update(done)
 
 
 def _drawn_faces() -> list[np.ndarray]:

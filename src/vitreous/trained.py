@@ -3,9 +3,7 @@
 The functions are part of `api`; how a model comes about is told there.
 """
 
-import csv
 from collections.abc import Sequence
-from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +14,7 @@ from vitreous.core.run import RunFolder
 from vitreous.data.cache import decode_fitted
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
-from vitreous.data.folder import Listing, list_labelled, list_pictures
+from vitreous.data.folder import Listing, list_pictures
 from vitreous.data.loader import PictureSet
 from vitreous.errors import DataError, RunError, UnreadablePicture
 from vitreous.evaluation.calibration import Calibration
@@ -28,7 +26,13 @@ from vitreous.explanation.anatomy import patch_filters, position_similarity
 from vitreous.explanation.methods import MethodName
 from vitreous.explanation.pictures import Question, explain_pictures
 from vitreous.explanation.result import Explanations
-from vitreous.opening import SPLIT_ORDER, choose_split, open_own_pictures, warn_unreadable
+from vitreous.opening import (
+    choose_split,
+    learned_from,
+    list_split,
+    open_own_pictures,
+    warn_unreadable,
+)
 from vitreous.serving.calibrate import calibrate_on
 from vitreous.serving.hub import hub_id
 from vitreous.serving.model import open_model
@@ -99,8 +103,8 @@ def evaluate(
         name = choose_split(set(own.sets), split, folder.path)
         pictures = own.sets[name]
     else:
-        listing, name = _list_split(Path(data), split)
-        if old := _not_new(listing, weights):
+        listing, name = list_split(Path(data), split)
+        if old := learned_from(listing, weights):
             console.warn(f"{old}: expect less of it on new ones")
         pictures = _open(listing, Path(data), predictor, cache, console)
     console.info(f"evaluating {len(pictures)} {name} pictures".replace("  ", " "))
@@ -303,8 +307,8 @@ def calibrate(
     console = console or Console()
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     described = read_description(weights)
-    listing, name = _list_split(Path(data), split, ("calibration", "", "test"))
-    if old := _not_new(listing, weights):
+    listing, name = list_split(Path(data), split, ("calibration", "", "test"))
+    if old := learned_from(listing, weights):
         raise DataError(f"{old}: calibrate on others")
     pictures = _open(listing, Path(data), described, cache, console)
     if not len(pictures):
@@ -339,12 +343,12 @@ def compare(
         RunError: where there is no trained model.
     """
     console = console or Console()
-    listing, name = _list_split(Path(data), split)
+    listing, name = list_split(Path(data), split)
     console.info(f"comparing on {len(listing.samples)} {name} pictures".replace("  ", " "))
     found = []
     for run in (a, b):
         weights, predictor = open_model(run, NOTHING, Wish(), console)
-        if old := _not_new(listing, weights):
+        if old := learned_from(listing, weights):
             console.warn(f"{old}: that is no fair comparison")
         pictures = _open(listing, Path(data), predictor, cache, console)
         if not len(pictures):
@@ -354,33 +358,6 @@ def compare(
     warn_unreadable(pictures, console)
     labels = [predictor.classes[at] for at in pictures.labels.tolist()]
     return compare_answers((found[0], found[1]), labels, len(pictures.unreadable))
-
-
-def _list_split(
-    data: Path, split: str | None, order: Sequence[str] = SPLIT_ORDER
-) -> tuple[Listing, str]:
-    """The pictures of one split of a folder or table, and its name."""
-    listing = list_labelled(data)
-    there = {sample.split or "" for sample in listing.samples}
-    name = choose_split(there, split, data, order)
-    chosen = tuple(sample for sample in listing.samples if (sample.split or "") == name)
-    return replace(listing, samples=chosen), name
-
-
-def _not_new(listing: Listing, weights: Path) -> str | None:
-    """How many pictures a run has learned from or was chosen by, in words; ``None`` for none."""
-    run = RunFolder(weights.resolve().parent)
-    if not run.split.exists():  # a file of weights alone
-        return None
-    with run.split.open(encoding="utf-8", newline="") as file:
-        known = {row["path"] for row in csv.DictReader(file) if row["split"] in ("train", "valid")}
-    old = [sample.path for sample in listing.samples if str(sample.path.absolute()) in known]
-    if not old:
-        return None
-    return (
-        f"{run.path} has learned from {len(old)} of these {len(listing.samples)} pictures or was "
-        f"chosen by them, such as {old[0]}"
-    )
 
 
 def _open(

@@ -151,16 +151,25 @@ def open_labelled(
         DataError: for a class that the model doesn't know.
         StorageError: where the cache can't be written.
     """
+    check_classes(listing, classes, config.source)
+    pixels = _decode(listing, config, preprocess, on_progress)
+    known = Listing(listing.samples, tuple(classes), listing.ignored)
+    return _picture_set("all", known, ["all"] * len(listing.samples), pixels)
+
+
+def check_classes(listing: Listing, classes: Sequence[str], source: str) -> None:
+    """Refuse a listing with a class that a model doesn't know.
+
+    Raises:
+        DataError: naming the class, the source, and those that it knows.
+    """
     unknown = sorted(set(listing.classes) - set(classes))
     if unknown:
         more = f" and {len(classes) - _LISTED} more" if len(classes) > _LISTED else ""
         raise DataError(
-            f"class '{unknown[0]}' in {config.source} is unknown to this model: "
+            f"class '{unknown[0]}' in {source} is unknown to this model: "
             f"it knows {', '.join(classes[:_LISTED])}{more}"
         )
-    pixels = _decode(listing, config, preprocess, on_progress)
-    known = Listing(listing.samples, tuple(classes), listing.ignored)
-    return _picture_set("all", known, ["all"] * len(listing.samples), pixels)
 
 
 def typical_side(listing: Listing, seed: int = 0) -> int:

@@ -55,7 +55,7 @@ class Fit(nn.Module):
             cut = _divided((side - most).clamp(min=0), 2)
             side = side - 2 * cut
             axes.append((length, cut, side, _divided(side * become, few), seen))
-        down, across = (self._weights(*axis, into) for axis, into in zip(axes, (0, 1), strict=True))
+        down, across = self._weights(*axes[0], into=0), self._weights(*axes[1], into=1)
         channels = _rounded(picture.permute(2, 0, 1).double() @ across[0], across[1])
         return _rounded(down[0] @ channels, down[1]).permute(1, 2, 0).float()
 

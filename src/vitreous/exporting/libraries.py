@@ -27,11 +27,11 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def open_session(path: Path, threads: int) -> Any:
+def open_session(path: Path | bytes, threads: int) -> Any:
     """An ONNX file in ONNX Runtime, on the processor, set as vitreous uses it everywhere.
 
     Args:
-        path: the file.
+        path: the file, or its content.
         threads: that one call has.
     """
     onnxruntime = import_onnxruntime()

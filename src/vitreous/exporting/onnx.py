@@ -12,7 +12,6 @@ from pathlib import Path
 
 import torch
 
-from vitreous.exporting.libraries import import_onnxruntime
 from vitreous.model.features import WithFeatures
 from vitreous.model.vit import ViT
 
@@ -47,26 +46,6 @@ def write_onnx(model: ViT | WithFeatures, path: Path) -> None:
         )
     assert program is not None
     program.save(path, external_data=False)
-
-
-def quantise_onnx(path: Path) -> None:
-    """Turn the weights of matrix products into eight bits, in place.
-
-    Each output channel has a scale of its own; inputs are rounded as they come ("dynamically"), so
-    no pictures are needed to calibrate. Needs onnxruntime too.
-    """
-    import_onnxruntime()
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    with silence():
-        quantize_dynamic(
-            path,
-            path,
-            op_types_to_quantize=["MatMul", "Gemm"],
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            extra_options={"MatMulConstBOnly": True},
-        )
 
 
 @contextmanager

@@ -12,12 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vitreous.core.console import Console
-from vitreous.core.rng import torch_stream
+from vitreous.core.rng import numpy_stream, torch_stream
+from vitreous.data.faces import EXPRESSIONS, draw_face
+from vitreous.data.preprocess import Preprocess, fit, normalise
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.evaluation.inference import Network, TorchNetwork
 from vitreous.exporting.libraries import (
@@ -37,7 +40,7 @@ Runtime = Literal["torch", "onnxruntime", "openvino"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
 #: What each can compute in. Eight bits mean int8 weights, scaled by channel, and inputs of the
-#: matrix products rounded as they come.
+#: matrix products rounded as they come, but for a few channels that tower above the others.
 PRECISIONS: dict[Runtime, tuple[Precision, ...]] = {
     "torch": ("float32", "bfloat16"),
     "onnxruntime": ("float32", "int8"),
@@ -170,14 +173,26 @@ def _open_onnx(weights: Path, engine: Engine, console: Console, features: bool) 
         _check_same(model, load(folder))
 
     def quantise(folder: Path) -> None:
-        from vitreous.exporting.onnx import quantise_onnx
+        from vitreous.exporting.precision import reduce_precision
 
         make(folder)
-        quantise_onnx(folder / "model.onnx")
+        path, seen = folder / "model.onnx", _drawn_images(load_classifier(weights).preprocess)
+        reduce_precision(path, path, "int8", seen)
 
-    kind = _kind(f"onnx {engine.precision} {version_of('onnxruntime')}", features)
+    how = {"float32": "float32", "int8": "int8 but for towering channels"}[engine.precision]
+    kind = _kind(f"onnx {how} {version_of('onnxruntime')}", features)
     by_precision = {"float32": make, "int8": quantise}[engine.precision]
     return open_converted([weights], kind, by_precision, load, _teller(engine, console))
+
+
+def _drawn_images(preprocess: Preprocess) -> list[np.ndarray]:
+    """A few faces as a network takes them: enough to see which of its channels are very large."""
+    rng = numpy_stream(0, "conversion")
+    faces = (draw_face(expression, max(preprocess.image_size), rng) for expression in EXPRESSIONS)
+    return [
+        normalise(torch.from_numpy(fit(face, preprocess))[None], preprocess).numpy()
+        for face in faces
+    ]
 
 
 def _onnx_network(path: Path, threads: int) -> Network:

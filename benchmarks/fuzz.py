@@ -61,7 +61,7 @@ def main() -> int:
     began = time.monotonic()
     server = subprocess.Popen(command)
     try:
-        _wait_for(port)
+        _wait_for(port, server)
         stop = threading.Event()
         slow = [threading.Thread(target=sit, args=(port, stop, at)) for at in range(_SLOW)]
         for thread in slow:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from result_files import OtherWork, machine
-from serving_load import HOST, Seen, arrive, keep_busy, median, picture_request
+from serving_load import HOST, Seen, arrive, form_request, keep_busy, median, picture_request
 
 from vitreous.core.files import write_json, write_text
 
@@ -39,7 +39,8 @@ _START_S = 300.0
 def main() -> int:
     words = _words()
     files = sorted(Path(words.pictures).iterdir())[: words.different]
-    requests = [picture_request(file.read_bytes()) for file in files]
+    pictures = [file.read_bytes() for file in files]
+    requests = [picture_request(picture) for picture in pictures]
     other = OtherWork()
     results: dict[str, Any] = {"workers": words.workers, "pictures": len(files)}
     with tempfile.TemporaryDirectory() as folder:
@@ -51,7 +52,7 @@ def main() -> int:
             _vitreous("export", words, "--to", "transformers", "--out", str(checkpoint))
             for peer in words.peers:
                 print(f"== {peer}", flush=True)
-                results[peer] = measure_peer(words, peer, checkpoint, requests)
+                results[peer] = measure_peer(words, peer, checkpoint, pictures)
     results["machine"] = machine("fastapi", "uvicorn", "onnxruntime", "transformers", "litserve")
     results["others_cores"] = other.cores()
     results["command"] = " ".join(sys.argv)
@@ -106,14 +107,16 @@ def measure(words: argparse.Namespace, runtime: str, requests: list[bytes]) -> d
 
 
 def measure_peer(
-    words: argparse.Namespace, peer: str, checkpoint: Path, requests: list[bytes]
+    words: argparse.Namespace, peer: str, checkpoint: Path, pictures: list[bytes]
 ) -> dict[str, Any]:
     """Throughput and latency alone: they have no limits to test."""
+    make = form_request if peer == "litserve" else picture_request
+    requests = [make(picture) for picture in pictures]
     port = _free_port()
-    command = [sys.executable, str(HERE / "serving_peers.py"), peer, str(checkpoint), str(port)]
+    command = [sys.executable, str(HERE / f"serving_{peer}.py"), str(checkpoint), str(port)]
     server = subprocess.Popen(command, start_new_session=True)
     try:
-        _wait_for(port)
+        _wait_for(port, server)
         keep_busy(port, requests, 2, count=8)
         one = keep_busy(port, requests, 1, words.rounds * words.seconds)
         all_ = keep_busy(port, requests, 2 * words.workers, words.rounds * words.seconds)
@@ -151,7 +154,7 @@ def _server(
     options = ["--port", str(port), "--workers", str(words.workers), "--runtime", runtime]
     server = subprocess.Popen(_command("serve", words, *options, "--quiet"))
     try:
-        _wait_for(port)
+        _wait_for(port, server)
         yield port, server
     finally:
         server.kill()
@@ -195,16 +198,16 @@ def _free_port() -> int:
         return free.getsockname()[1]
 
 
-def _wait_for(port: int) -> None:
+def _wait_for(port: int, server: "subprocess.Popen[bytes]") -> None:
     until = time.monotonic() + _START_S
-    while time.monotonic() < until:
+    while time.monotonic() < until and server.poll() is None:
         try:
             socket.create_connection((HOST, port), 1.0).close()
         except OSError:
             time.sleep(0.2)
         else:
             return
-    raise SystemExit(f"nothing listens on port {port} after {_START_S:.0f} s")
+    raise SystemExit(f"no server on port {port}: it ended, or took {_START_S:.0f} s")
 
 
 def _cpu_s(pid: int) -> float:

@@ -96,6 +96,14 @@ def picture_request(data: bytes, path: str = "/v1/predict") -> bytes:
     return f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data
 
 
+def form_request(data: bytes, path: str = "/v1/predict") -> bytes:
+    """The same as the only file of a form."""
+    body = b'--b\r\nContent-Disposition: form-data; name="picture"; filename="a.jpg"\r\n'
+    body += b"Content-Type: image/jpeg\r\n\r\n" + data + b"\r\n--b--\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Content-Type: multipart/form-data; boundary=b\r\n\r\n".encode() + body
+
+
 def keep_busy(
     port: int,
     requests: Sequence[bytes],

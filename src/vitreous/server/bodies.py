@@ -35,7 +35,7 @@ class Picture:
 
     Args:
         name: as the client calls it.
-        data: its bytes, or ``None`` where there are none that could be.
+        data: its bytes.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Bodies:
 
     def _parts(self, body: bytes, boundary: bytes) -> list[Picture]:
         """The files of a form (RFC 7578)."""
-        form = _Form(body, self._settings.max_pictures)
+        form = _Form(self._settings.max_pictures)
         try:
             parser = MultipartParser(boundary, form.callbacks())  # pyright: ignore[reportArgumentType]
             parser.write(body)
@@ -146,10 +146,10 @@ class _Held:
 class _Form:
     """Collects the files of a form while it is parsed."""
 
-    def __init__(self, body: bytes, max_pictures: int) -> None:
+    def __init__(self, max_pictures: int) -> None:
         self.pictures: list[Picture] = []
         self.is_complete = False
-        self._body, self._most, self._parts = body, max_pictures, 0
+        self._most, self._parts = max_pictures, 0
         self._name, self._value, self._disposition = b"", b"", b""
         self._chunks: list[bytes] = []
 

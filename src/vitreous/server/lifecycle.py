@@ -102,7 +102,6 @@ class Running(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say so."""
         await super().startup(sockets)
-        self._loop = asyncio.get_running_loop()
         _greet(self._settings, self.port, self.service.has_page, self._console)
         if self._on_ready:
             self._on_ready(self)
@@ -143,6 +142,7 @@ class Running(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """End on SIGTERM and Ctrl-C, reload on SIGHUP; exit status 0, as it was asked for."""
+        self._loop = asyncio.get_running_loop()
         if threading.current_thread() is not threading.main_thread():
             yield
             return

@@ -8,7 +8,6 @@ take seconds, so they have a thread of their own, and their place in the line.
 """
 
 import asyncio
-import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,8 +27,6 @@ from vitreous.server.settings import Settings
 from vitreous.serving.guard import Guard
 from vitreous.serving.predictor import Answer
 
-logger = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, eq=False)
 class _Job:
@@ -40,6 +37,7 @@ class _Job:
         served: the model that was there when it came.
         guard: makes its answer cautious.
         future: of its answer; belongs to the event loop.
+        explain: what to say of it instead of its class.
         came: `time.perf_counter` then.
     """
 
@@ -86,15 +84,16 @@ class Work:
             thread.start()
 
     def stop(self) -> None:
-        """Let the threads end once the line is empty, and wait for that."""
+        """Let the threads end once the line is empty, and wait for that, though not for ever."""
+        until = time.monotonic() + self._settings.timeout_s
         for _ in self._readers:
             self._line.put(None)
         self._why.put(None)
         for thread in self._readers:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
         self._read.put(None)
         for thread in self._others:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
 
     def check_room(self) -> None:
         """Turn a request away where no place is free.

@@ -190,6 +190,7 @@ def test_what_is_no_sealed_file_is_told(file, tmp_path):
         (json.dumps(contract | {"format": 2}), "has format 2, this version reads 1"),
         (json.dumps(contract | {"classes": ["a"], "sets": None}), "not the one that it speaks of"),
         (json.dumps(contract | {"classes": ["a", "b"]}), "a set has a limit for each class"),
+        (json.dumps(contract | {"sets": {"x": contract["sets"]["0.9"]}}), "damaged: could not"),
         (json.dumps(contract | {"preprocess": {"image_size": [0, 1]}}), "at least 1 px"),
         (json.dumps(contract | {"refuse": {"views": ["x"]}}), "damaged"),
     ):

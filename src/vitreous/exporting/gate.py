@@ -52,7 +52,7 @@ class Gate:
 
     @property
     def verdict(self) -> str:
-        """ "kept", "refused" (it surely loses too much), or "unsure" (too few pictures to tell)."""
+        """One of "kept", "refused" (surely loses too much), "unsure" (too few pictures)."""
         return _verdict(self.loss, self.max_drop)
 
     @property

@@ -80,8 +80,8 @@ def evaluate(
 ) -> None:
     """Score RUN on DATA: a folder of classes or a table; without DATA on what it held back.
 
-    RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
-    hub: owner/name[@revision].
+    RUN is a run's folder, its weights, a sealed file, or a checkpoint of another library, also on
+    the Hugging Face hub: owner/name[@revision].
     """
     from vitreous import api
 
@@ -136,8 +136,8 @@ def predict(
 ) -> None:
     """Classify PICTURES: files, and folders that are searched.
 
-    RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
-    hub: owner/name[@revision].
+    RUN is a run's folder, its weights, a sealed file, or a checkpoint of another library, also on
+    the Hugging Face hub: owner/name[@revision].
     """
     from vitreous import api
 

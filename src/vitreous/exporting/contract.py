@@ -212,6 +212,8 @@ def _read_sets(said: Any, num_classes: int) -> dict[str, SetLimits] | None:
     if said is None:
         return None
     sets = {share: from_mapping(SetLimits, found) for share, found in said.items()}
+    if not all(0 < float(share) < 1 for share in sets):
+        raise ValueError("a set covers a share between 0 and 1")
     if any(len(found.limits) != num_classes for found in sets.values()):
         raise ValueError("a set has a limit for each class")
     return sets

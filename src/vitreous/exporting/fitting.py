@@ -1,7 +1,7 @@
 """`data.preprocess.fit` once more, as arithmetic that a graph can hold: one picture of any size.
 
-The resize operations of ONNX Runtime and OpenVINO are other ones: their antialiasing rounds
-otherwise, by up to 16 of 255. So scaling is two products with matrices of weights here, made
+ONNX Runtime's antialiased resize is another one, up to 13 of 255 away, and each runtime has its
+own. So scaling is two products with matrices of weights here, made
 from the picture's size inside the graph, with the weights and the sums rounded to whole numbers
 as Pillow and PyTorch round them.
 """
@@ -55,12 +55,12 @@ class Fit(nn.Module):
             cut = _divided((side - most).clamp(min=0), 2)
             side = side - 2 * cut
             axes.append((length, cut, side, _divided(side * become, few), seen))
-        down, across = (self._weights(*axis) for axis in axes)
-        channels = _rounded(picture.permute(2, 0, 1).float() @ across[0].T, across[1])
-        return _rounded(down[0] @ channels, down[1]).permute(1, 2, 0)
+        down, across = (self._weights(*axis, into) for axis, into in zip(axes, (0, 1), strict=True))
+        channels = _rounded(picture.permute(2, 0, 1).double() @ across[0], across[1])
+        return _rounded(down[0] @ channels, down[1]).permute(1, 2, 0).float()
 
     def _weights(
-        self, length: int, cut: Tensor, side: Tensor, scaled: Tensor, seen: int
+        self, length: int, cut: Tensor, side: Tensor, scaled: Tensor, seen: int, into: int
     ) -> tuple[Tensor, Tensor]:
         """What each pixel that is seen is made of, along one axis.
 
@@ -70,27 +70,31 @@ class Fit(nn.Module):
             side: pixels between them.
             scaled: pixels that these become.
             seen: how many of those are seen, the ones in the middle.
+            into: the dimension of these in the weights. A transposed matrix would do too, but ONNX
+                Runtime for the web makes one operation of that and a product, and lacks it for
+                float64.
 
         Returns:
-            The weights, (seen, length), whole numbers in float32, and what they add up to.
+            The weights, (seen, length) or (length, seen), whole numbers in float64, and what they
+            add up to.
         """
         last = scaled - 1
         # The weights are largest there where the filter ends at the edge, seen or not.
         edges = torch.stack([0 * last, last.clamp(max=1), (last - 1).clamp(min=0), last])
-        rows = torch.cat([_divided(scaled - seen, 2) + torch.arange(seen), edges])[:, None]
-        pixels = torch.arange(length) - cut
+        rows = torch.cat([_divided(scaled - seen, 2) + torch.arange(seen), edges])
+        rows, pixels = rows.unsqueeze(1 - into), (torch.arange(length) - cut).unsqueeze(into)
         # From one middle to the other, in pixels of the larger of both pictures.
         apart = (2 * pixels + 1) * scaled - (2 * rows + 1) * side
         apart = apart.abs().double() / (2 * torch.maximum(side, scaled)).double()
         weights = _filter(apart, self._interpolation)
         weights = torch.where((pixels >= 0) & (pixels < side), weights, 0.0)
-        weights = weights / weights.sum(1, keepdim=True)
+        weights = weights / weights.sum(1 - into, keepdim=True)
         powers = 2.0 ** torch.arange(1, _MOST_BITS + 1, dtype=torch.float64)
         fits = torch.floor(0.5 + weights.max() * powers) < _LARGEST_WEIGHT
         unit = torch.where(fits, powers, 1.0).max()
-        weights = weights[:seen]
+        weights = weights.narrow(into, 0, seen)
         whole = weights.sign() * torch.floor(weights.abs() * unit + 0.5)
-        return whole.float(), unit.float()
+        return whole, unit
 
 
 def _divided(number: Tensor, by: int | Tensor) -> Tensor:
@@ -108,5 +112,5 @@ def _filter(apart: Tensor, interpolation: str) -> Tensor:
 
 
 def _rounded(sums: Tensor, unit: Tensor) -> Tensor:
-    """Weighted sums as bytes, but in float32: exact, or nearly so where thousands are added."""
+    """Weighted sums as bytes, but in float64, which holds them exactly; float32 would not."""
     return torch.floor(sums / unit + 0.5).clamp(0, 255)

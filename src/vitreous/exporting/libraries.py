@@ -7,6 +7,7 @@ the import; where a program has imported them itself, its own choice stands.
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,13 @@ def import_openvino() -> Any:
         if hide:
             del sys.modules[_REPORTER]
     return openvino
+
+
+@cache
+def openvino_core() -> Any:
+    """One for the process, never given back.
+
+    Its processor plugin gives a thread a stack for signals and takes it back from whichever thread
+    drops the last core: the first one then ends at its next signal, a Ctrl-C say, with a crash.
+    """
+    return import_openvino().Core()

@@ -38,7 +38,7 @@ class Parity:
     largest: float
 
 
-def compare_answers(
+def check_parity(
     classifier: Classifier,
     refusal: Refusal | None,
     answer: Answer,

@@ -14,8 +14,8 @@ from vitreous.evaluation.calibration import Calibration
 from vitreous.evaluation.refusal import Refusal
 from vitreous.exporting.card import RunFacts, write_card
 from vitreous.exporting.contract import Contract, limits_of
-from vitreous.exporting.libraries import import_openvino
-from vitreous.exporting.parity import Parity, compare_answers
+from vitreous.exporting.libraries import openvino_core
+from vitreous.exporting.parity import Parity, check_parity
 from vitreous.exporting.sealed import Sealed, write_onnx, write_openvino, write_torch
 from vitreous.exporting.sealed_file import open_sealed
 from vitreous.training.classifier import Classifier
@@ -82,7 +82,7 @@ def _seal_onnx(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path) -> 
     with atomic_path(path) as staging:
         write_onnx(Sealed(sealing.classifier, sealing.refusal), sealing.contract(), staging)
         answer = open_sealed(staging).answer
-        return compare_answers(sealing.classifier, sealing.refusal, answer, pictures, path)
+        return check_parity(sealing.classifier, sealing.refusal, answer, pictures, path)
 
 
 def _seal_torch(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path) -> Parity:
@@ -95,7 +95,7 @@ def _seal_torch(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path) ->
             found = module(torch.from_numpy(picture))
             return [one.numpy() for one in (found if isinstance(found, tuple) else (found,))]
 
-        return compare_answers(sealing.classifier, sealing.refusal, answer, pictures, path)
+        return check_parity(sealing.classifier, sealing.refusal, answer, pictures, path)
 
 
 def _seal_openvino(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path) -> Parity:
@@ -106,12 +106,12 @@ def _seal_openvino(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path)
         write_onnx(Sealed(sealing.classifier, sealing.refusal), contract, graph)
         write_openvino(graph, contract, staging)
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
-        compiled = import_openvino().Core().compile_model(staging, "CPU", settings)
+        compiled = openvino_core().compile_model(staging, "CPU", settings)
 
         def answer(picture: np.ndarray) -> list[np.ndarray]:
             return list(compiled([picture]).to_tuple())
 
-        parity = compare_answers(sealing.classifier, sealing.refusal, answer, pictures, path)
+        parity = check_parity(sealing.classifier, sealing.refusal, answer, pictures, path)
         for part in (staging.with_suffix(".bin"), staging):
             part.replace(path.with_suffix(part.suffix))
         return parity

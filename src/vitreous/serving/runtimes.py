@@ -8,7 +8,6 @@ machine: see `tune`.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -24,7 +23,12 @@ from vitreous.data.faces import EXPRESSIONS, draw_face
 from vitreous.data.preprocess import Preprocess, fit, normalise
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.evaluation.inference import Network, TorchNetwork
-from vitreous.exporting.libraries import import_onnxruntime, import_openvino, open_session
+from vitreous.exporting.libraries import (
+    import_onnxruntime,
+    import_openvino,
+    open_session,
+    openvino_core,
+)
 from vitreous.model.features import WithFeatures
 from vitreous.model.fold import fold
 from vitreous.model.vit import ViT
@@ -209,7 +213,7 @@ def _open_openvino(weights: Path, engine: Engine, console: Console, features: bo
             # Pinned threads would stay where a neighbour is busy.
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = _openvino_core().compile_model(entry / "model.xml", "CPU", settings)
+        compiled = openvino_core().compile_model(entry / "model.xml", "CPU", settings)
         return _CpuNetwork(lambda images: compiled([images])[0])
 
     def make(folder: Path) -> None:
@@ -228,16 +232,6 @@ def _open_openvino(weights: Path, engine: Engine, console: Console, features: bo
     # Weights are kept in float32 whatever the precision, so one entry serves both.
     kind = _kind(f"openvino {version_of('openvino')}", features)
     return open_converted([weights], kind, make, load, _teller(engine, console))
-
-
-@cache
-def _openvino_core() -> Any:
-    """One for the process, never given back.
-
-    Its processor plugin gives a thread a stack for signals and takes it back from whichever thread
-    drops the last core: the first one then ends at its next signal, a Ctrl-C say, with a crash.
-    """
-    return import_openvino().Core()
 
 
 def _kind(format_and_version: str, features: bool) -> str:

@@ -235,7 +235,7 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 @click.option("--max-drop", type=float, default=0.5, show_default=True,
               help="Points of accuracy that fewer bits may cost.")  # fmt: skip
 @click.option("--data", type=options.PATH,
-              help="Labelled pictures to see that on. [those that chose the weights]")  # fmt: skip
+              help="Pictures to see that on. [those that chose the weights]")  # fmt: skip
 @options.checkpoint
 @options.json
 @options.quiet

@@ -52,7 +52,7 @@ class Gate:
 
     @property
     def verdict(self) -> str:
-        """One of "kept", "refused" (it surely loses too much), "unsure" (too few pictures)."""
+        """One of "kept", "refused" (surely loses too much), "unsure" (too few pictures)."""
         return _verdict(self.loss, self.max_drop)
 
     @property

@@ -38,8 +38,8 @@ from vitreous.training.classifier import load_classifier
 HEAD = """\
 # Fewer bits
 
-`python benchmarks/quantised.py CHECKPOINT PICTURES --synsets FILE --out DIR`, and `--pairs {pairs}`.
-Loss is in points of accuracy, with its paired 95 % interval. Times are of the network alone, one
+`python benchmarks/quantised.py CHECKPOINT PICTURES --synsets FILE --out DIR`, and
+`--pairs {pairs}`. Loss is in points of accuracy, with its paired 95 % interval. Times are of the network alone, one
 picture, as ratios to float32: of medians over {pairs} turns, all files in each. "CPU" is the time
 that the process computed, which neighbours don't prolong by making it wait; they kept {others}
 cores busy meanwhile. "ONNX Runtime's own" is `quantize_dynamic` with weights by channel.
@@ -51,8 +51,14 @@ def quantise_plainly(whole: Path, path: Path) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with silence():
-        quantize_dynamic(whole, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True,
-                         weight_type=QuantType.QInt8, extra_options={"MatMulConstBOnly": True})  # fmt: skip
+        quantize_dynamic(
+            whole,
+            path,
+            op_types_to_quantize=["MatMul", "Gemm"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            extra_options={"MatMulConstBOnly": True},
+        )
 
 
 def times(files: dict[str, Path], threads: int, image: np.ndarray, pairs: int) -> dict[str, Any]:

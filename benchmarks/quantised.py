@@ -39,10 +39,11 @@ HEAD = """\
 # Fewer bits
 
 `python benchmarks/quantised.py CHECKPOINT PICTURES --synsets FILE --out DIR`, and
-`--pairs {pairs}`. Loss is in points of accuracy, with its paired 95 % interval. Times are of the network alone, one
-picture, as ratios to float32: of medians over {pairs} turns, all files in each. "CPU" is the time
-that the process computed, which neighbours don't prolong by making it wait; they kept {others}
-cores busy meanwhile. "ONNX Runtime's own" is `quantize_dynamic` with weights by channel.
+`--pairs {pairs}`. Loss is in points of accuracy, with its paired 95 % interval. Times are of the
+network alone, one picture, as ratios to float32: of medians over {pairs} turns, all files in each.
+"CPU" is the time that the process computed, which neighbours don't prolong by making it wait; they
+kept {others} cores busy meanwhile. "ONNX Runtime's own" is `quantize_dynamic` with weights by
+channel.
 """
 
 

@@ -248,6 +248,19 @@ def measure(
     }
 
 
+def differences(rows: dict[str, dict]) -> list[str]:
+    """Lines of a table: how far each row's probabilities are from the run's."""
+    return [
+        "| | pictures | same label | median | 99th percentile | largest |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *(
+            f"| {name} | {row['pictures']} | {row['same_label']} | {row['median']:.0e} | "
+            f"{row['p99']:.0e} | {row['largest']:.0e} |"
+            for name, row in rows.items()
+        ),
+    ]
+
+
 def page(found: dict) -> str:
     lines = [
         "# A sealed file and the model it was made of",
@@ -255,13 +268,7 @@ def page(found: dict) -> str:
         "`python benchmarks/export.py CHECKPOINT PICTURES --node node_modules --out DIR`: of each "
         "picture the difference of the probability that differs most.",
         "",
-        "| | pictures | same label | median | 99th percentile | largest |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {row['pictures']} | {row['same_label']} | {row['median']:.0e} | "
-            f"{row['p99']:.0e} | {row['largest']:.0e} |"
-            for name, row in found["rows"].items()
-        ),
+        *differences(found["rows"]),
         "",
         f"Milliseconds a picture on one thread, {found['processor']}, in turns:",
         "",

@@ -22,7 +22,7 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
-from export import QUIET, Row, answers, by_run, compared, rescaled
+from export import QUIET, Row, answers, by_run, compared, differences, rescaled
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
@@ -149,13 +149,7 @@ def page_of(found: dict) -> str:
         "`python benchmarks/export_web.py CHECKPOINT PICTURES --out DIR`: of each picture the "
         "difference of the probability that differs most from the run's.",
         "",
-        "| | pictures | same label | median | 99th percentile | largest |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {name} | {row['pictures']} | {row['same_label']} | {row['median']:.0e} | "
-            f"{row['p99']:.0e} | {row['largest']:.0e} |"
-            for name, row in found["rows"].items()
-        ),
+        *differences(found["rows"]),
         "",
         f"Chromium {found['chromium']} on one thread of {found['processor']}, with "
         f"{found['load']} processes at work in the last quarter of an hour, medians: "

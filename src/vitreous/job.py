@@ -30,6 +30,7 @@ from vitreous.diagnosis.examination import diagnose_run
 from vitreous.diagnosis.gather import cost_in_pictures
 from vitreous.doctor.findings import Checkup
 from vitreous.doctor.first_look import look_first
+from vitreous.errors import StorageError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
@@ -129,11 +130,16 @@ def _look_first(
         return None
     budget_s, source = config.train.budget_s, Path(config.data.source)
     left_s = None if budget_s is None else clock.left_s(budget_s, validation_s=0.0)
-    with console.stages() as on_progress:
-        checkup = look_first(listing, source, left_s, on_progress)
     command = f"vitreous check {quote(str(source))}"
+    try:
+        with console.stages() as on_progress:
+            checkup = look_first(listing, source, left_s, on_progress)
+    except StorageError as error:
+        # A full folder for temporary files stands in the way of looking, not of training.
+        console.warn(f"the pictures weren't looked at for faults: {error}")
+        return None
     if checkup is None:
-        console.info(f"too many pictures to look for faults among them first: {command}")
+        console.info(f"looking for faults among the pictures first would take too long: {command}")
     elif checkup.counts["error"] or checkup.counts["warning"]:
         console.warn(f"the pictures: {checkup.verdict} Which: {command}")
     return checkup

@@ -21,10 +21,11 @@ def test_a_record_is_the_checkup_again(sick):
     assert Checkup.from_record(record) == replace(sick.checkup, proposal=())
 
 
-def test_what_an_overlay_drops_is_not_found(sick):
+def test_what_is_not_listed_is_not_found(sick):
     source = sick.folder
     listing = list_labelled(source)
     dropped = {finding.files[0] for finding in sick.checkup.findings if finding.kind == "empty"}
+    assert dropped
     kept = tuple(sample for sample in listing.samples if sample.path not in dropped)
     found = look_first(replace(listing, samples=kept), source, None)
     assert found is not None

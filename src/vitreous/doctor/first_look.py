@@ -32,7 +32,7 @@ def look_first(
         on_progress: called with a description, the parts done and their total.
 
     Returns:
-        What was found; ``None`` where there are too many pictures for the time.
+        What was found; ``None`` where looking would take too long.
     """
     count = len(listing.samples)
     if count > MOST:

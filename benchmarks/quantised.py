@@ -1,9 +1,9 @@
 """A real network in fewer bits: accuracy, time and size beside float32, all by ONNX Runtime.
 
-    python benchmarks/quantised.py CHECKPOINT PICTURES --preprocess half --pairs 60 \
+    python benchmarks/quantised.py CHECKPOINT PICTURES --synsets FILE --preprocess half \
         --out benchmarks/results/DATE_quantised
 
-PICTURES are named WNID_name, and `--synsets` says the order of the classes. No picture that is
+PICTURES are named WNID_name, and `--synsets FILE` says the order of the classes. No picture that is
 tested on is used for anything else: which channels are computed apart is seen on drawn faces.
 """
 
@@ -38,12 +38,11 @@ from vitreous.training.classifier import load_classifier
 HEAD = """\
 # Fewer bits
 
-`python benchmarks/quantised.py CHECKPOINT PICTURES --synsets FILE --out DIR`, and
-`--pairs {pairs}`. Loss is in points of accuracy, with its paired 95 % interval. Times are of the
-network alone, one picture, as ratios to float32: of medians over {pairs} turns, all files in each.
-"CPU" is the time that the process computed, which neighbours don't prolong by making it wait; they
-kept {others} cores busy meanwhile. "ONNX Runtime's own" is `quantize_dynamic` with weights by
-channel.
+`python benchmarks/quantised.py CHECKPOINT PICTURES --synsets FILE --pairs {pairs} --out DIR`.
+Loss is in points of accuracy, with its paired 95 % interval. Times are of the network alone, one
+picture, as ratios to float32: of medians over {pairs} turns, all files in each. "CPU" is the time
+that the process computed, which neighbours don't prolong by making it wait; they kept {others}
+cores busy meanwhile. "ONNX Runtime's own" is `quantize_dynamic` with weights by channel.
 """
 
 
@@ -63,7 +62,7 @@ def quantise_plainly(whole: Path, path: Path) -> None:
 
 
 def times(files: dict[str, Path], threads: int, image: np.ndarray, pairs: int) -> dict[str, Any]:
-    """Median milliseconds by the clock, and of the processor where there is one thread."""
+    """Median milliseconds by the clock and of the processor, and the least by the clock."""
     sessions = {name: open_session(path, threads) for name, path in files.items()}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in files}
     for turn in range(pairs + 1):

@@ -113,10 +113,10 @@ def test_a_wrong_setting(vitreous, pictures, tmp_path, arguments, words):
     assert not (tmp_path / "run").exists()
 
 
-def test_places_that_are_not_there(vitreous, run, tmp_path):
+def test_places_that_are_not_there(vitreous, run, faces, tmp_path):
     refused(vitreous("train", tmp_path / "gone"), "no folder or table at")
     refused(vitreous("predict", run, tmp_path / "gone.jpg"), "no file or folder at")
-    refused(vitreous("predict", tmp_path / "gone", "x.jpg"), "does not exist")
+    refused(vitreous("predict", tmp_path / "gone", faces / "test"), "does not exist")
     refused(vitreous("evaluate", run, tmp_path / "gone"), "no folder or table at")
     refused(vitreous("train", "--resume", tmp_path), "is not a run folder")
 

@@ -5,13 +5,14 @@
 validate and a run folder; it knows nothing of commands, reports or how scores are made.
 """
 
+import gc
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Generic
 
 import torch
@@ -20,11 +21,29 @@ from torch import Tensor
 from vitreous.core.console import Console, Task
 from vitreous.core.files import read_json, write_json
 from vitreous.core.run import RunFolder
+from vitreous.core.threads import Aside
 from vitreous.data.loader import PictureSet
-from vitreous.errors import Interrupted, TrainingError
-from vitreous.training.checkpoint import Best, load_newest_checkpoint, save_checkpoint
+from vitreous.errors import Interrupted
+from vitreous.training.checkpoint import (
+    Best,
+    has_checkpoint,
+    load_newest_checkpoint,
+    snapshot,
+    write_checkpoint,
+)
 from vitreous.training.config import RunConfig
+from vitreous.training.device import in_same_order
 from vitreous.training.ema import Model
+from vitreous.training.guard import (
+    MOST_IN_A_ROW,
+    Diverged,
+    in_pieces,
+    is_out_of_memory,
+    longest_row,
+    plan_return,
+    what_fits,
+    with_less_memory,
+)
 from vitreous.training.learner import Learner
 from vitreous.training.logbook import Logbook
 from vitreous.training.plan import Plan, plan_budget, plan_epochs
@@ -101,47 +120,132 @@ def train(
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the state saved.
-        TrainingError: where the loss is no longer a number.
+        StorageError: where something can't be written; what was saved before is whole.
+        TrainingError: where the loss stays no number, or memory too small.
     """
-    budget_s = config.train.budget_s
-    with torch.random.fork_rng(), _stop_requests() as stopped:
-        plan = _read_or_make_plan(config, pictures, make_learner, validate, run, clock)
-        learner = make_learner(config, pictures)
-        resumed = load_newest_checkpoint(run.checkpoints, learner.state)
-        diary = _Diary(learner, run, tensorboard)
-        state = learner.state
-        if resumed:
-            console.info(f"going on at step {state.step} of {plan.total_steps}")
-        with closing(diary), console.task("training", plan.total_steps) as task:
-            while state.step < plan.total_steps:
-                loss = learner.learn(plan)
-                at_end = state.step == plan.total_steps
-                diary.note_loss(loss, plan, task)
-                if at_end or state.step % plan.evaluate_every == 0:
-                    diary.note_validation(validate, plan, task)
-                if budget_s is not None and not resumed and not at_end:
-                    plan = _keep_budget(plan, config, diary, clock, run)
-                diary.save(plan, at_once=at_end or stopped())
-                if stopped() and not at_end:
-                    raise Interrupted(
-                        f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
-                        f"Go on with: vitreous {learner.command} --resume {run.whole}"
-                    )
+    # What an earlier sitting decided by its clock is repeated without one.
+    keeps_time = config.train.budget_s is not None and not has_checkpoint(run.checkpoints)
+    with torch.random.fork_rng(), in_same_order(config.train), _stop_requests() as stopped:
+        while True:
+            try:
+                return _sit(
+                    config,
+                    pictures,
+                    make_learner,
+                    validate,
+                    run,
+                    console,
+                    clock,
+                    stopped,
+                    tensorboard=tensorboard,
+                    keeps_time=keeps_time,
+                )
+            except Diverged as error:
+                fault = error.with_traceback(None)  # which holds on to the learner
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                fault = None
+            config = _go_on(config, fault, run, console)
+
+
+def _sit(
+    config: RunConfig,
+    pictures: PictureSet,
+    make_learner: Callable[[RunConfig, PictureSet], Learner[Model]],
+    validate: Callable[[Model], ValidScore],
+    run: RunFolder,
+    console: Console,
+    clock: Clock,
+    stopped: Callable[[], bool],
+    *,
+    tensorboard: bool,
+    keeps_time: bool,
+) -> Learner[Model]:
+    """From where the run's files are to the end of the plan."""
+    plan = _read_or_make_plan(config, pictures, make_learner, validate, run, clock)
+    learner = make_learner(in_pieces(config, plan.accumulate), pictures)
+    state = learner.state
+    if load_newest_checkpoint(run.checkpoints, state, [back.step for back in plan.returns]):
+        console.info(f"going on at step {state.step} of {plan.total_steps}")
+    diary = _Diary(learner, plan, run, console, tensorboard)
+    with closing(diary), console.task("training", plan.total_steps) as task:
+        while state.step < plan.total_steps:
+            loss = learner.learn(plan)
+            at_end = state.step == plan.total_steps
+            diary.note_loss(loss, plan, task)
+            if at_end or state.step % plan.evaluate_every == 0:
+                diary.note_validation(validate, plan, task)
+            if keeps_time and not at_end:
+                plan = _keep_budget(plan, config, diary, clock, run)
+            diary.save(plan, at_once=at_end or stopped())
+            if stopped() and not at_end:
+                diary.close()  # an error in saving comes first
+                raise Interrupted(
+                    f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
+                    f"Go on with: vitreous {learner.command} --resume {run.whole}"
+                )
     return learner
+
+
+def _go_on(
+    config: RunConfig, fault: Diverged | None, run: RunFolder, console: Console
+) -> RunConfig:
+    """Decide what is done otherwise from the last state on, and write it down.
+
+    Args:
+        config: settings of the sitting that has ended.
+        fault: that ended it; ``None`` for too little memory.
+        run: its folder.
+        console: is told.
+
+    Returns:
+        Settings to go on with.
+    """
+    plan = Plan.from_json(read_json(run.plan)) if run.plan.exists() else None
+    if fault:
+        assert plan is not None
+        plan = plan_return(plan, fault, config, run)
+        console.warn(
+            f"the loss is no number at step {fault.step}: back to step {plan.returns[-1].step}, "
+            f"at {plan.rate_share:g} of the learning rate"
+        )
+    else:
+        gc.collect()
+        torch.cuda.empty_cache()
+        config = with_less_memory(in_pieces(config, plan.accumulate if plan else 1))
+        plan = plan and replace(plan, accumulate=config.train.accumulate)
+        console.warn(what_fits(config.train))
+    if plan is not None:
+        write_json(run.plan, plan.to_json())
+    return config
 
 
 class _Diary(Generic[Model]):
     """Writes down what happens: metrics, best and last weights, checkpoints, progress."""
 
-    def __init__(self, learner: Learner[Model], run: RunFolder, tensorboard: bool) -> None:
-        self.learner, self.run = learner, run
-        board = run.path / "tensorboard" if tensorboard else None
-        self.logbook = Logbook(run.metrics, learner.state.metrics_bytes, board)
+    def __init__(
+        self,
+        learner: Learner[Model],
+        plan: Plan,
+        run: RunFolder,
+        console: Console,
+        tensorboard: bool,
+    ) -> None:
+        self.learner, self.run, self.console = learner, run, console
+        state, board = learner.state, run.path / "tensorboard" if tensorboard else None
+        self.logbook = Logbook(run.metrics, state.metrics_bytes, board, state.step)
+        self._aside = Aside()
         self.score_text = ""
         self.began = time.monotonic() - learner.state.elapsed_s
         self.last_save = time.monotonic()
         self.validation_s = 0.0
         self.restart_pace()
+        for back in plan.returns[state.returns :]:
+            self.logbook.write({"kind": "returned", **self._where(), **asdict(back)})
+            state.returns, state.skipped_in_a_row = state.returns + 1, 0
+        if not state.step:
+            self._start_saving(plan)
 
     @property
     def elapsed_s(self) -> float:
@@ -160,20 +264,25 @@ class _Diary(Generic[Model]):
         if not state.losses:
             return
         # Reading waits for the device, so it isn't done at every step.
-        losses = [loss.item() for loss in state.losses]
-        mean, count = sum(losses) / len(losses), len(losses)
+        losses = torch.stack(state.losses).tolist()
         state.losses.clear()
-        rate = learner.learning_rate(plan.progress(state.step))
-        if not math.isfinite(mean):
-            self.logbook.write({"kind": "stopped", **self._where(), "learning_rate": rate})
-            raise TrainingError(
-                f"the loss is not a number within the {count} steps up to step {state.step}, at "
-                f"learning rate {rate:.1e}: try --set train.learning_rate={rate / 4:.0e} or "
-                f"--set train.precision=float32; {self.run.whole} keeps the last good state, and "
-                f"vitreous diagnose {self.run.whole} tells more"
+        known = [loss for loss in losses if math.isfinite(loss)]
+        longest, state.skipped_in_a_row = longest_row(losses, state.skipped_in_a_row)
+        rate = learner.rate_behind(state.step, plan)
+        line: dict[str, Any] = {**self._where(), "learning_rate": rate}
+        if skipped := len(losses) - len(known):
+            self.logbook.write({"kind": "skipped", **line, "steps": skipped})
+            self.console.warn(
+                f"the loss is no number in {skipped} of the {len(losses)} steps up to step "
+                f"{state.step}, which change nothing"
             )
-        line = {"kind": "train", **self._where(), "loss": mean, "learning_rate": rate}
-        self.logbook.write(line)
+        if longest >= MOST_IN_A_ROW:
+            self.logbook.write({"kind": "stopped", **line})
+            raise Diverged(state.step, rate)
+        if not known:
+            return
+        mean = sum(known) / len(known)
+        self.logbook.write({"kind": "train", **line, "loss": mean})
         epoch, speed = line["epoch"], learner.config.train.batch_size / self.step_s()
         detail = f"epoch {epoch:.1f}  loss {mean:.3f}  lr {rate:.1e}  {speed:.0f}/s"
         task.update(state.step, f"{detail}{self.score_text}", plan.total_steps)
@@ -211,21 +320,39 @@ class _Diary(Generic[Model]):
         return max(time.monotonic() - self._pace_began, 1e-9) / max(self.pace_steps(), 1)
 
     def save(self, plan: Plan, at_once: bool) -> None:
-        """Write a checkpoint when it is time."""
-        if not at_once and time.monotonic() - self.last_save < CHECKPOINT_INTERVAL_S:
-            return
+        """Begin to write a checkpoint when it is time; behind the last step, wait for it."""
+        self._aside.check()
         state = self.learner.state
-        if not all(loss.isfinite() for loss in state.losses):
-            return  # not a state to go on from; the next line in the log ends the run
-        state.metrics_bytes, state.elapsed_s = self.logbook.size, self.elapsed_s
-        save_checkpoint(self.run.checkpoints, state)
+        is_milestone = state.step % plan.milestone_every == 0
+        is_time = time.monotonic() - self.last_save >= CHECKPOINT_INTERVAL_S
+        if not (at_once or is_milestone or is_time):
+            return
         if state.step == plan.total_steps:
+            # First, because behind that checkpoint nothing is left to do.
             self.learner.save_weights(self.run.last)
+        self._start_saving(plan)
+        if state.step == plan.total_steps:
+            self._aside.wait()
+
+    def _start_saving(self, plan: Plan) -> None:
+        self._aside.wait()  # first, else there were two copies of the state at a time
+        state = self.learner.state
+        state.metrics_bytes, state.elapsed_s = self.logbook.size, self.elapsed_s
+        taken = snapshot(state)
+
+        def write() -> None:
+            self.logbook.flush()
+            write_checkpoint(self.run.checkpoints, taken, plan.milestone_every)
+
+        self._aside.start(write)
         self.last_save = time.monotonic()
 
     def close(self) -> None:
-        """Close the log."""
-        self.logbook.close()
+        """Wait for what is being written, and close the log."""
+        try:
+            self._aside.close()
+        finally:
+            self.logbook.close()
 
     def _where(self) -> dict[str, float]:
         state, learner = self.learner.state, self.learner
@@ -255,6 +382,7 @@ def _read_or_make_plan(
         validation_s = time.monotonic() - started
         left = clock.left_s(train.budget_s, validation_s)
         plan = plan_budget(left, step_s, validation_s, steps_per_epoch, train.epochs)
+    plan = replace(plan, accumulate=train.accumulate)
     write_json(run.plan, plan.to_json())
     return plan
 

@@ -230,5 +230,5 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str
     digest = hashlib.sha256(_as_text(metadata).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

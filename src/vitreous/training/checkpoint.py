@@ -17,31 +17,10 @@ from torch import Tensor
 from vitreous.core.files import read_tensors, storage_errors, write_tensors
 from vitreous.errors import RunError
 from vitreous.training.ema import Ema, Model
+from vitreous.training.plan import Best
 
 #: How many of the newest ones are kept.
 KEPT = 2
-
-
-@dataclass(frozen=True)
-class Best:
-    """The validation that decided which weights are the best so far.
-
-    Args:
-        step: behind which it was made.
-        balanced_accuracy: ``None`` where there are no classes.
-        loss: on the validation pictures.
-    """
-
-    step: int
-    balanced_accuracy: float | None
-    loss: float
-
-    def beats(self, other: "Best | None") -> bool:
-        """Higher balanced accuracy wins, then lower loss; the earlier keeps a tie."""
-        if other is None:
-            return True
-        mine, theirs = ((best.balanced_accuracy or 0.0, -best.loss) for best in (self, other))
-        return mine > theirs
 
 
 @dataclass

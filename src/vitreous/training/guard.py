@@ -16,7 +16,7 @@ from vitreous.core.run import RunFolder
 from vitreous.errors import TrainingError
 from vitreous.training.checkpoint import newest_milestone
 from vitreous.training.config import RunConfig, TrainConfig
-from vitreous.training.plan import Plan
+from vitreous.training.plan import Best, Plan, Return
 
 #: Steps in a row whose loss is no number, behind which the weights are no good.
 MOST_IN_A_ROW = 5
@@ -32,11 +32,12 @@ class Diverged(Exception):
     Args:
         step: at which that was seen.
         rate: learning rate there.
+        best: the best validation until then.
     """
 
-    def __init__(self, step: int, rate: float) -> None:
-        super().__init__(step, rate)
-        self.step, self.rate = step, rate
+    def __init__(self, step: int, rate: float, best: Best | None) -> None:
+        super().__init__(step, rate, best)
+        self.step, self.rate, self.best = step, rate, best
 
 
 def longest_row(losses: Sequence[float], before: int) -> tuple[int, int]:
@@ -65,7 +66,7 @@ def plan_return(plan: Plan, fault: Diverged, config: RunConfig, run: RunFolder) 
     """
     target = newest_milestone(run.checkpoints, fault.step, plan.milestone_every)
     if len(plan.returns) < MOST_RETURNS and target is not None:
-        return plan.returned(fault.step, target)
+        return plan.returned(Return(fault.step, target, fault.best))
     past = [f"{back.failed_step} (back to {back.step})" for back in plan.returns]
     tried = f", as it was by step {' and '.join(past)}, each time at a lower rate" if past else ""
     rate = config.train.learning_rate * plan.rate_share / 4

@@ -1,4 +1,4 @@
-"""How many steps a run has, and the learning rate at each of them.
+"""How many steps a run has, the learning rate at each of them, and what changed that on the way.
 
 With epochs the number is fixed and no clock matters. With a time budget the speed of this machine
 decides: it is measured once, the number of steps follows, and both are written to `plan.json`. A
@@ -23,16 +23,40 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The validation that decided which weights are the best so far.
+
+    Args:
+        step: behind which it was made.
+        balanced_accuracy: ``None`` where there are no classes.
+        loss: on the validation pictures.
+    """
+
+    step: int
+    balanced_accuracy: float | None
+    loss: float
+
+    def beats(self, other: "Best | None") -> bool:
+        """Higher balanced accuracy wins, then lower loss; the earlier keeps a tie."""
+        if other is None:
+            return True
+        mine, theirs = ((best.balanced_accuracy or 0.0, -best.loss) for best in (self, other))
+        return mine > theirs
+
+
+@dataclass(frozen=True)
 class Return:
     """A run went back, because its loss was no number any more.
 
     Args:
         failed_step: at which that was seen.
         step: to which it went back.
+        best: the best validation until then, whose weights were written; ``None`` before any.
     """
 
     failed_step: int
     step: int
+    best: Best | None
 
 
 #: What the learning rate is of the one before, once a run has gone back.
@@ -91,10 +115,10 @@ class Plan:
         new = Stretch(step, self.progress(step), max(total_steps, step))
         return replace(self, stretches=(*self.stretches, new))
 
-    def returned(self, failed_step: int, step: int) -> "Plan":
-        """The same from `step` on, at a lower rate."""
-        kept = tuple(part for part in self.stretches if part.first_step <= step)
-        return replace(self, stretches=kept, returns=(*self.returns, Return(failed_step, step)))
+    def returned(self, back: Return) -> "Plan":
+        """The same from where a run goes back to, at a lower rate."""
+        kept = tuple(part for part in self.stretches if part.first_step <= back.step)
+        return replace(self, stretches=kept, returns=(*self.returns, back))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for `plan.json`."""
@@ -104,7 +128,10 @@ class Plan:
     def from_json(cls, values: Mapping[str, Any]) -> "Plan":
         """What `to_json` gave."""
         stretches = tuple(Stretch(**part) for part in values["stretches"])
-        returns = tuple(Return(**part) for part in values.get("returns", ()))
+        returns = tuple(
+            Return(**{**part, "best": Best(**part["best"]) if part["best"] else None})
+            for part in values.get("returns", ())
+        )
         return cls(**{**values, "stretches": stretches, "returns": returns})
 
 

@@ -57,7 +57,7 @@ def test_a_run_leaves_what_it_promises(config, faces, tmp_path):
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 16))
     assert load_classifier(run.best).classes == CLASSES
     assert run.best.read_bytes() != run.last.read_bytes()
-    assert len(list(run.checkpoints.iterdir())) == KEPT
+    assert len(list(run.checkpoints.iterdir())) == KEPT + 1
 
 
 def test_two_runs_of_one_seed_are_the_same_file(config, faces, tmp_path):

@@ -89,8 +89,8 @@ def snapshot(state: TrainState[Model]) -> Snapshot:
 def write_checkpoint(folder: Path, taken: Snapshot, milestone_every: int = 1) -> None:
     """Write ``step-<number>.safetensors``, and remove what is not needed any more.
 
-    Kept are the newest `KEPT`, and a milestone that is no newer than any of them, so that wherever
-    the run goes on from, what it may have to go back to is there.
+    Kept are the newest `KEPT`, and the newest milestone before them, so that wherever the run goes
+    on from, what it may have to go back to is there.
 
     Args:
         folder: of the checkpoints.
@@ -100,13 +100,11 @@ def write_checkpoint(folder: Path, taken: Snapshot, milestone_every: int = 1) ->
     path = folder / f"step-{taken.step:09}.safetensors"
     write_tensors(path, taken.tensors, taken.metadata, checksum=True)
     paths = _all_checkpoints(folder)
-    older, kept = paths[:-KEPT], paths[-KEPT:]
-    if _step_of(kept[0]) % milestone_every:
-        milestones = [old for old in older if _step_of(old) % milestone_every == 0]
-        older = [old for old in older if old not in milestones[-1:]]
+    milestones = [old for old in paths[:-KEPT] if _step_of(old) % milestone_every == 0]
     with storage_errors(folder):
-        for old in older:
-            old.unlink(missing_ok=True)
+        for old in paths[:-KEPT]:
+            if old not in milestones[-1:]:
+                old.unlink(missing_ok=True)
 
 
 def load_newest_checkpoint(
@@ -164,10 +162,11 @@ def newest_milestone(folder: Path, step: int, milestone_every: int) -> int | Non
         if found > step or found % milestone_every:
             continue
         try:
-            read_tensors(path)
+            _, metadata = read_tensors(path)
         except RunError:
             continue
-        return found
+        if not metadata["skipped_in_a_row"]:  # else something was wrong already
+            return found
     return None
 
 

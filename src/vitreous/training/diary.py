@@ -71,7 +71,7 @@ class Diary(Generic[Model]):
         state, board = learner.state, run.path / "tensorboard" if tensorboard else None
         self.logbook = Logbook(run.metrics, state.metrics_bytes, board, state.step)
         self._aside = Aside()
-        self.score_text = ""
+        self.score_text, self._has_warned = "", False
         self.began = time.monotonic() - learner.state.elapsed_s
         self.last_save = time.monotonic()
         self.validation_s = 0.0
@@ -108,10 +108,12 @@ class Diary(Generic[Model]):
         line: dict[str, Any] = {**self._where(), "learning_rate": rate}
         if skipped := len(losses) - len(known):
             self.logbook.write({"kind": "skipped", **line, "steps": skipped})
-            self.console.warn(
-                f"the loss is no number in {skipped} of the {len(losses)} steps up to step "
-                f"{state.step}, which change nothing"
-            )
+            if not self._has_warned:
+                self.console.warn(
+                    f"the loss is no number in {skipped} of the {len(losses)} steps up to step "
+                    f"{state.step}; such steps change nothing, and {self.run.metrics} lists them"
+                )
+            self._has_warned = True
         if longest >= MOST_IN_A_ROW:
             self.logbook.write({"kind": "stopped", **line})
             raise Diverged(state.step, rate, state.best)
@@ -159,7 +161,7 @@ class Diary(Generic[Model]):
         """Begin to write a checkpoint when it is time; behind the last step, wait for it."""
         self._aside.check()
         state = self.learner.state
-        is_milestone = state.step % plan.milestone_every == 0
+        is_milestone = state.step % plan.milestone_every == 0 and not state.skipped_in_a_row
         is_time = time.monotonic() - self.last_save >= CHECKPOINT_INTERVAL_S
         if not (at_once or is_milestone or is_time):
             return

@@ -40,7 +40,10 @@ class Best:
         """Higher balanced accuracy wins, then lower loss; the earlier keeps a tie."""
         if other is None:
             return True
-        mine, theirs = ((best.balanced_accuracy or 0.0, -best.loss) for best in (self, other))
+        mine, theirs = (
+            (best.balanced_accuracy or 0.0, -best.loss if math.isfinite(best.loss) else -math.inf)
+            for best in (self, other)
+        )
         return mine > theirs
 
 

@@ -2,15 +2,16 @@
 
     python benchmarks/faults.py --out benchmarks/results/DATE_faults
 
-Linux, with `strace`; as root the disks that are full or read-only are real ones (tmpfs). Three parts:
+Linux, as root, with `strace`: disks that are full or read-only are real ones (tmpfs). Three parts:
 
-- kills: small runs of every kind are killed by SIGKILL at moments drawn at random, or right at one of
-  their operations on files (drawn too, saves are full of them), and resumed until they end. Weights, log,
-  plan and scores have to be those of a run that was never stopped.
-- saves: a checkpoint is written while `strace` kills the process at its k-th system call, or lets that call
-  fail (ENOSPC, EIO, EROFS), for every k. What can be read afterwards has to be whole, and a save goes on.
-- places: two processes in one run, a lock left by a dead one, a full disk, a read-only one, jumping clocks,
-  pictures that disappear.
+- kills: small runs of every kind are killed by SIGKILL at moments drawn at random, or right at one
+  of their operations on files (drawn too, saves are full of them), and resumed until they end.
+  Weights, log, plan and scores have to be those of a run that was never stopped.
+- saves: a checkpoint is written while `strace` kills the process at one of its system calls, or
+  lets that call fail (ENOSPC, EIO, EROFS), for every call. What can be read afterwards has to be
+  whole, and the next save goes well.
+- places: two processes in one run, a lock left by a dead one, a full disk, a read-only one,
+  jumping clocks, pictures that disappear.
 """
 
 import argparse
@@ -38,6 +39,7 @@ _MOST_SITTINGS = 60
 
 def import_all() -> None:
     """What a run imports on its way, so that a process forked from here doesn't."""
+    # ruff: noqa: F401
     import sklearn.linear_model
     import sklearn.metrics
     import sklearn.neighbors
@@ -46,7 +48,7 @@ def import_all() -> None:
     import vitreous.doctor.page
     import vitreous.report.collect
     import vitreous.report.page
-    import vitreous.report.reconstructions  # noqa: F401
+    import vitreous.report.reconstructions
 
 
 def measure_kills(folder: Path, kills: int, seconds: float, seed: int) -> dict[str, Any]:
@@ -124,9 +126,10 @@ def page(result: dict[str, Any], command: str) -> str:
         for case in kills["cases"].values():
             total.update({key: value for key, value in case.items() if isinstance(value, int)})
         lines += [
-            f"**Kills**: {total['kills']} by SIGKILL, {total['kills at a file']} of them right at an operation on "
-            f"a file; {total['runs']} runs resumed until they ended, {total['same bits']} of them in the same "
-            "bits as one that was never stopped (every file of weights by SHA-256, log, plan, scores).",
+            f"**Kills**: {total['kills']} by SIGKILL, {total['kills at a file']} of them right "
+            f"at an operation on a file; {total['runs']} runs resumed until they ended, "
+            f"{total['same bits']} of them in the same bits as one that was never stopped (every "
+            "file of weights by SHA-256, log, plan, scores).",
             "",
             "| run | what is on | kills | runs | same bits | files compared |",
             "| --- | --- | --- | --- | --- | --- |",
@@ -139,14 +142,15 @@ def page(result: dict[str, Any], command: str) -> str:
         ]
     if saves := result.get("saves"):
         lines += [
-            f"**Saves**: {sum(row['tried'] for row in saves)} faults, one in each system call of a save "
-            f"(`strace -e inject`); in {sum(row['whole'] for row in saves)} cases the newest checkpoint that can "
-            f"be read was whole and the next save went well.",
+            f"**Saves**: {sum(row['tried'] for row in saves)} faults, one in each system "
+            f"call of a save (`strace -e inject`); in {sum(row['whole'] for row in saves)} cases "
+            "the newest checkpoint that can be read was whole and the next save went well.",
             "",
             "| fault | tried | save failed | new one there | whole, and on |",
             "| --- | --- | --- | --- | --- |",
             *(
-                f"| {row['fault']} | {row['tried']} | {row['failed']} | {row['new']} | {row['whole']} |"
+                f"| {row['fault']} | {row['tried']} | {row['failed']} | {row['new']} "
+                f"| {row['whole']} |"
                 for row in saves
             ),
             "",
@@ -189,8 +193,9 @@ def main() -> None:
             result["places"] = measure_places(folder)
     found = versions()
     result["where"] = (
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {sys.version.split()[0]}, "
-        f"torch {found['torch']}, safetensors {found['safetensors']}, code {code_fingerprint()}"
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, "
+        f"Python {found['python']}, torch {found['torch']}, "
+        f"safetensors {found['safetensors']}, code {code_fingerprint()}"
     )
     command = f"python {' '.join(sys.argv)}"
     text = page(result, command)

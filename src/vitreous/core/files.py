@@ -5,6 +5,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,15 +47,20 @@ def atomic_path(path: Path) -> Iterator[Path]:
         StorageError: where the disk is full or the folder can't be written.
     """
     with storage_errors(path):
+        # A folder, because what libraries put beside a file that they write goes with it then.
         staging = _staging(path)
+        file = staging / path.name
         try:
-            staging.touch(exist_ok=False)
-            yield staging
-            _flush(staging)
-            staging.replace(path)
+            staging.mkdir()
+            file.touch()
+            mode = stat.S_IMODE(file.stat().st_mode)
+            yield file
+            file.chmod(mode)  # libraries make files for the owner alone
+            _flush(file)
+            file.replace(path)
             _flush(path.parent)
         finally:
-            staging.unlink(missing_ok=True)
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -91,7 +97,7 @@ def remove_unfinished(folder: Path, name: str) -> None:
     """
     with storage_errors(folder):
         for staging in folder.rglob(f".{name}-*{_UNFINISHED}"):
-            staging.unlink(missing_ok=True)
+            shutil.rmtree(staging)
 
 
 def _staging(path: Path) -> Path:

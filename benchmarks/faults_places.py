@@ -75,7 +75,7 @@ def small_disk(place: Path, size: str) -> Iterator[None]:
 def full_disk(folder: Path) -> str | None:
     case = _case(folder)
     disk = folder / "disk"
-    with small_disk(disk, "2m"):
+    with small_disk(disk, "20m"):
         _middle(case, folder / "run")
         out, weight = disk / "run", disk / "weight"
         status = runs.sit(case.command(out)).wait() if _fill(weight, disk, 250_000) else -1

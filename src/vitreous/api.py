@@ -35,6 +35,7 @@ from vitreous.shipping import export
 from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
 from vitreous.training.config import RunConfig
 from vitreous.training.encoder import load_encoder
+from vitreous.training.provenance import tell_changes
 from vitreous.training.trainer import Clock
 
 __all__ = [
@@ -287,16 +288,18 @@ def resume(run: Source, *, tensorboard: bool = False, console: Console | None = 
 
     Raises:
         RunError: where the folder is no run or in use, or its pictures have changed.
+        StorageError: where it can't be written.
     """
     clock = Clock(time.monotonic())
     console = console or Console()
     folder = RunFolder.open(Path(run))
+    run_config = from_mapping(RunConfig, load_toml(folder.config))
+    if is_finished(folder, run_config):
+        shown = f"Its report: {folder.report}" if folder.report.exists() else ""
+        console.info(f"{folder.path} is finished, nothing to do. {shown}".rstrip())
+        return Run(folder.path)
     with folder.locked():
-        run_config = from_mapping(RunConfig, load_toml(folder.config))
-        if is_finished(folder, run_config):
-            shown = f"Its report: {folder.report}" if folder.report.exists() else ""
-            console.info(f"{folder.path} is finished, nothing to do. {shown}".rstrip())
-            return Run(folder.path)
+        tell_changes(folder, run_config.train.device, console)
         dataset = open_own_pictures(folder, run_config, console)
         work(folder, run_config, dataset, console, clock, tensorboard)
     return Run(folder.path)

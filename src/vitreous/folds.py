@@ -152,6 +152,7 @@ def cross_validate(
         for number, part in enumerate(fold_datasets(dataset, count, repeat, seed), start=1):
             name = f"{repeat + 1}-{number}" if repeat else f"{number}"
             if any(fold.name == name for fold in scores.folds):
+                _forget_checkpoints(run.fold(name))  # the last sitting may have ended before
                 continue
             console.info(f"fold {len(scores.folds) + 1} of {count * repeats}")
             begun = time.monotonic()
@@ -162,6 +163,7 @@ def cross_validate(
             fold = _score(folder, config, part, name, begun)
             scores = replace(scores, folds=(*scores.folds, fold))
             write_json(run.folds, asdict(scores))
+            _forget_checkpoints(folder)
             console.info(
                 f"fold {name}: accuracy {fold.accuracy:.3f}, balanced "
                 f"{fold.balanced_accuracy:.3f} on {fold.n} pictures held out"
@@ -169,6 +171,11 @@ def cross_validate(
     scores = _together(run, scores, dataset, repeats)
     write_json(run.folds, asdict(scores))
     return scores
+
+
+def _forget_checkpoints(fold: RunFolder) -> None:
+    """What resuming needed is many times the model, and nothing resumes a finished fold."""
+    shutil.rmtree(fold.checkpoints, ignore_errors=True)
 
 
 def share_of_time(config: RunConfig, clock: Clock, scores: FoldScores) -> tuple[RunConfig, Clock]:
@@ -195,8 +202,6 @@ def _score(folder: RunFolder, config: RunConfig, part: Dataset, name: str, begun
     tensors = {"probabilities": torch.from_numpy(probabilities),
                "rows": torch.from_numpy(rows_of(part, "test"))}  # fmt: skip
     write_tensors(folder.answers, tensors, {})
-    # What resuming would need is many times the model, and nothing resumes a finished fold.
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)
     found = evaluate_probabilities(probabilities, pictures.labels.numpy(), part.classes, None)
     return Fold(
         name=name,

@@ -20,7 +20,7 @@ import torch
 from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.files import read_json, write_json, write_text
-from vitreous.core.run import RunFolder, versions
+from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.data.folder import Listing
 from vitreous.data.folds import fold_datasets
@@ -46,9 +46,10 @@ from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run, temper_run
 from vitreous.serving.origin import first_encoder, original_encoder
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
-from vitreous.training.device import choose_device, describe_device, peak_memory_bytes
+from vitreous.training.device import choose_device, describe_device
 from vitreous.training.learner import ClassLearner
 from vitreous.training.pretrain import MaskedAutoencoder, PatchLearner, loss_on, reconstructions
+from vitreous.training.provenance import circumstances, note_memory
 from vitreous.training.trainer import Clock, ValidScore
 from vitreous.training.trainer import train as run_training
 
@@ -108,6 +109,7 @@ def begin(
         "choice.json": json.dumps(choice.rows()),
         "split.csv": dataset.split_table(),
         "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
+        RunFolder(path).provenance.name: json.dumps(circumstances(config.train.device)),
     }
     if checkup := _look_first(listing, config, console, clock):
         files[RunFolder(path).findings.name] = json.dumps(checkup.to_record())
@@ -228,7 +230,7 @@ def _conclude(
     begun = original_encoder(config, console)
     diagnosis = diagnose_run(folder, config, dataset, split, begun, probabilities, thumbnails)
     write_json(folder.diagnosis, diagnosis.to_json())
-    _write_provenance(folder, device, console)
+    _note_memory(folder, device, console)
     warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
     report = report_of_run(
         folder,
@@ -340,7 +342,7 @@ def _pretrain(
     )
     best = learner.state.best
     assert best is not None
-    _write_provenance(folder, device, console)
+    _note_memory(folder, device, console)
     score = {"split": "valid", "n": len(valid_set), "loss": best.loss, "step": best.step}
     write_json(folder.evaluation, score)
     console.info(
@@ -351,11 +353,8 @@ def _pretrain(
     console.info(f"next: vitreous train FOLDER --init {folder.path}")
 
 
-def _write_provenance(folder: RunFolder, device: torch.device, console: Console) -> None:
-    """Versions, device and peak memory; the last is said too."""
-    peak = peak_memory_bytes(device)
-    known = {"versions": versions(), "device": describe_device(device), "peak_memory_bytes": peak}
-    write_json(folder.provenance, known)
+def _note_memory(folder: RunFolder, device: torch.device, console: Console) -> None:
+    peak = note_memory(folder, device)
     if peak is not None:
         console.info(f"memory: at most {peak / 1e9:.1f} GB")
 

@@ -11,6 +11,7 @@ from vitreous.core.files import (
     new_folder,
     read_json,
     read_tensors,
+    remove_unfinished,
     write_tensors,
     write_text,
 )
@@ -110,8 +111,46 @@ def test_a_damaged_file_is_named(tmp_path, damage):
 
 def test_new_files_have_the_usual_permissions(tmp_path):
     write_text(tmp_path / "atomic", "x")
+    write_tensors(tmp_path / "tensors", {"a": torch.zeros(3)}, {})
     Path(tmp_path / "plain").write_text("x")
-    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    for name in ("atomic", "tensors"):
+        assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.bool, torch.int64])
+def test_a_checksum_covers_values_shapes_and_words(tmp_path, dtype):
+    path = tmp_path / "w.safetensors"
+    some = torch.arange(12).to(dtype).reshape(3, 4).t()
+    tensors = {"a": some, "b": torch.ones(()), "c": torch.ones(0)}
+    write_tensors(path, tensors, {"step": 12, "loss": float("nan")}, checksum=True)
+    back, metadata = read_tensors(path)
+    assert all(torch.equal(back[name], tensor) for name, tensor in tensors.items())
+    assert metadata["step"] == 12
+    content = path.read_bytes()
+    for old, new in ((b"[4,3]", b"[3,4]"), (b'\\"step\\": 12', b'\\"step\\": 13')):
+        assert content.count(old) == 1
+        path.write_bytes(content.replace(old, new))
+        with pytest.raises(RunError, match="don't fit its checksum"):
+            read_tensors(path)
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    script = f"""
+import os
+from pathlib import Path
+from vitreous.core.files import atomic_path
+with atomic_path(Path({str(tmp_path)!r}) / "inner" / "a.txt") as staging:
+    staging.write_text("half")
+    os._exit(0)
+"""
+    (tmp_path / "inner").mkdir()
+    (tmp_path / "inner" / ".a.txt").write_text("mine")
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert len(list((tmp_path / "inner").iterdir())) == 2
+    remove_unfinished(tmp_path, "b.txt")
+    assert len(list((tmp_path / "inner").iterdir())) == 2
+    remove_unfinished(tmp_path, "a.txt")
+    assert [path.name for path in (tmp_path / "inner").iterdir()] == [".a.txt"]
 
 
 def test_damaged_json_is_named(tmp_path):

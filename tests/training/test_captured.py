@@ -98,7 +98,7 @@ def test_pictures_come_from_the_gpu_or_from_the_host_alike(faces, monkeypatch):
 
 
 def test_a_run_goes_on_after_a_recorded_step(faces, tmp_path):
-    from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
+    from vitreous.training.checkpoint import load_newest_checkpoint, snapshot, write_checkpoint
 
     config = configuration(precision="float32", optimizer="muon")
     losses, state = trained(config, faces, recorded=True)
@@ -106,7 +106,7 @@ def test_a_run_goes_on_after_a_recorded_step(faces, tmp_path):
     plan = plan_epochs(2.0, len(faces) / 8)
     for _ in range(STEPS - 3):
         learner.learn(plan)
-    save_checkpoint(tmp_path, learner.state)
+    write_checkpoint(tmp_path, snapshot(learner.state))
     other = ClassLearner(replace(config), faces, CLASSES)
     assert load_newest_checkpoint(tmp_path, other.state)
     rest = [other.learn(plan).item() for _ in range(3)]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from vitreous.data.loader import PictureSet
-from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
+from vitreous.training.checkpoint import load_newest_checkpoint, snapshot, write_checkpoint
 from vitreous.training.config import TrainConfig
 from vitreous.training.device import choose_device, choose_precision
 from vitreous.training.feed import Feed
@@ -64,7 +64,7 @@ def test_ten_steps_are_five_and_a_resume_and_five(config, faces, tmp_path, optim
         straight.learn(plan)
     for _ in range(5):
         before.learn(plan)
-    save_checkpoint(tmp_path, before.state)
+    write_checkpoint(tmp_path, snapshot(before.state))
     torch.manual_seed(12345)  # whatever else happened in the other process
     assert load_newest_checkpoint(tmp_path, after.state)
     assert after.state.step == 5

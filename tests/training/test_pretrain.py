@@ -21,7 +21,7 @@ from vitreous.model.config import ModelConfig
 from vitreous.model.patches import extract_patches
 from vitreous.model.positions import sincos2d
 from vitreous.training import pretrain, trainer
-from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
+from vitreous.training.checkpoint import load_newest_checkpoint, snapshot, write_checkpoint
 from vitreous.training.config import PretrainConfig, RunConfig, TrainConfig
 from vitreous.training.encoder import load_encoder
 from vitreous.training.logbook import read_logbook
@@ -260,7 +260,7 @@ def test_ten_steps_are_five_and_a_resume_and_five(hiding, faces, tmp_path):
         straight.learn(plan)
     for _ in range(5):
         before.learn(plan)
-    save_checkpoint(tmp_path, before.state)
+    write_checkpoint(tmp_path, snapshot(before.state))
     torch.manual_seed(12345)  # whatever else happened in the other process
     assert load_newest_checkpoint(tmp_path, after.state)
     for _ in range(5):

@@ -12,11 +12,12 @@ from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
 from vitreous.errors import Interrupted, TrainingError
-from vitreous.training import trainer
-from vitreous.training.checkpoint import Best
+from vitreous.training import diary, trainer
+from vitreous.training.checkpoint import KEPT
 from vitreous.training.classifier import load_classifier
 from vitreous.training.learner import ClassLearner
 from vitreous.training.logbook import Logbook, read_logbook
+from vitreous.training.plan import Best
 from vitreous.training.trainer import Clock, ValidScore
 
 CLASSES = ("angry", "happy", "sad")
@@ -56,7 +57,7 @@ def test_a_run_leaves_what_it_promises(config, faces, tmp_path):
     assert [line["step"] for line in lines if line["kind"] == "train"] == list(range(1, 16))
     assert load_classifier(run.best).classes == CLASSES
     assert run.best.read_bytes() != run.last.read_bytes()
-    assert len(list(run.checkpoints.iterdir())) == 1
+    assert len(list(run.checkpoints.iterdir())) == KEPT + 1
 
 
 def test_two_runs_of_one_seed_are_the_same_file(config, faces, tmp_path):
@@ -72,7 +73,7 @@ def test_two_runs_of_one_seed_are_the_same_file(config, faces, tmp_path):
 def test_a_stopped_run_goes_on_to_the_same_bits(
     config, faces, tmp_path, monkeypatch, stop_at, lines
 ):
-    monkeypatch.setattr(trainer, "LINES_PER_RUN", lines)
+    monkeypatch.setattr(diary, "LINES_PER_RUN", lines)
     straight = run_training(config, faces, tmp_path / "straight")
     learn, steps = trainer.Learner.learn, []
 

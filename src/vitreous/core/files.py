@@ -1,14 +1,17 @@
 """Writing files so that a reader sees the old one or the new one, never half of one."""
 
+import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,6 +20,9 @@ from vitreous.errors import RunError, StorageError
 
 #: One key only: safetensors writes several in no fixed order, and equal weights are equal files.
 METADATA_KEY = "vitreous"
+_CHECKSUM = "sha256"
+#: Ending of what isn't whole yet.
+_UNFINISHED = ".part"
 
 
 @contextmanager
@@ -34,41 +40,81 @@ def storage_errors(path: Path) -> Iterator[None]:
 def atomic_path(path: Path) -> Iterator[Path]:
     """A path beside `path` to write to; on success it is flushed to disk and renamed to `path`.
 
+    The folder is flushed too: else the new name could be lost with the power, and a later file's
+    not.
+
     Raises:
         StorageError: where the disk is full or the folder can't be written.
     """
     with storage_errors(path):
-        descriptor, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-        os.close(descriptor)
-        staging = Path(name)
+        # A folder, because what libraries put beside a file that they write goes with it then.
+        staging = _staging(path)
+        file = staging / path.name
         try:
-            yield staging
-            with staging.open("rb+") as file:
-                os.fsync(file.fileno())
-            # mkstemp makes files for the owner alone; the umask decides for all others here.
-            staging.chmod(0o666 & ~_umask())
-            staging.replace(path)
+            staging.mkdir()
+            file.touch()
+            mode = stat.S_IMODE(file.stat().st_mode)
+            yield file
+            file.chmod(mode)  # libraries make files for the owner alone
+            _flush(file)
+            file.replace(path)
+            _flush(path.parent)
         finally:
-            staging.unlink(missing_ok=True)
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder beside `path` to write to; on success it is renamed to `path`.
+    """A folder beside `path` to write to; on success it is flushed and renamed to `path`.
 
     Raises:
         StorageError: where something stands there, but for an empty folder, or the disk is full.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        staging = _staging(path)
         try:
+            staging.mkdir()
             yield staging
-            staging.chmod(0o777 & ~_umask())
+            for written in (*staging.rglob("*"), staging):
+                _flush(written)
             # Renaming onto an empty folder is fine, onto a full one is refused.
             staging.rename(path)
+            _flush(path.parent)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, name: str) -> None:
+    """Remove, at any depth, what a killed process was about to write.
+
+    Args:
+        folder: where nobody else is writing such files.
+        name: of the files, or a pattern of them.
+
+    Raises:
+        StorageError: where the folder can't be written.
+    """
+    with storage_errors(folder):
+        for staging in folder.rglob(f".{name}-*{_UNFINISHED}"):
+            shutil.rmtree(staging)
+
+
+def _staging(path: Path) -> Path:
+    """A name beside a file or folder, for as long as it isn't whole."""
+    return path.with_name(f".{path.name}-{secrets.token_hex(4)}{_UNFINISHED}")
+
+
+def _flush(path: Path) -> None:
+    """Have a file, or the names in a folder, on the disk itself."""
+    is_folder = path.is_dir()
+    if is_folder and os.name == "nt":  # opens no folders
+        return
+    descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -109,10 +155,24 @@ def read_json(path: Path) -> Any:
         raise RunError(f"can't read {path}: {error}") from None
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Write a safetensors file of vitreous atomically; equal contents give equal bytes."""
-    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False)
-    write_safetensors(path, tensors, {METADATA_KEY: text})
+def write_tensors(
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    metadata: Mapping[str, Any],
+    checksum: bool = False,
+) -> None:
+    """Write a safetensors file of vitreous atomically; equal contents give equal bytes.
+
+    Args:
+        path: of the file.
+        tensors: by name.
+        metadata: what JSON can say.
+        checksum: have it checked, too, whenever it is read.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    if checksum:
+        metadata = {**metadata, _CHECKSUM: _checksum(plain, metadata)}
+    write_safetensors(path, plain, {METADATA_KEY: _as_text(metadata)})
 
 
 def write_safetensors(
@@ -135,7 +195,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     with _opened_tensors(path) as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return tensors, _metadata_of(file)
+        metadata = _metadata_of(file)
+        wanted = metadata.pop(_CHECKSUM, None)
+        if wanted is not None and _checksum(tensors, metadata) != wanted:
+            raise ValueError("its contents don't fit its checksum")
+        return tensors, metadata
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
@@ -163,7 +227,14 @@ def _metadata_of(file: Any) -> dict[str, Any]:
     return json.loads((file.metadata() or {})[METADATA_KEY])
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _as_text(metadata: Mapping[str, Any]) -> str:
+    return json.dumps(metadata, sort_keys=True, ensure_ascii=False)
+
+
+def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> str:
+    """SHA-256 of names, types, shapes and values, and of all else that the file says."""
+    digest = hashlib.sha256(_as_text(metadata).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -21,9 +21,10 @@ evaluation.json      the final score
 diagnosis.json       why it is stuck, where it is
 report.html          the same for people
 reconstructions.png  instead of it behind pretraining: pictures, masked, filled in
-provenance.json      versions, device and peak memory
+provenance.json      versions, code and device, of the beginning and where they changed; peak memory
 """
 
+import hashlib
 import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from vitreous.core.files import new_folder, storage_errors
+from vitreous.core.files import new_folder, remove_unfinished, storage_errors
 from vitreous.errors import RunError, StorageError
 
 _PACKAGES = ("vitreous", "torch", "numpy", "pillow", "safetensors", "scikit-learn")
@@ -129,8 +130,11 @@ class RunFolder:
     def locked(self) -> Iterator[None]:
         """Keep other processes out; the lock of a dead process is no lock.
 
+        What such a process was about to write is removed.
+
         Raises:
             RunError: where another process is at work in the folder.
+            StorageError: where the folder can't be written.
         """
         lock = FileLock(self.path / ".lock")
         with storage_errors(self.path):
@@ -142,6 +146,9 @@ class RunFolder:
                     "or choose another --out"
                 ) from None
         try:
+            own = {path.name for path in vars(self).values() if path.suffix}
+            for name in (*own, "step-*.safetensors"):
+                remove_unfinished(self.path, name)
             yield
         finally:
             lock.release()
@@ -183,3 +190,13 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def code_fingerprint() -> str:
+    """Equal for equal source files of this package, whatever its version says."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.relative_to(package).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()

@@ -1,7 +1,7 @@
 """Threads that work side by side, each on something of its own."""
 
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -35,6 +35,37 @@ class SideBySide:
         finally:
             # PyTorch gives new threads the number that was set last, by whichever thread.
             torch.set_num_threads(self._all)
+
+
+class Aside:
+    """One piece of work at a time, in a thread of its own, while the caller goes on."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "aside")
+        self._pending: Future[None] | None = None
+
+    def start(self, work: Callable[[], None]) -> None:
+        """Begin some work, once what was begun before has ended; its error is raised here."""
+        self.wait()
+        self._pending = self._pool.submit(work)
+
+    def check(self) -> None:
+        """Raise the error of work that has ended in one; what is still at work isn't waited for."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait for what was begun, and raise its error."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def close(self) -> None:
+        """Wait for what was begun; nothing is begun any more."""
+        try:
+            self.wait()
+        finally:
+            self._pool.shutdown()
 
 
 @contextmanager

@@ -2,9 +2,11 @@
 
 Random numbers and the place in the data are functions of the step (see `core.rng` and
 `data.loader`), so weights, their average, the optimiser's moments and a few numbers are all there
-is. One file, renamed into place, is either there or not.
+is. One file, renamed into place, is either there or not; a checksum tells whether it still is what
+was written.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -12,33 +14,13 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 
-from vitreous.core.files import read_tensors, write_tensors
+from vitreous.core.files import read_tensors, storage_errors, write_tensors
 from vitreous.errors import RunError
 from vitreous.training.ema import Ema, Model
+from vitreous.training.plan import Best
 
+#: How many of the newest ones are kept.
 KEPT = 2
-
-
-@dataclass(frozen=True)
-class Best:
-    """The validation that decided which weights are the best so far.
-
-    Args:
-        step: behind which it was made.
-        balanced_accuracy: ``None`` where there are no classes.
-        loss: on the validation pictures.
-    """
-
-    step: int
-    balanced_accuracy: float | None
-    loss: float
-
-    def beats(self, other: "Best | None") -> bool:
-        """Higher balanced accuracy wins, then lower loss; the earlier keeps a tie."""
-        if other is None:
-            return True
-        mine, theirs = ((best.balanced_accuracy or 0.0, -best.loss) for best in (self, other))
-        return mine > theirs
 
 
 @dataclass
@@ -53,7 +35,10 @@ class TrainState(Generic[Model]):
         best: the best validation so far.
         metrics_bytes: length of `metrics.jsonl` that belongs to this state.
         elapsed_s: seconds worked so far, over all sittings.
-        losses: of the steps since the last line in the log, scalars on the device.
+        losses: of the steps since the last line in the log, scalars on the device; those of steps
+            that were skipped are no numbers.
+        skipped_in_a_row: steps up to the last line in the log.
+        returns: how often the run had gone back.
     """
 
     model: Model
@@ -64,56 +49,132 @@ class TrainState(Generic[Model]):
     metrics_bytes: int = 0
     elapsed_s: float = 0.0
     losses: list[Tensor] = field(default_factory=list)
+    skipped_in_a_row: int = 0
+    returns: int = 0
 
 
-def save_checkpoint(folder: Path, state: TrainState) -> None:
-    """Write the state as ``step-<number>.safetensors`` and keep the newest `KEPT`."""
+@dataclass(frozen=True)
+class Snapshot:
+    """A state as it was at one moment, while training goes on.
+
+    Args:
+        step: behind which.
+        tensors, metadata: of its file.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+
+
+def snapshot(state: TrainState[Model]) -> Snapshot:
+    """Copy a state to where nothing changes it."""
     tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
     tensors |= {f"ema.{name}": value for name, value in state.ema.model.state_dict().items()}
     tensors |= _optimizer_tensors(state)
+    if state.losses:
+        tensors["run.losses"] = torch.stack(state.losses)
     metadata: dict[str, Any] = {
         "step": state.step,
         "best": asdict(state.best) if state.best else None,
         "metrics_bytes": state.metrics_bytes,
         "elapsed_s": state.elapsed_s,
-        "losses": [loss.item() for loss in state.losses],
+        "skipped_in_a_row": state.skipped_in_a_row,
+        "returns": state.returns,
     }
-    write_tensors(folder / f"step-{state.step:09}.safetensors", tensors, metadata)
-    for old in _all_checkpoints(folder)[:-KEPT]:
-        old.unlink(missing_ok=True)
+    copies = {name: value.detach().to("cpu", copy=True) for name, value in tensors.items()}
+    return Snapshot(state.step, copies, metadata)
 
 
-def load_newest_checkpoint(folder: Path, state: TrainState) -> bool:
+def write_checkpoint(folder: Path, taken: Snapshot, milestone_every: int = 1) -> None:
+    """Write ``step-<number>.safetensors``, and remove what is not needed any more.
+
+    Kept are the newest `KEPT`, and the newest milestone before them, so that wherever the run goes
+    on from, what it may have to go back to is there.
+
+    Args:
+        folder: of the checkpoints.
+        taken: the state.
+        milestone_every: steps between those that a run may go back to.
+    """
+    path = folder / f"step-{taken.step:09}.safetensors"
+    write_tensors(path, taken.tensors, taken.metadata, checksum=True)
+    paths = _all_checkpoints(folder)
+    milestones = [old for old in paths[:-KEPT] if _step_of(old) % milestone_every == 0]
+    with storage_errors(folder):
+        for old in paths[:-KEPT]:
+            if old not in milestones[-1:]:
+                old.unlink(missing_ok=True)
+
+
+def load_newest_checkpoint(
+    folder: Path, state: TrainState[Model], returns: Sequence[int] = ()
+) -> bool:
     """Fill `state` from the newest whole checkpoint.
+
+    Args:
+        folder: of the checkpoints.
+        state: as it is at a run's beginning.
+        returns: the steps that the run went back to, whenever it did; checkpoints that lie on the
+            ways that it left are removed.
 
     Returns:
         False where there is none yet.
 
     Raises:
-        RunError: where there are some but none fits this model.
+        RunError: where there are some but none is whole, or it doesn't fit this model.
+        StorageError: where one can't be removed.
     """
     problem: RunError | None = None
     for path in reversed(_all_checkpoints(folder)):
         try:
             tensors, metadata = read_tensors(path)
         except RunError as error:
-            problem = error
+            problem = problem or error
+            continue
+        if any(metadata["step"] > step for step in returns[metadata["returns"] :]):
+            with storage_errors(path):
+                path.unlink()
             continue
         _restore(state, tensors, path)
         state.step = metadata["step"]
         state.best = Best(**metadata["best"]) if metadata["best"] else None
         state.metrics_bytes = metadata["metrics_bytes"]
         state.elapsed_s = metadata["elapsed_s"]
-        state.losses = [torch.tensor(loss) for loss in metadata["losses"]]
+        state.skipped_in_a_row = metadata["skipped_in_a_row"]
+        state.returns = metadata["returns"]
         return True
     if problem:
         raise problem
     return False
 
 
-def newest_average(folder: Path) -> dict[str, Tensor] | None:
-    """The averaged weights of the newest whole checkpoint; ``None`` where there is none."""
+def newest_milestone(folder: Path, step: int, milestone_every: int) -> int | None:
+    """The last step that a run may go back to from `step`; ``None`` where no file of one is whole.
+
+    Args:
+        folder: of the checkpoints.
+        step: where the run is.
+        milestone_every: steps between those that it may go back to.
+    """
     for path in reversed(_all_checkpoints(folder)):
+        found = _step_of(path)
+        if found > step or found % milestone_every:
+            continue
+        try:
+            _, metadata = read_tensors(path)
+        except RunError:
+            continue
+        if not metadata["skipped_in_a_row"]:  # else something was wrong already
+            return found
+    return None
+
+
+def newest_average(folder: Path) -> dict[str, Tensor] | None:
+    """The averaged weights of the newest whole checkpoint; ``None`` where no step was saved."""
+    for path in reversed(_all_checkpoints(folder)):
+        if not _step_of(path):
+            continue
         try:
             tensors, _ = read_tensors(path)
         except RunError:
@@ -135,6 +196,10 @@ def _all_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
+def _step_of(path: Path) -> int:
+    return int(path.stem.removeprefix("step-"))
+
+
 def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
     tensors = {}
     for name, parameter in state.model.named_parameters():
@@ -145,7 +210,7 @@ def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
 
 
 def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
-    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "run": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
         parts[part][rest] = value
@@ -166,4 +231,7 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
         parameter = by_name[parameter_name]
         # AdamW keeps its step count on the CPU unless fused on a GPU; it moves it itself.
         device = "cpu" if key == "step" and parameter.device.type == "mps" else parameter.device
-        optimizer_of[parameter].state[parameter][key] = value.to(device)
+        # A copy: the file is only mapped into memory.
+        optimizer_of[parameter].state[parameter][key] = value.to(device, copy=True)
+    device = next(state.model.parameters()).device
+    state.losses = list(parts["run"].get("losses", torch.empty(0)).to(device, copy=True))

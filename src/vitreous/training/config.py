@@ -19,6 +19,9 @@ class TrainConfig:
         seed: of every random draw.
         batch_size: pictures in a step.
         shards: parts of a batch that threads of a CPU work on side by side (see `shards`).
+        accumulate: pieces of a batch that are computed one after the other, for less memory; the
+            same result but for rounding, for the draws of dropout, and for batch norm, whose
+            statistics are then of a piece. More where memory turns out to be too small.
         learning_rate: highest rate, reached after the warm-up.
         final_learning_rate: last rate of the cosine, as a share of the highest.
         layer_decay: what each block's rate is of the next one's, the head's being the whole rate
@@ -44,6 +47,8 @@ class TrainConfig:
         precision: of the forward and backward pass and of Muon's products; "auto" is bfloat16 where
             the device computes it natively. Weights, moments and validation are float32.
         device: "auto" takes CUDA, then MPS, then the CPU.
+        deterministic: on a GPU add in the same order every time, so that a run ends in the same
+            bits each time, resumed or not; slower. On a CPU that is so anyway.
     """
 
     epochs: float = 300.0
@@ -51,6 +56,7 @@ class TrainConfig:
     seed: int = 0
     batch_size: int = 128
     shards: int = 1
+    accumulate: int = 1
     learning_rate: float = 5e-4
     final_learning_rate: float = 0.01
     layer_decay: float = 1.0
@@ -68,6 +74,7 @@ class TrainConfig:
     compile: bool = False
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
@@ -76,6 +83,11 @@ class TrainConfig:
         if not 1 <= self.shards <= self.batch_size:
             raise ConfigError(
                 f"train.shards is {self.shards}: it is 1 to train.batch_size, {self.batch_size}"
+            )
+        if not 1 <= self.accumulate <= self.batch_size // self.shards:
+            raise ConfigError(
+                f"train.accumulate is {self.accumulate}: it is 1 to train.batch_size / "
+                f"train.shards, {self.batch_size // self.shards}"
             )
         if self.compile and self.shards > 1:
             raise ConfigError(

@@ -1,8 +1,11 @@
 """Where and in which precision a run computes."""
 
+import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import torch
@@ -10,6 +13,7 @@ from torch import nn
 
 from vitreous.errors import ConfigError
 from vitreous.model.layers import Block
+from vitreous.training.config import TrainConfig
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -76,6 +80,24 @@ def fuse_blocks(model: nn.Module) -> None:
     torch._dynamo.config.recompile_limit = max(limit, 2 * len(blocks))
     for block in blocks:
         block.compile(dynamic=False)
+
+
+@contextmanager
+def in_same_order(train: TrainConfig) -> Iterator[None]:
+    """Inside the block sums are added up in the same order each time, if the settings ask for it.
+
+    On a GPU that is many times slower for some operations
+    (https://docs.pytorch.org/docs/stable/notes/randomness.html).
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    if train.deterministic:
+        # Read when the first product is computed there.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
 
 
 def describe_device(device: torch.device) -> str:

@@ -35,8 +35,13 @@ class Ema(Generic[Model]):
         self._share = self._share.fill_(share) if isinstance(self._share, Tensor) else share
 
     @torch.no_grad()
-    def update(self, model: Model) -> None:
-        """Move the average towards the model's present weights."""
+    def update(self, model: Model, found_inf: Tensor) -> None:
+        """Move the average towards the model's present weights.
+
+        Args:
+            model: whose weights.
+            found_inf: 1 where the average stays as it is, else 0; a scalar beside the weights.
+        """
         averages, values = [], []
         pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
         for average, value in pairs:
@@ -45,6 +50,6 @@ class Ema(Generic[Model]):
                 values.append(value)
             else:
                 average.copy_(value)
-        share = self._share
-        weights: Any = [share] * len(averages) if isinstance(share, Tensor) else share
+        share = (1.0 - found_inf) * self._share
+        weights: Any = [share] * len(averages)
         torch._foreach_lerp_(averages, values, weights)  # pyright: ignore[reportPrivateImportUsage]

@@ -27,7 +27,7 @@ from vitreous.training.device import choose_device, choose_precision, fuse_block
 from vitreous.training.ema import Ema, Model
 from vitreous.training.encoder import Encoder
 from vitreous.training.feed import Feed
-from vitreous.training.optim import make_optimizers, set_rates
+from vitreous.training.optim import make_optimizers, set_rates, take_steps
 from vitreous.training.plan import Plan, learning_rate_factor
 from vitreous.training.shards import Shards
 
@@ -62,7 +62,10 @@ class Learner(ABC, Generic[Model]):
         optimizers = make_optimizers(model, config.train, self.precision, threads, is_graph)
         average = Ema(model, torch.zeros((), device=self.device) if is_graph else 0.0)
         self.state = TrainState(model, average, optimizers)
-        self.shards = Shards(model.train(), threads)
+        self.shards = Shards(model.train(), threads, config.train.accumulate)
+        weights = {id(weight) for weight in model.parameters()}
+        kept = model.state_dict(keep_vars=True).values()
+        self._statistics = [tensor for tensor in kept if id(tensor) not in weights]
         self._update = Captured(self._take_step) if is_graph else self._take_step
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
         self.feed = Feed(pictures, self.device)
@@ -91,7 +94,8 @@ class Learner(ABC, Generic[Model]):
         """Take the next step of the plan.
 
         Returns:
-            The loss before the step, a scalar that still lives on the device.
+            The loss before the step, a scalar that still lives on the device; no number where loss
+            or gradient were none, and nothing has changed but the step's number.
         """
         state, train = self.state, self.config.train
         now, then = state.step, state.step + 1
@@ -100,7 +104,7 @@ class Learner(ABC, Generic[Model]):
         following = None if is_last else (then, plan.progress(then))
         inputs = self._ahead.take(self.inputs, (now, plan.progress(now)), following)
         # The rate at the step's end: at its beginning the first one would be zero.
-        set_rates(state.optimizers, self.learning_rate(plan.progress(then)))
+        set_rates(state.optimizers, self.rate_behind(then, plan))
         state.ema.set_window(state.step, train.ema * plan.total_steps)
         torch.manual_seed(derive_seed(train.seed, "dropout", state.step))
         loss = self._update(*inputs)
@@ -111,13 +115,20 @@ class Learner(ABC, Generic[Model]):
         """Everything that a step does to the model, its average and the optimisers."""
         state, train = self.state, self.config.train
         seed = derive_seed(train.seed, "dropout", state.step)
+        before = [tensor.clone() for tensor in self._statistics]
         loss = self.shards.backward(self.loss, inputs, seed)
-        torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
-        for optimizer in state.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        state.ema.update(state.model)
-        return loss
+        norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
+        is_fine = loss.isfinite() & norm.isfinite()
+        found_inf = (~is_fine).to(loss.dtype)
+        take_steps(state.optimizers, found_inf)
+        for tensor, old in zip(self._statistics, before, strict=True):
+            tensor.copy_(torch.where(is_fine, tensor, old))
+        state.ema.update(state.model, found_inf)
+        return loss.masked_fill(~is_fine, torch.nan)
+
+    def rate_behind(self, step: int, plan: Plan) -> float:
+        """The rate at the end of a step of the plan, lower where the run has gone back."""
+        return self.learning_rate(plan.progress(step)) * plan.rate_share
 
     def learning_rate(self, progress: float) -> float:
         """The rate at a share of the run."""

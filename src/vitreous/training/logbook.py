@@ -1,6 +1,7 @@
 """`metrics.jsonl`: a line for each thing measured, without gaps or doubles after a resume."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,18 @@ class Logbook:
         path: of the file.
         keep_bytes: length of the part that belongs to the state resumed from.
         tensorboard: folder for TensorBoard's files; ``None`` for none.
+        step: of the state resumed from; TensorBoard forgets what lies behind it.
     """
 
-    def __init__(self, path: Path, keep_bytes: int, tensorboard: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, keep_bytes: int, tensorboard: Path | None = None, step: int = 0
+    ) -> None:
         with storage_errors(path):
             self._file = path.open("ab")
-            self._file.truncate(keep_bytes)
+            # Never more than there is, which would be filled up with zeros.
+            self._file.truncate(min(keep_bytes, self.size))
         self._path = path
-        self._board = _summary_writer(tensorboard) if tensorboard else None
+        self._board = _summary_writer(tensorboard, step + 1) if tensorboard else None
 
     def write(self, line: Mapping[str, Any]) -> None:
         """Add one line, at once on disk for whoever watches the file."""
@@ -32,6 +37,11 @@ class Logbook:
         if self._board:
             for key in line.keys() - {"kind", "step"}:
                 self._board.add_scalar(f"{line['kind']}/{key}", float(line[key]), line["step"])
+
+    def flush(self) -> None:
+        """Have all lines on the disk itself, before a checkpoint that counts on them."""
+        with storage_errors(self._path):
+            os.fsync(self._file.fileno())
 
     @property
     def size(self) -> int:
@@ -54,7 +64,7 @@ def read_logbook(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines[:-1]]
 
 
-def _summary_writer(folder: Path):
+def _summary_writer(folder: Path, purge_step: int):
     from vitreous.errors import ConfigError
 
     try:
@@ -63,4 +73,4 @@ def _summary_writer(folder: Path):
         raise ConfigError(
             "--tensorboard needs the package: pip install 'vitreous[tensorboard]'"
         ) from None
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder), purge_step=purge_step)

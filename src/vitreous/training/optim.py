@@ -101,9 +101,14 @@ class Muon(torch.optim.Optimizer):
         groups: two-dimensional parameters; each group's weight decay is decoupled, times the rate.
         precision: of the products.
         each: applies a function to each of the matrices' shapes, like ``map``.
+
+    Attributes:
+        found_inf: 1 where gradients are no numbers and the step is to change nothing, else 0; a
+            scalar beside the weights, of the same name in PyTorch's fused optimisers.
     """
 
     MOMENTUM = 0.95
+    found_inf: Tensor | None = None
 
     def __init__(
         self,
@@ -136,13 +141,23 @@ class Muon(torch.optim.Optimizer):
         weights = list[Tensor](matrices)
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         momenta = [self.state[matrix]["momentum_buffer"] for matrix in matrices]
+        keep: Any = 1 - rate * decay
+        if self.found_inf is not None:
+            is_bad = self.found_inf > 0
+            gradients = [
+                torch.where(is_bad, momentum, gradient)
+                for momentum, gradient in zip(momenta, gradients, strict=True)
+            ]
+            keep = (1.0 - self.found_inf) * keep + self.found_inf
         torch._foreach_lerp_(momenta, gradients, 1 - self.MOMENTUM)
         # Nesterov: the gradient, with the momentum that it is now part of.
         updates = torch.stack(torch._foreach_lerp(gradients, momenta, self.MOMENTUM))
         updates = orthogonalise(updates.to(self.precision)).to(weights[0].dtype)
+        if self.found_inf is not None:
+            updates = updates.masked_fill(self.found_inf > 0, 0.0)
         # Their mean square is that of a step of AdamW (Liu et al. 2025, section 2.2).
         scale = 0.2 * max(weights[0].shape) ** 0.5
-        torch._foreach_mul_(weights, 1 - rate * decay)  # pyright: ignore[reportArgumentType]
+        torch._foreach_mul_(weights, keep)
         torch._foreach_add_(weights, updates.mul_(-rate * scale).unbind())
 
 
@@ -204,6 +219,23 @@ def make_optimizers(
             for group in optimizer.param_groups:
                 group["lr"] = torch.zeros((), device=group["params"][0].device)
     return optimizers
+
+
+def take_steps(optimizers: Sequence[torch.optim.Optimizer], found_inf: Tensor) -> None:
+    """Let each take its step, and forget the gradients.
+
+    Args:
+        optimizers: of `make_optimizers`.
+        found_inf: 1 where a gradient is no number, so that nothing may change, else 0: a scalar on
+            the device, because a host that asked for it would wait for a GPU.
+    """
+    for optimizer in optimizers:
+        if isinstance(optimizer, Muon) or optimizer.defaults["fused"]:
+            optimizer.found_inf = found_inf  # pyright: ignore[reportAttributeAccessIssue]
+            optimizer.step()
+        elif not found_inf:
+            optimizer.step()
+        optimizer.zero_grad()
 
 
 def set_rates(optimizers: Sequence[torch.optim.Optimizer], rate: float) -> None:

@@ -1,4 +1,4 @@
-"""How many steps a run has, and the learning rate at each of them.
+"""How many steps a run has, the learning rate at each of them, and what changed that on the way.
 
 With epochs the number is fixed and no clock matters. With a time budget the speed of this machine
 decides: it is measured once, the number of steps follows, and both are written to `plan.json`. A
@@ -23,6 +23,52 @@ class Stretch:
 
 
 @dataclass(frozen=True)
+class Best:
+    """The validation that decided which weights are the best so far.
+
+    Args:
+        step: behind which it was made.
+        balanced_accuracy: ``None`` where there are no classes.
+        loss: on the validation pictures.
+    """
+
+    step: int
+    balanced_accuracy: float | None
+    loss: float
+
+    def beats(self, other: "Best | None") -> bool:
+        """Higher balanced accuracy wins, then lower loss; the earlier keeps a tie."""
+        if other is None:
+            return True
+        mine, theirs = (
+            (best.balanced_accuracy or 0.0, -best.loss if math.isfinite(best.loss) else -math.inf)
+            for best in (self, other)
+        )
+        return mine > theirs
+
+
+@dataclass(frozen=True)
+class Return:
+    """A run went back, because its loss was no number any more.
+
+    Args:
+        failed_step: at which that was seen.
+        step: to which it went back.
+        best: the best validation until then, whose weights were written; ``None`` before any.
+    """
+
+    failed_step: int
+    step: int
+    best: Best | None
+
+
+#: What the learning rate is of the one before, once a run has gone back.
+RATE_AFTER_RETURN = 0.25
+#: How often at least, if a run is long enough, a state is kept that it may go back to.
+MILESTONES = 10
+
+
+@dataclass(frozen=True)
 class Plan:
     """The steps of a run.
 
@@ -31,17 +77,35 @@ class Plan:
         evaluate_every: steps between validations.
         step_s: measured seconds of one training step; ``None`` where nothing was measured.
         evaluation_s: measured seconds of one validation.
+        returns: how often it went back, the last one last.
+        accumulate: parts of a batch that memory was enough for, one after the other.
     """
 
     stretches: tuple[Stretch, ...]
     evaluate_every: int
     step_s: float | None = None
     evaluation_s: float | None = None
+    returns: tuple[Return, ...] = ()
+    accumulate: int = 1
 
     @property
     def total_steps(self) -> int:
         """Steps of the whole run."""
         return self.stretches[-1].total_steps
+
+    @property
+    def rate_share(self) -> float:
+        """What the learning rate is of the configured one."""
+        return RATE_AFTER_RETURN ** len(self.returns)
+
+    @property
+    def milestone_every(self) -> int:
+        """Steps between the states that a run may go back to: behind some of its validations.
+
+        No clock decides, and no change of the plan, so that a resumed run goes back to the same.
+        """
+        planned = self.stretches[0].total_steps
+        return self.evaluate_every * max(planned // (MILESTONES * self.evaluate_every), 1)
 
     def progress(self, step: int) -> float:
         """Share of the schedule that lies behind `step`, from 0 to 1."""
@@ -54,6 +118,11 @@ class Plan:
         new = Stretch(step, self.progress(step), max(total_steps, step))
         return replace(self, stretches=(*self.stretches, new))
 
+    def returned(self, back: Return) -> "Plan":
+        """The same from where a run goes back to, at a lower rate."""
+        kept = tuple(part for part in self.stretches if part.first_step <= back.step)
+        return replace(self, stretches=kept, returns=(*self.returns, back))
+
     def to_json(self) -> dict[str, Any]:
         """Plain values for `plan.json`."""
         return asdict(self)
@@ -62,7 +131,11 @@ class Plan:
     def from_json(cls, values: Mapping[str, Any]) -> "Plan":
         """What `to_json` gave."""
         stretches = tuple(Stretch(**part) for part in values["stretches"])
-        return cls(**{**values, "stretches": stretches})
+        returns = tuple(
+            Return(**{**part, "best": Best(**part["best"]) if part["best"] else None})
+            for part in values.get("returns", ())
+        )
+        return cls(**{**values, "stretches": stretches, "returns": returns})
 
 
 def plan_epochs(epochs: float, steps_per_epoch: float) -> Plan:

@@ -35,9 +35,12 @@ class Shards(Generic[Model]):
     Args:
         model: the one being trained, on a CPU where there is more than one part.
         threads: one for each part.
+        accumulate: what the batch is cut into first, for less memory: one piece after the other
+            goes to the threads, and their gradients are added up.
     """
 
-    def __init__(self, model: Model, threads: SideBySide) -> None:
+    def __init__(self, model: Model, threads: SideBySide, accumulate: int = 1) -> None:
+        self._accumulate = accumulate
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         self._models = [model, *(_copy(model) for _ in range(threads.count - 1))]
         kept = model.state_dict().keys()  # tables that are no statistics are in no file
@@ -65,28 +68,43 @@ class Shards(Generic[Model]):
         Returns:
             The mean loss over the batch, a scalar.
         """
+        pieces = zip(*(tensor.tensor_split(self._accumulate) for tensor in inputs), strict=True)
+        losses = [
+            self._add_gradient(loss_of, piece, len(piece[0]) / len(inputs[0]), (seed, number))
+            for number, piece in enumerate(pieces)
+        ]
+        return torch.stack(losses).sum()
+
+    def _add_gradient(
+        self,
+        loss_of: Callable[..., Tensor],
+        inputs: tuple[Tensor, ...],
+        share: float,
+        key: tuple[int, int],
+    ) -> Tensor:
+        """Add a piece's share of the batch's loss to the gradients, and return it."""
         if len(self._models) == 1:
-            loss = loss_of(self._models[0], *inputs)
+            loss = loss_of(self._models[0], *inputs) * share
             loss.backward()
             return loss.detach()
         for first, *others in zip(*self._buffers, strict=True):
             for other in others:
                 other.copy_(first)
-        count = len(self._models)
+        count, (seed, piece) = len(self._models), key
         parts = [tensor.tensor_split(count) for tensor in inputs]
 
         def work(number: int) -> list[Tensor | None]:
             part = [tensors[number] for tensors in parts]
-            with drawing_from(torch_stream(seed, "shard", number)):
+            with drawing_from(torch_stream(seed, "shard", piece * count + number)):
                 loss = loss_of(self._models[number], *part)
-                loss = loss * (len(part[0]) / len(inputs[0]))
+                loss = loss * (share * len(part[0]) / len(inputs[0]))
             gradients = torch.autograd.grad(loss, self._weights, allow_unused=True)
             return [loss.detach(), *gradients]
 
         results = self._threads.map(work, range(count))
         losses, *gradients = zip(*results, strict=True)
         for weight, shares in zip(self._weights, gradients, strict=True):
-            weight.grad = _gradient(weight, shares)
+            weight.grad = _gradient(weight, (weight.grad, *shares) if piece else shares)
         for same in zip(*self._buffers, strict=True):
             same[0].copy_(torch.stack(same).mean(0))
         return torch.stack(losses).sum()

@@ -5,6 +5,7 @@ Random numbers and the place in the data are functions of the step (see `core.rn
 is. One file, renamed into place, is either there or not.
 """
 
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -15,6 +16,7 @@ from torch import Tensor
 from vitreous.core.files import read_tensors, write_tensors
 from vitreous.errors import RunError
 from vitreous.training.ema import Ema, Model
+from vitreous.training.sharding import divided_like, whole
 
 KEPT = 2
 
@@ -66,11 +68,17 @@ class TrainState(Generic[Model]):
     losses: list[Tensor] = field(default_factory=list)
 
 
-def save_checkpoint(folder: Path, state: TrainState) -> None:
-    """Write the state as ``step-<number>.safetensors`` and keep the newest `KEPT`."""
-    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    tensors |= {f"ema.{name}": value for name, value in state.ema.model.state_dict().items()}
-    tensors |= _optimizer_tensors(state)
+def save_checkpoint(
+    folder: Path, state: TrainState, tensors: Mapping[str, Tensor] | None = None
+) -> None:
+    """Write the state as ``step-<number>.safetensors`` and keep the newest `KEPT`.
+
+    Args:
+        folder: of checkpoints.
+        state: to be written.
+        tensors: of `state_tensors`, where they have been put together already.
+    """
+    tensors = dict(state_tensors(state)) if tensors is None else tensors
     metadata: dict[str, Any] = {
         "step": state.step,
         "best": asdict(state.best) if state.best else None,
@@ -99,7 +107,7 @@ def load_newest_checkpoint(folder: Path, state: TrainState) -> bool:
         except RunError as error:
             problem = error
             continue
-        _restore(state, tensors, path)
+        restore(state, tensors, path)
         state.step = metadata["step"]
         state.best = Best(**metadata["best"]) if metadata["best"] else None
         state.metrics_bytes = metadata["metrics_bytes"]
@@ -135,16 +143,26 @@ def _all_checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*.safetensors"))
 
 
-def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    tensors = {}
+def state_tensors(state: TrainState) -> Iterator[tuple[str, Tensor]]:
+    """All weights, averages and moments by name; whole, whether processes have divided them or not.
+
+    Where they have, all of them have to ask for it.
+    """
+    for part, model in (("model", state.model), ("ema", state.ema.model)):
+        for name, value in model.state_dict().items():
+            yield f"{part}.{name}", whole(value)
     for name, parameter in state.model.named_parameters():
         for optimizer in state.optimizers:
             for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
-    return tensors
+                yield f"optimizer.{name}.{key}", whole(value)
 
 
-def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
+def restore(state: TrainState, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a state what `state_tensors` told of another; the path is named where it doesn't fit.
+
+    Raises:
+        RunError: where it is of another model.
+    """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
@@ -154,6 +172,11 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
         state.ema.model.load_state_dict(parts["ema"])
     except RuntimeError as error:
         raise RunError(f"{path} does not fit this run's model: {error}") from None
+    restore_moments(state, parts["optimizer"])
+
+
+def restore_moments(state: TrainState, moments: Mapping[str, Tensor]) -> None:
+    """The optimisers' part of `restore`: tensors by the names of weight and moment."""
     by_name = dict(state.model.named_parameters())
     optimizer_of = {
         parameter: optimizer
@@ -161,9 +184,10 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    for name, value in parts["optimizer"].items():
+    for name, value in moments.items():
         parameter_name, _, key = name.rpartition(".")
         parameter = by_name[parameter_name]
         # AdamW keeps its step count on the CPU unless fused on a GPU; it moves it itself.
-        device = "cpu" if key == "step" and parameter.device.type == "mps" else parameter.device
-        optimizer_of[parameter].state[parameter][key] = value.to(device)
+        on_host = key == "step" and parameter.device.type == "mps"
+        own = value if on_host else divided_like(value, parameter)
+        optimizer_of[parameter].state[parameter][key] = own

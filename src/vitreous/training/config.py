@@ -44,6 +44,9 @@ class TrainConfig:
         precision: of the forward and backward pass and of Muon's products; "auto" is bfloat16 where
             the device computes it natively. Weights, moments and validation are float32.
         device: "auto" takes CUDA, then MPS, then the CPU.
+        parallel: what several processes of one training do (see `distributed`): "ddp" has each
+            compute a part of every batch, "fsdp" also keep only a part of all weights and moments,
+            "none" leaves all to the first one.
     """
 
     epochs: float = 300.0
@@ -68,6 +71,7 @@ class TrainConfig:
     compile: bool = False
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    parallel: Literal["none", "ddp", "fsdp"] = "ddp"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
@@ -80,6 +84,11 @@ class TrainConfig:
         if self.compile and self.shards > 1:
             raise ConfigError(
                 f"train.shards is {self.shards}, but a compiled model has one part (train.compile)"
+            )
+        if self.parallel == "fsdp" and self.optimizer == "muon":
+            raise ConfigError(
+                "train.parallel 'fsdp' leaves each process a part of every matrix, and Muon needs "
+                "whole ones: set train.optimizer=adamw too"
             )
         if self.budget_s is not None and self.budget_s <= 0:
             raise ConfigError(f"train.budget_s is {self.budget_s}: it is above 0")

@@ -25,6 +25,7 @@ from vitreous.errors import Interrupted, TrainingError
 from vitreous.training.checkpoint import Best, load_newest_checkpoint, save_checkpoint
 from vitreous.training.config import RunConfig
 from vitreous.training.ema import Model
+from vitreous.training.follow import share
 from vitreous.training.learner import Learner
 from vitreous.training.logbook import Logbook
 from vitreous.training.plan import Plan, plan_budget, plan_epochs
@@ -108,6 +109,7 @@ def train(
         plan = _read_or_make_plan(config, pictures, make_learner, validate, run, clock)
         learner = make_learner(config, pictures)
         resumed = load_newest_checkpoint(run.checkpoints, learner.state)
+        share(learner)
         diary = _Diary(learner, run, tensorboard)
         state = learner.state
         if resumed:
@@ -185,7 +187,7 @@ class _Diary(Generic[Model]):
         self._write_losses(plan, task)
         state = self.learner.state
         started = time.monotonic()
-        score = validate(state.ema.model)
+        score = validate(self.learner.averaged())
         now = Best(state.step, score.balanced_accuracy, score.loss)
         is_best = now.beats(state.best)
         if is_best:
@@ -218,7 +220,7 @@ class _Diary(Generic[Model]):
         if not all(loss.isfinite() for loss in state.losses):
             return  # not a state to go on from; the next line in the log ends the run
         state.metrics_bytes, state.elapsed_s = self.logbook.size, self.elapsed_s
-        save_checkpoint(self.run.checkpoints, state)
+        save_checkpoint(self.run.checkpoints, state, self.learner.tensors())
         if state.step == plan.total_steps:
             self.learner.save_weights(self.run.last)
         self.last_save = time.monotonic()
@@ -249,9 +251,10 @@ def _read_or_make_plan(
     plan = plan_epochs(train.epochs, steps_per_epoch)
     if train.budget_s is not None:
         probe = make_learner(config, pictures)
+        share(probe)
         step_s = probe.measure_step_s(plan)
         started = time.monotonic()
-        validate(probe.state.ema.model)
+        validate(probe.averaged())
         validation_s = time.monotonic() - started
         left = clock.left_s(train.budget_s, validation_s)
         plan = plan_budget(left, step_s, validation_s, steps_per_epoch, train.epochs)

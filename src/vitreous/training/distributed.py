@@ -16,6 +16,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from vitreous.errors import TrainingError
 
@@ -61,9 +63,9 @@ class Joined(Team):
     """Processes that have found one another by `torchrun`'s environment."""
 
     def __init__(self) -> None:
-        store, rank, size = next(iter(dist.rendezvous("env://", timeout=_STEP_TIMEOUT)))
+        store, rank, size = next(iter(rendezvous("env://", timeout=_STEP_TIMEOUT)))
         super().__init__(rank, size)
-        self._words = dist.PrefixStore("words", store)
+        self._words = PrefixStore("words", store)
         local = int(os.environ.get("LOCAL_RANK", "0"))
         gpus = torch.cuda.device_count()
         # NCCL wants a GPU for each process.
@@ -72,12 +74,14 @@ class Joined(Team):
             torch.cuda.set_device(local % gpus)
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if gpus and has_own else "gloo",
-            store=dist.PrefixStore("work", store),
+            store=PrefixStore("work", store),
             rank=rank,
             world_size=size,
             timeout=_STEP_TIMEOUT,
         )
-        self._orders = dist.new_group(backend="gloo", timeout=_ORDER_TIMEOUT)
+        orders = dist.new_group(backend="gloo", timeout=_ORDER_TIMEOUT)
+        assert isinstance(orders, dist.ProcessGroup)
+        self._orders = orders
         atexit.register(_part)
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:

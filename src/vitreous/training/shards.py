@@ -11,10 +11,11 @@ Where several processes train together, each has some of the parts, or a piece o
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Generic
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitreous.core.rng import torch_stream
 from vitreous.core.threads import SideBySide
@@ -73,7 +74,7 @@ def cut(count: int, parts: int) -> list[range]:
     """Divide a row of things, the first ones getting what is over (as `Tensor.tensor_split`)."""
     each, over = divmod(count, parts)
     starts = [number * each + min(number, over) for number in range(parts + 1)]
-    return [range(start, end) for start, end in zip(starts, starts[1:], strict=False)]
+    return [range(start, end) for start, end in pairwise(starts)]
 
 
 @dataclass(frozen=True)
@@ -217,7 +218,7 @@ class Shards(Generic[Model]):
 
 def _share(
     loss_of: Callable[..., Tensor],
-    model: Model,
+    model: nn.Module,
     inputs: tuple[Tensor, ...],
     seed: int,
     division: Division,

@@ -64,6 +64,8 @@ class Joined(Team):
 
     def __init__(self) -> None:
         store, rank, size = next(iter(rendezvous("env://", timeout=_STEP_TIMEOUT)))
+        # What was left there before a restart is of processes that are gone.
+        store = PrefixStore(f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
         super().__init__(rank, size)
         self._words = PrefixStore("words", store)
         local = int(os.environ.get("LOCAL_RANK", "0"))

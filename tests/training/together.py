@@ -7,20 +7,20 @@ for what comes out. A checkpoint in a folder named ``<name>-from`` is gone on wi
 import hashlib
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from vitreous.cli import _status
 from vitreous.core.config import from_mapping
-from vitreous.data.config import AugmentConfig
 from vitreous.data.faces import EXPRESSIONS, draw_face
 from vitreous.data.loader import PictureSet
+from vitreous.processes import first_leads
 from vitreous.training.checkpoint import load_newest_checkpoint, save_checkpoint
 from vitreous.training.config import RunConfig
-from vitreous.training.distributed import Joined, join
-from vitreous.training.follow import follow, share
+from vitreous.training.distributed import team
+from vitreous.training.follow import share
 from vitreous.training.learner import ClassLearner, Learner
 from vitreous.training.plan import plan_epochs
 from vitreous.training.pretrain import PatchLearner
@@ -30,11 +30,10 @@ PLAN = plan_epochs(10, 4)
 
 
 def pictures(folder: Path) -> PictureSet:
-    """As training has them: mapped from a file; some rows belong to others."""
+    """As training has them: mapped from a file, of which some rows belong to others."""
     rng, labels = np.random.default_rng(0), [index % 3 for index in range(48)]
-    if not (folder / "pixels.npy").exists():
-        pixels = [draw_face(EXPRESSIONS[label], 32, rng) for label in labels]
-        np.save(folder / "pixels.npy", np.stack(pixels))
+    pixels = [draw_face(EXPRESSIONS[label], 32, rng) for label in labels]
+    np.save(folder / "pixels.npy", np.stack(pixels))
     mapped = np.load(folder / "pixels.npy", mmap_mode="r")
     rows = np.arange(1, 48)
     return PictureSet(mapped, rows, torch.tensor(labels)[rows], ())
@@ -46,51 +45,48 @@ def made(config: RunConfig, faces: PictureSet) -> Learner:
     return ClassLearner(config, faces, CLASSES)
 
 
-def digest(tensors) -> str:
-    found = hashlib.sha256()
-    for value in tensors:
-        found.update(value.detach().contiguous().numpy().tobytes())
-    return found.hexdigest()
-
-
-def work(settings: dict, folder: Path) -> dict:
-    """What each training's losses, weights and averages are."""
-    faces, results = pictures(folder), {}
+def work(settings: dict, folder: Path) -> dict[str, list[float]]:
+    """The losses of each training; its state is written as a checkpoint."""
+    faces, losses = pictures(folder), {}
     for name, (values, steps) in settings.items():
         learner = made(from_mapping(RunConfig, values), faces)
         load_newest_checkpoint(folder / f"{name}-from", learner.state)
+        if name == "gone":  # the leader has it mapped, the others have yet to
+            (folder / "pixels.npy").unlink()
         share(learner)
-        losses = [learner.learn(PLAN).item() for _ in range(steps)]
+        losses[name] = [learner.learn(PLAN).item() for _ in range(steps)]
         tensors = learner.tensors()
-        (folder / name).mkdir(exist_ok=True)
+        (folder / name).mkdir()
         save_checkpoint(folder / name, learner.state, tensors)
         average = learner.averaged().state_dict()
         assert all(torch.equal(average[key], tensors[f"ema.{key}"]) for key in average)
-        results[name] = {"losses": losses}
-    return results
+    return losses
 
 
-def main(settings: Path, folder: Path) -> None:
-    team, seen = join(), []
-    learn = Learner.learn
+def digest(learner: Learner) -> str:
+    state, found = learner.state, hashlib.sha256()
+    for model in (state.model, state.ema.model):
+        for value in model.state_dict().values():
+            found.update(value.detach().contiguous().numpy().tobytes())
+    return found.hexdigest()
+
+
+def main(settings: Path, folder: Path) -> int:
+    learn, seen = Learner.learn, []
 
     def noted(self, plan):
         loss = learn(self, plan)
-        if not self._is_divided:
-            seen.append(digest([*self.state.model.state_dict().values(),
-                                *self.state.ema.model.state_dict().values()]))  # fmt: skip
+        if self.config.train.parallel == "ddp":
+            seen.append(digest(self))
         return loss
 
     Learner.learn = noted
-    if team.leads:
-        results = work(json.loads(settings.read_text()), folder)
-        (folder / "results.json").write_text(json.dumps(results))
-        team.tell("end")
-    else:
-        assert isinstance(team, Joined)
-        follow(team)
-    (folder / f"weights-{team.rank}.json").write_text(json.dumps(seen))
+    result = {}
+    asked = json.loads(settings.read_text())
+    status = _status(lambda: first_leads(lambda: result.update(work(asked, folder))))
+    (folder / f"process-{team().rank}.json").write_text(json.dumps([result, seen]))
+    return status
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))

@@ -129,7 +129,8 @@ class Joined(Team):
         """Say why this follower ends; whether the leader has taken it up and will tell."""
         with suppress(RuntimeError):
             self._words.set("error", f"process {self.rank + 1} of {self.size}: {text}")
-            dist.destroy_process_group()  # the leader waits for this process no longer
+            del self._orders
+            dist.destroy_process_group()  # closes the connections, so that the leader takes notice
             self._words.wait(["taken"], _WORDS_TIMEOUT)
             return True
         return False

@@ -1,6 +1,6 @@
 """Training by several processes: against one alone, with one of them killed, and what a step takes.
 
-    python benchmarks/distributed.py --out DIR [--seeds 0 1] [--epochs 20] [--kills 6]
+    python benchmarks/distributed.py --out DIR [--only first curves] [--seeds 0] [--kills 5]
 
 Drawn faces of 48 px and what the `scratch` recipe chooses for them (a stem of convolutions with
 batch norm, Muon, moving average, every augmentation), in float32. `torchrun` starts this file, too,
@@ -26,19 +26,19 @@ from typing import Any
 from vitreous.core.files import write_json, write_text
 from vitreous.core.machine import processor
 
-PROCESSES = (1, 2, 4)
+PARTS = ("steps", "first", "kills", "curves")
 FIRST = 20
 #: A step is measured in turns of so many, a way after the other.
 TURN, TURNS = 6, 5
 
 
-def launch(count: int, words: Sequence[str], **variables: str) -> None:
-    """What `torchrun` does with this file."""
+def launch(count: int, words: Sequence[str], stops: bool = False, **variables: str) -> None:
+    """What `torchrun` does with this file; a run that is stopped ends with an error."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **variables}
-    command += ["--max-restarts", "3", __file__, *words]
+    command += ["--max-restarts", "0" if stops else "3", __file__, *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode:
+    if done.returncode and not stops:
         raise SystemExit(done.stderr)
 
 
@@ -58,30 +58,31 @@ def accuracy(run: Path) -> float:
     return json.loads((run / "evaluation.json").read_text())["accuracy"]["value"]
 
 
-def compare_curves(folder: Path, seeds: Sequence[int], epochs: int) -> list[dict[str, Any]]:
-    """The same training on other numbers of processes."""
-    found = []
-    for seed in seeds:
-        runs = {}
-        for count in PROCESSES:
-            runs[count] = folder / f"run-{seed}-{count}"
-            print(f"== seed {seed}, {count} processes", flush=True)
-            launch(count, train_words(folder / "faces", runs[count], seed, epochs))
-        alone = losses(runs[1])
-        for count, run in runs.items():
-            pairs = list(zip(alone, losses(run), strict=True))
-            differences = [abs(one - other) / one for one, other in pairs]
-            found.append(
-                {
-                    "seed": seed,
-                    "processes": count,
-                    "steps": len(pairs),
-                    "first": max(differences[:FIRST]),
-                    "all": max(differences),
-                    "accuracy": accuracy(run),
-                }
-            )
-            print(found[-1], flush=True)
+def compare(folder: Path, seed: int, epochs: int, stop: int | None) -> list[dict[str, Any]]:
+    """The same training by other numbers of processes, and by one from weights hardly different.
+
+    Args:
+        folder: for faces and runs.
+        seed: of every draw.
+        epochs: that are planned.
+        stop: steps after which all is known; ``None`` for the end, where accuracy is.
+    """
+    found, alone = [], []
+    for count, disturbed in ((1, False), (1, True), (2, False), (4, False)):
+        run = folder / f"run-{seed}-{epochs}-{count}{'-disturbed' * disturbed}"
+        variables = {"DISTURB": "1"} if disturbed else {}
+        variables |= {"STOP": str(stop)} if stop else {}
+        launch(
+            count, train_words(folder / "faces", run, seed, epochs), stop is not None, **variables
+        )
+        alone = alone or losses(run)
+        pairs = list(zip(alone, losses(run), strict=True))
+        differences = [abs(one - other) / one for one, other in pairs]
+        row = {"seed": seed, "processes": count, "disturbed": disturbed, "steps": len(pairs)}
+        row |= {"first": max(differences[:FIRST]), "all": max(differences)}
+        row |= {} if stop else {"accuracy": accuracy(run)}
+        found.append(row)
+        print(row, flush=True)
     return found
 
 
@@ -119,6 +120,28 @@ def die_at_step(step: int) -> None:
         return learn(self, plan)
 
     Learner.learn = die
+
+
+def change_learning(stop: int | None, disturbed: bool) -> None:
+    """Stop this process' run behind a step; change the first weights hardly."""
+    import torch
+
+    from vitreous.training.learner import Learner
+
+    learn = Learner.learn
+
+    def changed(self, plan):
+        if disturbed and self.state.step == 0:
+            noise = torch.Generator().manual_seed(0)
+            with torch.no_grad():
+                for weight in self.state.model.parameters():
+                    weight.mul_(1 + 1e-7 * torch.randn(weight.shape, generator=noise))
+        loss = learn(self, plan)
+        if self.state.step == stop:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    Learner.learn = changed
 
 
 def measure_steps(out: Path) -> None:
@@ -180,58 +203,75 @@ def measure_steps(out: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
-    parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--kills", type=int, default=6)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--kills", type=int, default=5)
     asked = parser.parse_args()
     asked.out.mkdir(parents=True, exist_ok=True)
     from vitreous.data.faces import write_faces
 
-    folder = Path(tempfile.mkdtemp())
+    folder, file = Path(tempfile.mkdtemp()), asked.out / "distributed.json"
+    found = json.loads(file.read_text()) if file.exists() else {"machine": processor()}
     try:
         for seed, (split, per_class) in enumerate({"train": 200, "valid": 50, "test": 100}.items()):
             write_faces(folder / "faces" / split, per_class, size=48, seed=seed)
-        launch(2, ["steps", str(folder / "steps.json")])
-        found = {
-            "machine": processor(),
-            "steps": json.loads((folder / "steps.json").read_text()),
-            "kills": kill_some(folder, asked.kills),
-            "curves": compare_curves(folder, asked.seeds, asked.epochs),
-        }
+        for part in asked.only:
+            print(f"== {part}", flush=True)
+            if part == "steps":
+                launch(2, ["steps", str(folder / "steps.json")])
+                found[part] = json.loads((folder / "steps.json").read_text())
+            elif part == "kills":
+                found[part] = kill_some(folder, asked.kills)
+            else:
+                epochs, stop = (300, FIRST) if part == "first" else (asked.epochs, None)
+                found[part] = [
+                    row for seed in asked.seeds for row in compare(folder, seed, epochs, stop)
+                ]
+            write_json(file, found)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    write_json(asked.out / "distributed.json", found)
-    write_text(asked.out / "README.md", page(found, asked))
-    print((asked.out / "README.md").read_text())
+    if set(PARTS) <= found.keys():
+        write_text(asked.out / "README.md", page(found))
+        print((asked.out / "README.md").read_text())
 
 
-def page(found: dict[str, Any], asked: argparse.Namespace) -> str:
+def page(found: dict[str, Any]) -> str:
     """The results as a page."""
-    rows = "\n".join(
-        f"| {row['seed']} | {row['processes']} | {row['first']:.0e} | {row['all']:.0e} | "
-        f"{row['accuracy']:.3f} |"
-        for row in found["curves"]
-    )
-    kills, seeds = found["kills"], " ".join(map(str, asked.seeds))
-    steps, total = found["steps"]["seconds"], found["curves"][0]["steps"]
+    rows = {"first": "", "curves": ""}
+    for part in rows:
+        for row in found[part]:
+            name = "1, disturbed" if row["disturbed"] else row["processes"]
+            score = f" {row['accuracy']:.3f} |" if part == "curves" else ""
+            rows[part] += (
+                f"| {row['seed']} | {name} | {row['first']:.0e} | {row['all']:.0e} |{score}\n"
+            )
+    kills, steps = found["kills"], found["steps"]["seconds"]
+    same = sum(kill["same"] for kill in kills)
     return f"""# Several processes against one
 
-`python benchmarks/distributed.py --seeds {seeds} --epochs {asked.epochs} \
---kills {asked.kills} --out DIR`, on {found["machine"]}, one thread each. 600 drawn faces of 48 px,
-`compact-48`, Muon, every augmentation, batches of 60 in four parts, float32, {total} steps.
-Largest relative difference of the training loss from that of one process, over the first {FIRST} steps and
-over all; accuracy on 300 faces.
+`python benchmarks/distributed.py --out DIR`, on {found["machine"]}, one thread each, beside other
+work. 600 drawn faces of 48 px, `compact-48`, Muon, every augmentation, batches of 60 in four parts,
+float32. Largest relative difference of the training loss from that of one process. "Disturbed" is one
+process whose first weights were changed by 1e-7 of themselves: what rounding alone becomes.
+
+The first {FIRST} steps of a run of 300 epochs, the recipe's length:
+
+| seed | processes | first {FIRST} steps | all steps |
+| --- | --- | --- | --- |
+{rows["first"]}
+A whole short run, {found["curves"][0]["steps"]} steps, whose rate is at its highest within the first {FIRST}; accuracy on
+300 faces:
 
 | seed | processes | first {FIRST} steps | all steps | accuracy |
 | --- | --- | --- | --- | --- |
-{rows}
+{rows["curves"]}
+One of two processes killed (SIGKILL) at a random step, started again by `torchrun --max-restarts`:
+{len(kills)} times, of which {same} ended with the same sha256 of the last and best weights and the same
+losses as an unbroken run.
 
-One of two processes killed (SIGKILL) at a random step, started again by `torchrun --max-restarts`: {len(kills)}
-times, of which {sum(kill["same"] for kill in kills)} ended with the same sha256 of the last and best weights and the
-same losses as an unbroken run.
-
-A step of two processes, median, in turns: {1000 * steps["ours"]:.0f} ms with the gradient summed up behind the way
-back, {1000 * steps["DDP"]:.0f} ms with PyTorch's DistributedDataParallel.
+A step of two processes, median, in turns: {1000 * steps["ours"]:.0f} ms with the gradient summed up
+behind the way back, {1000 * steps["DDP"]:.0f} ms with PyTorch's DistributedDataParallel.
 """
 
 
@@ -247,6 +287,9 @@ def work() -> None:
     is_first_try = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if is_first_try and os.environ["RANK"] == os.environ.get("VICTIM"):
         die_at_step(int(os.environ["VICTIM_STEP"]))
+    if {"STOP", "DISTURB"} & os.environ.keys():
+        stop = int(os.environ.get("STOP", "0")) or None
+        change_learning(stop if os.environ["RANK"] == "0" else None, "DISTURB" in os.environ)
     command()
 
 

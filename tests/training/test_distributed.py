@@ -57,7 +57,8 @@ def settings(base_config: RunConfig) -> dict[str, tuple[dict, int]]:
         "three parts": varied(plain, HALF, shards=3, optimizer="adamw"),
         "pretrain": varied(pretrain, HALF),
         "fsdp": varied(plain, **sharded),
-        "fsdp like": varied(plain, **{**sharded, "parallel": "ddp"}),
+        "fsdp, stem": varied(stem, HALF, **sharded),
+        "ddp, stem": varied(stem, HALF, **{**sharded, "parallel": "ddp"}),
         "first half": varied(plain, HALF, optimizer="muon", grad_checkpointing=True),
         "fsdp first half": varied(plain, HALF, **sharded),
     }
@@ -145,8 +146,9 @@ def test_all_processes_have_the_same_bits_after_every_step(by_two, by_four):
 
 
 def test_divided_weights_learn_like_whole_ones(by_two):
-    divided, whole = (newest(by_two / name) for name in ("fsdp", "fsdp like"))
+    divided, whole = (newest(by_two / name) for name in ("fsdp, stem", "ddp, stem"))
     assert divided.keys() == whole.keys()
+    assert losses(by_two)["fsdp, stem"] == pytest.approx(losses(by_two)["ddp, stem"], rel=1e-5)
     for name, value in whole.items():
         assert divided[name].shape == value.shape
         # Of some biases (a key's, a softmax' score's) the gradient is rounding alone, see above.

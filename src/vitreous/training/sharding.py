@@ -42,6 +42,11 @@ def divided_like(value: Tensor, weight: Any) -> Tensor:
     return distribute_tensor(value, weight.device_mesh, weight.placements, src_data_rank=None)
 
 
+def own_part(tensor: Any) -> Tensor:
+    """What this process has of a tensor, divided or not, in the same place in memory."""
+    return tensor.to_local() if hasattr(tensor, "to_local") else tensor
+
+
 def whole(tensor: Any) -> Tensor:
     """The whole of a divided tensor; all processes have to ask for it, in the same order."""
     return tensor.full_tensor().cpu() if hasattr(tensor, "full_tensor") else tensor

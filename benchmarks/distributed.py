@@ -247,28 +247,28 @@ def page(found: dict[str, Any]) -> str:
                 f"| {row['seed']} | {name} | {row['first']:.0e} | {row['all']:.0e} |{score}\n"
             )
     kills, steps = found["kills"], found["steps"]["seconds"]
-    same = sum(kill["same"] for kill in kills)
+    same, total = sum(kill["same"] for kill in kills), found["curves"][0]["steps"]
     return f"""# Several processes against one
 
 `python benchmarks/distributed.py --out DIR`, on {found["machine"]}, one thread each, beside other
 work. 600 drawn faces of 48 px, `compact-48`, Muon, every augmentation, batches of 60 in four parts,
-float32. Largest relative difference of the training loss from that of one process. "Disturbed" is one
-process whose first weights were changed by 1e-7 of themselves: what rounding alone becomes.
+float32. Largest relative difference of the training loss from that of one process. "Disturbed" is
+one process whose first weights were changed by 1e-7 of themselves: what rounding alone becomes.
 
 The first {FIRST} steps of a run of 300 epochs, the recipe's length:
 
 | seed | processes | first {FIRST} steps | all steps |
 | --- | --- | --- | --- |
 {rows["first"]}
-A whole short run, {found["curves"][0]["steps"]} steps, whose rate is at its highest within the first {FIRST}; accuracy on
+A whole short run, {total} steps, whose rate is at its highest within the first {FIRST}; accuracy on
 300 faces:
 
 | seed | processes | first {FIRST} steps | all steps | accuracy |
 | --- | --- | --- | --- | --- |
 {rows["curves"]}
 One of two processes killed (SIGKILL) at a random step, started again by `torchrun --max-restarts`:
-{len(kills)} times, of which {same} ended with the same sha256 of the last and best weights and the same
-losses as an unbroken run.
+{len(kills)} times, of which {same} ended with the same sha256 of the last and best weights and the
+same losses as an unbroken run.
 
 A step of two processes, median, in turns: {1000 * steps["ours"]:.0f} ms with the gradient summed up
 behind the way back, {1000 * steps["DDP"]:.0f} ms with PyTorch's DistributedDataParallel.
@@ -284,6 +284,7 @@ def work() -> None:
     from vitreous.training import trainer
 
     trainer.CHECKPOINT_INTERVAL_S = 0.0
+    trainer.LINES_PER_RUN = 1_000_000  # one for each step
     is_first_try = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if is_first_try and os.environ["RANK"] == os.environ.get("VICTIM"):
         die_at_step(int(os.environ["VICTIM_STEP"]))

@@ -168,7 +168,7 @@ class Learner(ABC, Generic[Model]):
             if self._average is not None:
                 self._average.load_state_dict(values)
             self._average_step = state.step
-        return self._average or state.ema.model
+        return state.ema.model if self._average is None else self._average
 
     def learning_rate(self, progress: float) -> float:
         """The rate at a share of the run."""

@@ -80,7 +80,7 @@ def compare(folder: Path, seed: int, epochs: int, stop: int | None) -> list[dict
         differences = [abs(one - other) / one for one, other in pairs]
         row = {"seed": seed, "processes": count, "disturbed": disturbed, "steps": len(pairs)}
         row |= {"first": max(differences[:FIRST]), "all": max(differences)}
-        row |= {} if stop else {"accuracy": accuracy(run)}
+        row |= {} if stop else {"accuracy": round(accuracy(run), 3)}
         found.append(row)
         print(row, flush=True)
     return found
@@ -242,7 +242,7 @@ def page(found: dict[str, Any]) -> str:
     for part in rows:
         for row in found[part]:
             name = "1, disturbed" if row["disturbed"] else row["processes"]
-            score = f" {row['accuracy']:.3f} |" if part == "curves" else ""
+            score = f" {row.get('accuracy', '')} |" if part == "curves" else ""
             rows[part] += (
                 f"| {row['seed']} | {name} | {row['first']:.0e} | {row['all']:.0e} |{score}\n"
             )

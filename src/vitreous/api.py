@@ -14,6 +14,7 @@ from typing import Any, Literal
 from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.files import first_free
+from vitreous.core.launch import run_place
 from vitreous.core.run import RunFolder, check_beside, check_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
@@ -27,6 +28,7 @@ from vitreous.lecture.drawing import patches
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.opening import open_own_pictures
+from vitreous.processes import one_run
 from vitreous.recipes.configure import configure, named_overlay, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.server.visit import serve
@@ -63,6 +65,7 @@ __all__ = [
 DEMO_LENGTH = {"epochs": 12.0, "budget_s": 8 * 60.0}
 
 
+@one_run
 def train(
     source: Source,
     out: Source | None = None,
@@ -130,7 +133,9 @@ def train(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = Path(source).absolute()
-    path = first_free(Path("runs") / source.stem) if out is None else Path(out)
+    path, is_begun = run_place(Path("runs") / source.stem, out)
+    if is_begun:  # and torchrun has started its processes again
+        return resume(path, tensorboard=tensorboard, console=console)
     check_free(path)
     named = named_settings(
         epochs, budget_s, seed, *(Path(file) if file else None for file in (cache, overlay))
@@ -219,6 +224,7 @@ def audit(
     return audit_run(run.path, folder)
 
 
+@one_run
 def pretrain(
     source: Source,
     out: Source | None = None,
@@ -261,8 +267,9 @@ def pretrain(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = Path(source).absolute()
-    default = Path("runs") / f"{source.stem}-pretrained"
-    path = first_free(default) if out is None else Path(out)
+    path, is_begun = run_place(Path("runs") / f"{source.stem}-pretrained", out)
+    if is_begun:
+        return resume(path, tensorboard=tensorboard, console=console)
     check_free(path)
     named = named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
     listing = list_unlabelled(source)
@@ -278,6 +285,7 @@ def pretrain(
     return begin(path, choice, listing, console, clock, tensorboard)
 
 
+@one_run
 def resume(run: Source, *, tensorboard: bool = False, console: Console | None = None) -> Run:
     """Go on with a run of `train` or `pretrain` that was stopped; a finished one is left as it is.
 

@@ -8,6 +8,7 @@ output, everything else to standard error. PyTorch is imported inside the comman
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -353,7 +354,18 @@ def main() -> None:
     # threads that don't spin at all are woken late. This has to stand before PyTorch is imported,
     # so the command sets it, not the package.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    sys.exit(_status(lambda: cli.main(standalone_mode=False)))
+    sys.exit(_status(_run))
+
+
+def _run() -> Any:
+    """The command, in one of several processes where `torchrun` has started them."""
+    command = partial(cli.main, standalone_mode=False)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return command()
+    from vitreous.processes import first_leads
+    from vitreous.training.distributed import is_started_with_others
+
+    return first_leads(command) if is_started_with_others() else command()
 
 
 def _status(command: Callable[[], Any]) -> int:

@@ -20,6 +20,7 @@ import torch
 from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.files import read_json, write_json, write_text
+from vitreous.core.launch import first_files
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.data.folder import Listing
@@ -118,7 +119,8 @@ def begin(
         own = RunFolder(path).overlay
         files[own.name] = overlay.text
         config = replace(config, data=replace(config.data, overlay=str(own.absolute())))
-    folder = RunFolder.create(path, {"config.toml": dump_toml(config), **files})
+    files |= {"config.toml": dump_toml(config), **first_files(path)}
+    folder = RunFolder.create(path, files)
     with folder.locked():
         work(folder, config, dataset, console, clock, tensorboard)
     return Run(folder.path)
@@ -336,7 +338,7 @@ def _pretrain(
     learner = run_training(
         config, train_set, PatchLearner, validate, folder, console, clock, tensorboard
     )
-    rows = reconstructions(learner.state.ema.model, valid_set, config)
+    rows = reconstructions(learner.averaged(), valid_set, config)
     draw_reconstructions(
         [denormalise(row, config.preprocess).numpy() for row in rows], folder.reconstructions
     )

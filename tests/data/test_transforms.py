@@ -37,7 +37,7 @@ def extreme(monkeypatch):
 
     def fix(sign: float) -> None:
         monkeypatch.setattr(
-            module, "_uniform", lambda count, limit, _: torch.full((count,), sign * limit)
+            module, "_uniform", lambda limit, draws: torch.full_like(draws.rand(), sign * limit)
         )
 
     return fix

@@ -22,8 +22,8 @@ def faces() -> PictureSet:
     return PictureSet(pixels, np.arange(36), torch.tensor(labels), ())
 
 
-@pytest.fixture
-def config() -> RunConfig:
+@pytest.fixture(scope="session")
+def base_config() -> RunConfig:
     """Every source of randomness is on."""
     return RunConfig(
         recipe="test",
@@ -47,6 +47,11 @@ def config() -> RunConfig:
         augment=AugmentConfig(erase_chance=0.5),
         train=TrainConfig(epochs=5.0, batch_size=12, device="cpu", ema=0.2),
     )
+
+
+@pytest.fixture
+def config(base_config: RunConfig) -> RunConfig:
+    return base_config
 
 
 @pytest.fixture

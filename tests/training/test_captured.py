@@ -106,7 +106,7 @@ def test_a_run_goes_on_after_a_recorded_step(faces, tmp_path):
     plan = plan_epochs(2.0, len(faces) / 8)
     for _ in range(STEPS - 3):
         learner.learn(plan)
-    write_checkpoint(tmp_path, snapshot(learner.state))
+    write_checkpoint(tmp_path, snapshot(learner.state, learner.tensors()))
     other = ClassLearner(replace(config), faces, CLASSES)
     assert load_newest_checkpoint(tmp_path, other.state)
     rest = [other.learn(plan).item() for _ in range(3)]

@@ -42,7 +42,7 @@ def two(config, faces, tmp_path):
     for step in (1, 2, 3):
         learner.learn(plan)
         if step > 1:
-            write_checkpoint(tmp_path, snapshot(learner.state))
+            write_checkpoint(tmp_path, snapshot(learner.state, learner.tensors()))
     return learner, other, sorted(tmp_path.iterdir())
 
 

@@ -64,7 +64,7 @@ def test_ten_steps_are_five_and_a_resume_and_five(config, faces, tmp_path, optim
         straight.learn(plan)
     for _ in range(5):
         before.learn(plan)
-    write_checkpoint(tmp_path, snapshot(before.state))
+    write_checkpoint(tmp_path, snapshot(before.state, before.tensors()))
     torch.manual_seed(12345)  # whatever else happened in the other process
     assert load_newest_checkpoint(tmp_path, after.state)
     assert after.state.step == 5

@@ -7,6 +7,7 @@ overlay.csv          changes to what the source lists, where there are any
 findings.json        what is wrong with the pictures, where that was looked for
 data.json            fingerprint of the pictures, to notice a change before resuming
 plan.json            number of steps; with a time budget, what was measured
+launch.txt           the launch of torchrun that began it, where there was one
 metrics.jsonl        a line for each validation and each few steps
 best.safetensors     weights with the best validation score: the ones to use
 calibration.safetensors  what pictures held out say about how far they can be trusted

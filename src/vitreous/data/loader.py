@@ -55,6 +55,40 @@ class PictureSet:
         return pixels, self.labels[torch.as_tensor(np.asarray(positions))]
 
 
+@dataclass(frozen=True)
+class Part:
+    """Some pictures of a batch; random numbers are drawn for all of it, wherever they are used.
+
+    Args:
+        batch: pictures of the whole batch.
+        rows: which of them, rising; int64.
+    """
+
+    batch: int
+    rows: Tensor
+
+    @classmethod
+    def among(cls, batch: int, rows: range | None = None) -> "Part":
+        """A row of neighbours; all of them where nothing is said."""
+        return cls(batch, torch.tensor(rows or range(batch)))
+
+    def of(self, values: Tensor) -> Tensor:
+        """What belongs to these pictures, of values for the whole batch."""
+        return values if len(self.rows) == self.batch else values[self.rows]
+
+    def with_partners(self, partners: Tensor) -> "Part":
+        """These pictures and those that they are blended with.
+
+        Args:
+            partners: of every picture of the batch.
+        """
+        return Part(self.batch, torch.cat([self.rows, partners[self.rows]]).unique())
+
+    def places_in(self, more: "Part") -> Tensor:
+        """Where these pictures are among others that contain them."""
+        return torch.searchsorted(more.rows, self.rows)
+
+
 class TrainingOrder:
     """Which pictures each training step sees.
 

@@ -6,16 +6,22 @@ generator given, so that every device sees the same augmentations.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from vitreous.data.config import AugmentConfig
+from vitreous.data.loader import Part
 
 
 def augment(
-    images: Tensor, config: AugmentConfig, generator: torch.Generator, plain: bool = False
+    images: Tensor,
+    config: AugmentConfig,
+    generator: torch.Generator,
+    plain: bool = False,
+    part: Part | None = None,
 ) -> Tensor:
     """Change a batch at random, each picture on its own.
 
@@ -24,33 +30,46 @@ def augment(
         config: chances and strengths.
         generator: CPU generator of all draws.
         plain: leave erasing out (towards the end of training).
+        part: which pictures of a batch they are, where they aren't all: each is changed as it
+            would be among all.
 
     Shape:
         (batch, channels, height, width) -> the same
     """
-    images = _affine(images, config, generator)
-    images = _color(images, config, generator)
-    return images if plain else _erase(images, config, generator)
+    draws = _Draws(generator, part or Part.among(len(images)))
+    images = _affine(images, config, draws)
+    images = _color(images, config, draws)
+    return images if plain else _erase(images, config, draws)
 
 
-def _uniform(count: int, limit: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(count, generator=generator) * 2 - 1) * limit
+@dataclass(frozen=True)
+class _Draws:
+    """One number for each picture of a whole batch, of which those at hand get theirs."""
+
+    generator: torch.Generator
+    part: Part
+
+    def rand(self) -> Tensor:
+        return self.part.of(torch.rand(self.part.batch, generator=self.generator))
 
 
-def _chosen(count: int, chance: float, generator: torch.Generator) -> Tensor:
-    return (torch.rand(count, generator=generator) < chance).float()
+def _uniform(limit: float, draws: _Draws) -> Tensor:
+    return (draws.rand() * 2 - 1) * limit
 
 
-def _affine(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
-    count = len(images)
-    flip = 1 - 2 * _chosen(count, config.flip, generator)
-    use = _chosen(count, config.affine_chance, generator)
-    angle = _uniform(count, math.radians(config.rotate_degrees), generator) * use
-    shear = torch.tan(_uniform(count, math.radians(config.shear_degrees), generator) * use)
-    scale = torch.exp(_uniform(count, math.log1p(config.scale), generator) * use)
-    aspect = torch.exp(_uniform(count, math.log1p(config.aspect) / 2, generator) * use)
-    shift_x = _uniform(count, 2 * config.shift, generator) * use
-    shift_y = _uniform(count, 2 * config.shift, generator) * use
+def _chosen(chance: float, draws: _Draws) -> Tensor:
+    return (draws.rand() < chance).float()
+
+
+def _affine(images: Tensor, config: AugmentConfig, draws: _Draws) -> Tensor:
+    flip = 1 - 2 * _chosen(config.flip, draws)
+    use = _chosen(config.affine_chance, draws)
+    angle = _uniform(math.radians(config.rotate_degrees), draws) * use
+    shear = torch.tan(_uniform(math.radians(config.shear_degrees), draws) * use)
+    scale = torch.exp(_uniform(math.log1p(config.scale), draws) * use)
+    aspect = torch.exp(_uniform(math.log1p(config.aspect) / 2, draws) * use)
+    shift_x = _uniform(2 * config.shift, draws) * use
+    shift_y = _uniform(2 * config.shift, draws) * use
     if config.affine_chance == 0.0:
         # A flip alone moves whole pixels: no resampling, no blur.
         return torch.where(flip.to(images)[:, None, None, None] < 0, images.flip(-1), images)
@@ -67,13 +86,12 @@ def _affine(images: Tensor, config: AugmentConfig, generator: torch.Generator) -
     return F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
 
 
-def _color(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def _color(images: Tensor, config: AugmentConfig, draws: _Draws) -> Tensor:
     """Contrast and saturation about the picture's own means, then brightness."""
-    count = len(images)
-    use = _chosen(count, config.color_chance, generator)
-    contrast = 1 + _uniform(count, config.contrast, generator) * use
-    saturation = 1 + _uniform(count, config.saturation, generator) * use
-    brightness = _uniform(count, config.brightness, generator) * use
+    use = _chosen(config.color_chance, draws)
+    contrast = 1 + _uniform(config.contrast, draws) * use
+    saturation = 1 + _uniform(config.saturation, draws) * use
+    brightness = _uniform(config.brightness, draws) * use
     if config.color_chance == 0.0:
         return images
     contrast, saturation, brightness = (
@@ -88,24 +106,24 @@ def _color(images: Tensor, config: AugmentConfig, generator: torch.Generator) ->
     )
 
 
-def _erase(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
+def _erase(images: Tensor, config: AugmentConfig, draws: _Draws) -> Tensor:
     """Noise in a random rectangle of 2 % to 20 % of the area (Zhong et al. 2020)."""
-    count, _, height, width = images.shape
-    use = _chosen(count, config.erase_chance, generator)
-    area = 0.02 + 0.18 * torch.rand(count, generator=generator)
-    ratio = torch.exp(_uniform(count, math.log(3.0), generator))
+    height, width = images.shape[-2:]
+    use = _chosen(config.erase_chance, draws)
+    area = 0.02 + 0.18 * draws.rand()
+    ratio = torch.exp(_uniform(math.log(3.0), draws))
     rectangle = _rectangle_masks(
-        torch.sqrt(area * ratio) * use, torch.sqrt(area / ratio) * use, height, width, generator
+        torch.sqrt(area * ratio) * use, torch.sqrt(area / ratio) * use, height, width, draws
     )
     if config.erase_chance == 0.0:
         return images
     # The same noise for all, of which each shows another part: a picture's worth is soon drawn.
-    noise = torch.randn(images.shape[1:], generator=generator)
+    noise = torch.randn(images.shape[1:], generator=draws.generator)
     return torch.where(rectangle.to(images.device)[:, None], noise.to(images), images)
 
 
 def _rectangle_masks(
-    heights: Tensor, widths: Tensor, rows: int, columns: int, generator: torch.Generator
+    heights: Tensor, widths: Tensor, rows: int, columns: int, draws: _Draws
 ) -> Tensor:
     """True inside one rectangle per picture; sizes are shares of the sides, places are random.
 
@@ -114,8 +132,8 @@ def _rectangle_masks(
     """
     tall = (heights.clamp(max=1.0) * rows).round()
     wide = (widths.clamp(max=1.0) * columns).round()
-    top = (torch.rand(len(tall), generator=generator) * (rows - tall + 1)).floor()
-    left = (torch.rand(len(wide), generator=generator) * (columns - wide + 1)).floor()
+    top = (draws.rand() * (rows - tall + 1)).floor()
+    left = (draws.rand() * (columns - wide + 1)).floor()
     y, x = torch.arange(rows), torch.arange(columns)
     inside_y = (y >= top[:, None]) & (y < (top + tall)[:, None])
     inside_x = (x >= left[:, None]) & (x < (left + wide)[:, None])

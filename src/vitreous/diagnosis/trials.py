@@ -74,7 +74,9 @@ class Trials:
         classes: tuple[str, ...],
         encoder: Encoder | None,
     ) -> None:
-        self.config, self.train, self.classes, self.encoder = config, train, classes, encoder
+        # Each is this process' alone, whoever else may stand by.
+        self.config = changed(config, {"train.parallel": "none"})
+        self.train, self.classes, self.encoder = train, classes, encoder
         self.steps = _FEWEST_STEPS
 
     def fit_into(self, seconds: float, count: int) -> float:

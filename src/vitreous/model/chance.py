@@ -1,12 +1,15 @@
 """Dropout and its relatives, from a stream that threads don't share.
 
 PyTorch's own stream belongs to the whole process: where several threads draw from it at once, who
-gets which number is up to the scheduler. A thread can therefore name a generator of its own.
+gets which number is up to the scheduler. A thread can therefore name a generator of its own. And
+where several processes have a part of a batch each, all draw for the whole batch, so that a picture
+gets the same numbers wherever it is.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,20 +19,51 @@ from torch.utils.checkpoint import checkpoint
 _thread = threading.local()
 
 
+@dataclass(frozen=True)
+class Draws:
+    """Where a thread's random numbers come from.
+
+    Args:
+        generator: a CPU one; ``None`` for PyTorch's own stream.
+        batch: pictures that numbers are drawn for; ``None`` for those at hand.
+        first: place of the first picture at hand among those.
+    """
+
+    generator: torch.Generator | None = None
+    batch: int | None = None
+    first: int = 0
+
+    def like(self, x: Tensor, draw: Callable[[Tensor], Tensor]) -> Tensor:
+        """Random numbers of the shape of `x`, whose first axis is that of the pictures.
+
+        Args:
+            x: lies in memory as the numbers will; its values don't matter.
+            draw: makes numbers of the shape, type and place in memory of what it is given.
+        """
+        if self.batch is None:
+            return draw(x)
+        # As it would be of the whole batch: draws follow the order of elements in memory.
+        inner = torch.empty_like(x).stride()[1:]
+        strides = (x.numel() // max(len(x), 1), *inner)
+        size = (self.batch, *x.shape[1:])
+        whole = torch.empty_strided(size, strides, dtype=x.dtype, device=x.device)
+        return draw(whole)[self.first : self.first + len(x)]
+
+
 @contextmanager
-def drawing_from(generator: torch.Generator) -> Iterator[None]:
-    """Let this thread's draws come from a generator of its own, a CPU one."""
-    before = current_generator()
-    _thread.generator = generator
+def drawing_from(draws: Draws) -> Iterator[None]:
+    """Let this thread's draws come from there."""
+    before = current_draws()
+    _thread.draws = draws
     try:
         yield
     finally:
-        _thread.generator = before
+        _thread.draws = before
 
 
-def current_generator() -> torch.Generator | None:
-    """This thread's generator; ``None`` for PyTorch's own stream."""
-    return getattr(_thread, "generator", None)
+def current_draws() -> Draws | None:
+    """Where this thread draws from; ``None`` for PyTorch's own stream, for the pictures at hand."""
+    return getattr(_thread, "draws", None)
 
 
 def recomputed(function: Callable[..., Tensor], *inputs: object) -> Tensor:
@@ -45,20 +79,28 @@ def recomputed(function: Callable[..., Tensor], *inputs: object) -> Tensor:
 
 def _same_draws() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """What surrounds the first and the second computation."""
-    if (generator := current_generator()) is None:
+    if (draws := current_draws()) is None:
         return nullcontext(), nullcontext()  # PyTorch sees to its own stream
+    if draws.generator is None:
+        # On a GPU the way back has threads of its own.
+        return nullcontext(), drawing_from(draws)
     again = torch.Generator()
-    again.set_state(generator.get_state())
-    return nullcontext(), drawing_from(again)
+    again.set_state(draws.generator.get_state())
+    return nullcontext(), drawing_from(Draws(again, draws.batch, draws.first))
 
 
 def dropout(x: Tensor, rate: float) -> Tensor:
     """Set values to zero at random and scale the others up (Srivastava et al. 2014, section 10)."""
     if rate == 0.0:
         return x
-    if (generator := current_generator()) is None:
+    if (draws := current_draws()) is None:
         return F.dropout(x, rate)
-    return x * torch.empty_like(x).bernoulli_(1.0 - rate, generator=generator).div_(1.0 - rate)
+    if (generator := draws.generator) is None:
+        return x * draws.like(x, lambda like: F.dropout(torch.ones_like(like), rate))
+    keep = 1.0 - rate
+    return x * draws.like(
+        x, lambda like: torch.empty_like(like).bernoulli_(keep, generator=generator).div_(keep)
+    )
 
 
 class Dropout(nn.Module):
@@ -89,6 +131,25 @@ class DropPath(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or self.rate == 0.0:
             return x
-        keep = 1.0 - self.rate
+        keep, draws = 1.0 - self.rate, current_draws() or Draws()
         mask = torch.empty((x.shape[0],) + (1,) * (x.ndim - 1), dtype=x.dtype, device=x.device)
-        return x * mask.bernoulli_(keep, generator=current_generator()).div_(keep)
+        return x * draws.like(
+            mask,
+            lambda like: (
+                torch.empty_like(like).bernoulli_(keep, generator=draws.generator).div_(keep)
+            ),
+        )
+
+
+def random_order(pictures: int, count: int, device: torch.device) -> Tensor:
+    """For each picture the numbers below `count`, in a random order.
+
+    Shape:
+        -> (pictures, count) int64
+    """
+    draws = current_draws() or Draws()
+    values = draws.like(
+        torch.empty((pictures, count), device=device),
+        lambda like: torch.rand(like.shape, generator=draws.generator, device=device),
+    )
+    return values.argsort(1)

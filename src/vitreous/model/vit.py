@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vitreous.errors import ConfigError
 from vitreous.model import initialise
-from vitreous.model.chance import Dropout, current_generator, recomputed
+from vitreous.model.chance import Dropout, random_order, recomputed
 from vitreous.model.config import ModelConfig, grid_of
 from vitreous.model.layers import ACTIVATIONS, Block, Mlp, Rotation, attend
 from vitreous.model.patches import ConvStem, PatchEmbed
@@ -206,8 +206,7 @@ class ViT(nn.Module):
             return None
         count = x.shape[1] - self.num_prefix_tokens
         kept = max(1, round(count * (1 - self.config.patch_dropout)))
-        order = torch.rand((len(x), count), generator=current_generator(), device=x.device)
-        return order.argsort(1)[:, :kept]
+        return random_order(len(x), count, x.device)[:, :kept]
 
     def _keep_patches(self, x: Tensor, kept: Tensor) -> Tensor:
         prefix, patches = x.split([self.num_prefix_tokens, x.shape[1] - self.num_prefix_tokens], 1)

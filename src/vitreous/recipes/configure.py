@@ -23,6 +23,7 @@ from vitreous.serving.hub import locate
 from vitreous.serving.weights import NOTHING, Told, find_own_weights, find_weights, is_own
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.device import choose_compile, choose_device
+from vitreous.training.distributed import team
 from vitreous.training.encoder import Encoder, load_encoder
 from vitreous.training.shards import MIN_SHARD, choose_shards
 
@@ -126,7 +127,7 @@ def _fitted(train: TrainConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     device = choose_device(train.device)
     fused = choose_compile(device, train.budget_s)
     fused = wanted.get("train", {}).get("compile", fused)
-    shards = choose_shards(device, train.batch_size, fused)
+    shards = choose_shards(device, train.batch_size, fused, team().size)
     return merge({"train": {"compile": fused, "shards": shards}}, wanted)
 
 

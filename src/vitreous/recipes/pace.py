@@ -17,7 +17,9 @@ _MEASURED_S = 1.5
 
 def measure_pictures_per_s(config: RunConfig) -> float:
     """Pictures a second in true training steps, augmentation included, on noise."""
-    config = replace(config, train=replace(config.train, soft_labels=False))  # noise has no votes
+    # Noise has no votes, and other processes stand by.
+    train = replace(config.train, soft_labels=False, parallel="none")
+    config = replace(config, train=train)
     count = config.train.batch_size
     height, width = config.preprocess.image_size
     noise = numpy_stream(0, "pace").integers(0, 256, (count, height, width, 3), dtype=np.uint8)

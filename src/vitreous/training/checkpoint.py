@@ -6,7 +6,7 @@ is. One file, renamed into place, is either there or not; a checksum tells wheth
 was written.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -18,6 +18,7 @@ from vitreous.core.files import read_tensors, storage_errors, write_tensors
 from vitreous.errors import RunError
 from vitreous.training.ema import Ema, Model
 from vitreous.training.plan import Best
+from vitreous.training.sharding import divided_like, whole
 
 #: How many of the newest ones are kept.
 KEPT = 2
@@ -67,11 +68,14 @@ class Snapshot:
     metadata: dict[str, Any]
 
 
-def snapshot(state: TrainState[Model]) -> Snapshot:
-    """Copy a state to where nothing changes it."""
-    tensors = {f"model.{name}": value for name, value in state.model.state_dict().items()}
-    tensors |= {f"ema.{name}": value for name, value in state.ema.model.state_dict().items()}
-    tensors |= _optimizer_tensors(state)
+def snapshot(state: TrainState[Model], tensors: Mapping[str, Tensor]) -> Snapshot:
+    """Copy a state to where nothing changes it.
+
+    Args:
+        state: of the training.
+        tensors: its `state_tensors`.
+    """
+    tensors = dict(tensors)
     if state.losses:
         tensors["run.losses"] = torch.stack(state.losses)
     metadata: dict[str, Any] = {
@@ -136,7 +140,7 @@ def load_newest_checkpoint(
             with storage_errors(path):
                 path.unlink()
             continue
-        _restore(state, tensors, path)
+        restore(state, tensors, path)
         state.step = metadata["step"]
         state.best = Best(**metadata["best"]) if metadata["best"] else None
         state.metrics_bytes = metadata["metrics_bytes"]
@@ -200,16 +204,26 @@ def _step_of(path: Path) -> int:
     return int(path.stem.removeprefix("step-"))
 
 
-def _optimizer_tensors(state: TrainState) -> dict[str, Tensor]:
-    tensors = {}
+def state_tensors(state: TrainState) -> Iterator[tuple[str, Tensor]]:
+    """All weights, averages and moments by name; whole, whether processes have divided them or not.
+
+    Where they have, all of them have to ask for it.
+    """
+    for part, model in (("model", state.model), ("ema", state.ema.model)):
+        for name, value in model.state_dict().items():
+            yield f"{part}.{name}", whole(value)
     for name, parameter in state.model.named_parameters():
         for optimizer in state.optimizers:
             for key, value in optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{name}.{key}"] = value
-    return tensors
+                yield f"optimizer.{name}.{key}", whole(value)
 
 
-def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
+def restore(state: TrainState, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Give a state what `state_tensors` told of another; the path is named where it doesn't fit.
+
+    Raises:
+        RunError: where it is of another model.
+    """
     parts: dict[str, dict[str, Tensor]] = {"model": {}, "ema": {}, "optimizer": {}, "run": {}}
     for name, value in tensors.items():
         part, _, rest = name.partition(".")
@@ -219,6 +233,13 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
         state.ema.model.load_state_dict(parts["ema"])
     except RuntimeError as error:
         raise RunError(f"{path} does not fit this run's model: {error}") from None
+    restore_moments(state, parts["optimizer"])
+    device = next(state.model.parameters()).device
+    state.losses = list(parts["run"].get("losses", torch.empty(0)).to(device, copy=True))
+
+
+def restore_moments(state: TrainState, moments: Mapping[str, Tensor]) -> None:
+    """The optimisers' part of `restore`: tensors by the names of weight and moment."""
     by_name = dict(state.model.named_parameters())
     optimizer_of = {
         parameter: optimizer
@@ -226,12 +247,10 @@ def _restore(state: TrainState, tensors: dict[str, Tensor], path: Path) -> None:
         for group in optimizer.param_groups
         for parameter in group["params"]
     }
-    for name, value in parts["optimizer"].items():
+    for name, value in moments.items():
         parameter_name, _, key = name.rpartition(".")
         parameter = by_name[parameter_name]
         # AdamW keeps its step count on the CPU unless fused on a GPU; it moves it itself.
-        device = "cpu" if key == "step" and parameter.device.type == "mps" else parameter.device
-        # A copy: the file is only mapped into memory.
-        optimizer_of[parameter].state[parameter][key] = value.to(device, copy=True)
-    device = next(state.model.parameters()).device
-    state.losses = list(parts["run"].get("losses", torch.empty(0)).to(device, copy=True))
+        on_host = key == "step" and parameter.device.type == "mps"
+        own = value.clone() if on_host else divided_like(value, parameter)
+        optimizer_of[parameter].state[parameter][key] = own

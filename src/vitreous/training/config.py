@@ -49,6 +49,9 @@ class TrainConfig:
         device: "auto" takes CUDA, then MPS, then the CPU.
         deterministic: on a GPU add in the same order every time, so that a run ends in the same
             bits each time, resumed or not; slower. On a CPU that is so anyway.
+        parallel: what several processes of one training do (see `distributed`): "ddp" has each
+            compute a part of every batch, "fsdp" also keep only a part of all weights and moments,
+            "none" leaves all to the first one.
     """
 
     epochs: float = 300.0
@@ -75,6 +78,7 @@ class TrainConfig:
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     deterministic: bool = False
+    parallel: Literal["none", "ddp", "fsdp"] = "ddp"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
@@ -92,6 +96,11 @@ class TrainConfig:
         if self.compile and self.shards > 1:
             raise ConfigError(
                 f"train.shards is {self.shards}, but a compiled model has one part (train.compile)"
+            )
+        if self.parallel == "fsdp" and self.optimizer == "muon":
+            raise ConfigError(
+                "train.parallel 'fsdp' leaves each process a part of every matrix, and Muon needs "
+                "whole ones: set train.optimizer=adamw too"
             )
         if self.budget_s is not None and self.budget_s <= 0:
             raise ConfigError(f"train.budget_s is {self.budget_s}: it is above 0")

@@ -132,7 +132,7 @@ class Diary(Generic[Model]):
         self._write_losses(plan, task)
         state = self.learner.state
         started = time.monotonic()
-        score = validate(state.ema.model)
+        score = validate(self.learner.averaged())
         now = Best(state.step, score.balanced_accuracy, score.loss)
         is_best = now.beats(state.best)
         if is_best:
@@ -176,7 +176,7 @@ class Diary(Generic[Model]):
         self._aside.wait()  # first, else there were two copies of the state at a time
         state = self.learner.state
         state.metrics_bytes, state.elapsed_s = self.logbook.size, self.elapsed_s
-        taken = snapshot(state)
+        taken = snapshot(state, self.learner.tensors())
 
         def write() -> None:
             self.logbook.flush()

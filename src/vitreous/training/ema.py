@@ -6,6 +6,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vitreous.training.sharding import own_part
+
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -46,8 +48,8 @@ class Ema(Generic[Model]):
         pairs = zip(self.model.state_dict().values(), model.state_dict().values(), strict=True)
         for average, value in pairs:
             if average.is_floating_point():
-                averages.append(average)
-                values.append(value)
+                averages.append(own_part(average))
+                values.append(own_part(value))
             else:
                 average.copy_(value)
         share = (1.0 - found_inf) * self._share

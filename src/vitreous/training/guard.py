@@ -16,6 +16,7 @@ from vitreous.core.run import RunFolder
 from vitreous.errors import TrainingError
 from vitreous.training.checkpoint import newest_milestone
 from vitreous.training.config import RunConfig, TrainConfig
+from vitreous.training.distributed import team
 from vitreous.training.plan import Best, Plan, Return
 
 #: Steps in a row whose loss is no number, behind which the weights are no good.
@@ -100,6 +101,12 @@ def with_less_memory(config: RunConfig) -> RunConfig:
     """
     train = config.train
     most = train.batch_size // train.shards
+    if team().size > 1:
+        raise TrainingError(
+            "memory is too small for a step of these processes; what was saved is whole: begin "
+            f"another run with --set train.accumulate={min(2 * train.accumulate, most)} or a smaller "
+            "--model or --image-size"
+        )
     if train.accumulate >= most:
         raise TrainingError(
             f"memory is too small for {_piece(train)} of these pictures at once: try a smaller "

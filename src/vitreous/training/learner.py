@@ -1,5 +1,6 @@
 """What one training step does."""
 
+import copy
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -12,24 +13,26 @@ from torch import Tensor
 
 from vitreous.core.rng import derive_seed, numpy_stream, torch_stream
 from vitreous.core.threads import SideBySide
-from vitreous.data.loader import PictureSet, TrainingOrder
-from vitreous.data.mixing import mix, smooth
+from vitreous.data.loader import Part, PictureSet, TrainingOrder
+from vitreous.data.mixing import draw_mixing, smooth
 from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
 from vitreous.model.lora import add_lora, merge_lora
 from vitreous.model.vit import ViT
 from vitreous.training.ahead import Ahead
 from vitreous.training.captured import Captured
-from vitreous.training.checkpoint import TrainState
+from vitreous.training.checkpoint import TrainState, restore_moments, state_tensors
 from vitreous.training.classifier import Classifier, save_classifier
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.device import choose_device, choose_precision, fuse_blocks
+from vitreous.training.distributed import ALONE, Team, team
 from vitreous.training.ema import Ema, Model
 from vitreous.training.encoder import Encoder
 from vitreous.training.feed import Feed
 from vitreous.training.optim import make_optimizers, set_rates, take_steps
 from vitreous.training.plan import Plan, learning_rate_factor
-from vitreous.training.shards import Shards
+from vitreous.training.sharding import divide, whole
+from vitreous.training.shards import Division, Shards, check_team
 
 
 class Learner(ABC, Generic[Model]):
@@ -52,22 +55,30 @@ class Learner(ABC, Generic[Model]):
         self, config: RunConfig, pictures: PictureSet, make_model: Callable[[], Model]
     ) -> None:
         self.config, self.pictures = config, pictures
+        self.team = team() if config.train.parallel != "none" else ALONE
         self.device = choose_device(config.train.device)
+        check_team(self.team, config.train, self.device)
         self.precision = choose_precision(config.train.precision, self.device)
         torch.manual_seed(derive_seed(config.train.seed, "weights"))
-        model = make_model().to(self.device)
+        self._is_divided = config.train.parallel == "fsdp" and self.team.size > 1
+        # Of a model that is to be divided, a device may have no room for the whole.
+        model = make_model().to("cpu" if self._is_divided else self.device)
         # A run's settings may come from a machine without this one's GPU, which takes all at once.
-        threads = SideBySide(config.train.shards if self.device.type == "cpu" else 1)
-        is_graph = self.device.type == "cuda" and _is_capturable(config.train)
-        optimizers = make_optimizers(model, config.train, self.precision, threads, is_graph)
+        at_once = self.device.type != "cpu" or self._is_divided
+        parts = 1 if at_once else config.train.shards
+        self.division = Division(config.train.batch_size, parts, config.train.accumulate, self.team)
+        self._threads = SideBySide(len(self.division.pieces()))
+        is_graph = self.device.type == "cuda" and _is_capturable(config.train, self.team)
+        optimizers = make_optimizers(model, config.train, self.precision, self._threads, is_graph)
         average = Ema(model, torch.zeros((), device=self.device) if is_graph else 0.0)
         self.state = TrainState(model, average, optimizers)
-        self.shards = Shards(model.train(), threads, config.train.accumulate)
-        weights = {id(weight) for weight in model.parameters()}
-        kept = model.state_dict(keep_vars=True).values()
-        self._statistics = [tensor for tensor in kept if id(tensor) not in weights]
+        self.shards = Shards(model.train(), self._threads, self.division)
+        self._statistics = _statistics(model)
+        self._average: Model | None = None
+        self._average_step = 0
         self._update = Captured(self._take_step) if is_graph else self._take_step
         self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
+        self.part = Part.among(config.train.batch_size, self.division.rows())
         self.feed = Feed(pictures, self.device)
         self._ahead = Ahead(self.device)
         if config.train.compile:
@@ -75,7 +86,7 @@ class Learner(ABC, Generic[Model]):
 
     @abstractmethod
     def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
-        """What a step's loss takes, each with the pictures of the batch as its first axis.
+        """What a step's loss takes, each with this process' pictures of the batch as first axis.
 
         Args:
             step: counted from 0.
@@ -97,6 +108,7 @@ class Learner(ABC, Generic[Model]):
             The loss before the step, a scalar that still lives on the device; no number where loss
             or gradient were none, and nothing has changed but the step's number.
         """
+        self.team.tell("learn", plan=plan.to_json())
         state, train = self.state, self.config.train
         now, then = state.step, state.step + 1
         # Nobody has tried two threads at once on MPS.
@@ -118,6 +130,7 @@ class Learner(ABC, Generic[Model]):
         before = [tensor.clone() for tensor in self._statistics]
         loss = self.shards.backward(self.loss, inputs, seed)
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), train.clip_norm)
+        norm = whole(norm).to(loss.device)
         is_fine = loss.isfinite() & norm.isfinite()
         found_inf = (~is_fine).to(loss.dtype)
         take_steps(state.optimizers, found_inf)
@@ -129,6 +142,44 @@ class Learner(ABC, Generic[Model]):
     def rate_behind(self, step: int, plan: Plan) -> float:
         """The rate at the end of a step of the plan, lower where the run has gone back."""
         return self.learning_rate(plan.progress(step)) * plan.rate_share
+
+    def spread(self) -> None:
+        """Leave this process its part of a state that all have alike, where it is to be divided."""
+        if not self._is_divided:
+            return
+        state, train = self.state, self.config.train
+        moments = {
+            name.removeprefix("optimizer."): value
+            for name, value in state_tensors(state)
+            if name.startswith("optimizer.")
+        }
+        self._average = copy.deepcopy(state.ema.model) if self.team.leads else None
+        self._average_step = state.step
+        for model in (state.model, state.ema.model):
+            divide(model, self.device)
+        state.optimizers = make_optimizers(state.model, train, self.precision, self._threads)
+        restore_moments(state, moments)
+        self.shards = Shards(state.model, self._threads, self.division, sharded=True)
+        self._statistics = _statistics(state.model)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of the state for a checkpoint, put together by all processes where it is divided."""
+        if self._is_divided:
+            self.team.tell("tensors")
+        return dict(state_tensors(self.state))
+
+    def averaged(self) -> Model:
+        """The averaged weights as a model that the first process can use alone."""
+        state = self.state
+        if not self._is_divided:
+            return state.ema.model
+        if self._average_step != state.step:
+            self.team.tell("averaged")
+            values = {name: whole(value) for name, value in state.ema.model.state_dict().items()}
+            if self._average is not None:
+                self._average.load_state_dict(values)
+            self._average_step = state.step
+        return state.ema.model if self._average is None else self._average
 
     def learning_rate(self, progress: float) -> float:
         """The rate at a share of the run."""
@@ -154,12 +205,21 @@ class Learner(ABC, Generic[Model]):
         return torch.autocast(self.device.type, self.precision, self.precision != torch.float32)
 
 
-def _is_capturable(train: TrainConfig) -> bool:
+def _statistics(model: nn.Module) -> list[Tensor]:
+    """What a forward pass changes, such as the running means of a batch norm."""
+    weights = {id(weight) for weight in model.parameters()}
+    kept = model.state_dict(keep_vars=True).values()
+    return [tensor for tensor in kept if id(tensor) not in weights]
+
+
+def _is_capturable(train: TrainConfig, team: Team) -> bool:
     """Whether a step asks for nothing that only the host knows.
 
     Recomputing does, for the state of the random stream, and Keras' epsilon, for the step's number.
+    What several processes sum up has not been tried.
     """
-    return not train.grad_checkpointing and train.optimizer != "keras_adam"
+    is_plain = not train.grad_checkpointing and train.optimizer != "keras_adam"
+    return is_plain and team.size == 1
 
 
 class ClassLearner(Learner[ViT]):
@@ -200,7 +260,7 @@ class ClassLearner(Learner[ViT]):
         return F.cross_entropy(logits.float(), targets, self.class_weights)
 
     def batch(self, step: int, plain: bool = False) -> tuple[Tensor, Tensor]:
-        """The augmented pictures and soft targets of a step.
+        """The augmented pictures and soft targets of a step, those of this process.
 
         Args:
             step: counted from 0.
@@ -210,22 +270,38 @@ class ClassLearner(Learner[ViT]):
             -> (batch, channels, height, width), (batch, classes)
         """
         seed, settings = self.config.train.seed, self.config.augment
-        positions = self.order.step(step)
+        size, stream = self.config.preprocess.image_size, numpy_stream(seed, "mix", step)
+        mixing = None if plain else draw_mixing(self.part.batch, size, settings, stream)
+        if mixing is None:
+            return self._made(step, self.part, plain)
+        # Partners may be another process' pictures, and are made here as well.
+        seen = self.part.with_partners(mixing.partners)
+        images, targets = self._made(step, seen, plain)
+        own, others = (
+            Part(self.part.batch, rows).places_in(seen).to(images.device)
+            for rows in (self.part.rows, self.part.of(mixing.partners))
+        )
+        if len(own) < len(images):
+            return mixing.blend(images[own], images[others], targets[own], targets[others])
+        return mixing.blend(images, images[others], targets, targets[others])
+
+    def _made(self, step: int, part: Part, plain: bool) -> tuple[Tensor, Tensor]:
+        """Some pictures of a batch and their targets, before they are mixed."""
+        seed, order = self.config.train.seed, self.order.step(step)
+        positions = [order[row] for row in part.rows.tolist()]
         pixels, labels = self.feed.batch(positions)
         images = normalise(pixels, self.config.preprocess)
-        images = augment(images, settings, torch_stream(seed, "augment", step), plain)
+        draws = torch_stream(seed, "augment", step)
+        images = augment(images, self.config.augment, draws, plain, part)
         targets = F.one_hot(labels, len(self.classes)).float()
         if self.config.train.soft_labels:
             assert self.pictures.votes is not None  # `opening.open_pictures` has seen to it
             targets = self.pictures.votes[positions]
-        targets = smooth(targets.to(self.device), self.config.train.label_smoothing)
-        if plain:
-            return images, targets
-        return mix(images, targets, settings, numpy_stream(seed, "mix", step))
+        return images, smooth(targets.to(self.device), self.config.train.label_smoothing)
 
     def save_weights(self, path: Path) -> None:
         """Write a `Classifier`, in plain layers."""
-        model, preprocess = merge_lora(self.state.ema.model), self.config.preprocess
+        model, preprocess = merge_lora(self.averaged()), self.config.preprocess
         majority = self.pictures.majority_class
         save_classifier(path, Classifier(model, preprocess, self.classes, majority))
 

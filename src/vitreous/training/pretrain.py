@@ -242,13 +242,15 @@ class PatchLearner(Learner[MaskedAutoencoder]):
     def inputs(self, step: int, progress: float) -> tuple[Tensor, ...]:
         """Pictures, augmented in the same way all through the run, and which patches are hidden."""
         config, seed, model = self.config, self.config.train.seed, self.config.model
-        pixels, _ = self.feed.batch(self.order.step(step))
+        order, part = self.order.step(step), self.part
+        pixels, _ = self.feed.batch([order[row] for row in part.rows.tolist()])
         images = normalise(pixels, config.preprocess)
-        images = augment(images, config.augment, torch_stream(seed, "augment", step))
+        draws = torch_stream(seed, "augment", step)
+        images = augment(images, config.augment, draws, part=part)
         hidden = draw_hidden(
-            len(images), model.num_patches, self.pretrain, torch_stream(seed, "mask", step)
+            part.batch, model.num_patches, self.pretrain, torch_stream(seed, "mask", step)
         )
-        return images, hidden.to(self.device)
+        return images, part.of(hidden).to(self.device)
 
     def loss(self, model: MaskedAutoencoder, *inputs: Tensor) -> Tensor:
         """Of the hidden patches."""
@@ -259,5 +261,5 @@ class PatchLearner(Learner[MaskedAutoencoder]):
 
     def save_weights(self, path: Path) -> None:
         """Write the encoder, without the decoder."""
-        tensors = without_pooling(without_head(self.state.ema.model.encoder.state_dict()))
+        tensors = without_pooling(without_head(self.averaged().encoder.state_dict()))
         save_encoder(path, Encoder(self.config.model, self.config.preprocess, tensors))

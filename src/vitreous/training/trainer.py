@@ -26,6 +26,7 @@ from vitreous.training.config import RunConfig
 from vitreous.training.device import in_same_order
 from vitreous.training.diary import Diary, ValidScore
 from vitreous.training.ema import Model
+from vitreous.training.follow import share
 from vitreous.training.guard import (
     Diverged,
     in_pieces,
@@ -136,6 +137,7 @@ def _sit(
     state = learner.state
     if load_newest_checkpoint(run.checkpoints, state, [back.step for back in plan.returns]):
         console.info(f"going on at step {state.step} of {plan.total_steps}")
+    share(learner)
     diary = Diary(learner, plan, run, console, tensorboard)
     with closing(diary), console.task("training", plan.total_steps) as task:
         while state.step < plan.total_steps:
@@ -205,9 +207,10 @@ def _read_or_make_plan(
     plan = plan_epochs(train.epochs, steps_per_epoch)
     if train.budget_s is not None:
         probe = make_learner(config, pictures)
+        share(probe)
         step_s = probe.measure_step_s(plan)
         started = time.monotonic()
-        validate(probe.state.ema.model)
+        validate(probe.averaged())
         validation_s = time.monotonic() - started
         left = clock.left_s(train.budget_s, validation_s)
         plan = plan_budget(left, step_s, validation_s, steps_per_epoch, train.epochs)

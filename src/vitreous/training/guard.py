@@ -102,10 +102,10 @@ def with_less_memory(config: RunConfig) -> RunConfig:
     train = config.train
     most = train.batch_size // train.shards
     if team().size > 1:
+        pieces = min(2 * train.accumulate, most)
         raise TrainingError(
             "memory is too small for a step of these processes; what was saved is whole: begin "
-            f"another run with --set train.accumulate={min(2 * train.accumulate, most)} or a smaller "
-            "--model or --image-size"
+            f"another run with --set train.accumulate={pieces} or a smaller --model or --image-size"
         )
     if train.accumulate >= most:
         raise TrainingError(

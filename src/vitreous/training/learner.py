@@ -9,7 +9,7 @@ from typing import Generic
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from vitreous.core.rng import derive_seed, numpy_stream, torch_stream
 from vitreous.core.threads import SideBySide

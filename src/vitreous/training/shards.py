@@ -53,8 +53,8 @@ def check_team(team: Team, train: TrainConfig, device: torch.device) -> None:
         )
     if team.size > 1 and train.accumulate * team.size > train.batch_size:
         raise ConfigError(
-            f"train.accumulate is {train.accumulate}: of {train.batch_size} pictures in a batch each "
-            f"of {team.size} processes has too few for so many turns"
+            f"train.accumulate is {train.accumulate}: in a batch of {train.batch_size} each of "
+            f"{team.size} processes has too few pictures for so many turns"
         )
     if team.size > 1 and device.type == "mps":
         raise ConfigError("several processes train on CPUs or NVIDIA GPUs: set train.device=cpu")
@@ -246,7 +246,7 @@ def _share(
     division: Division,
     place: tuple[int, int],
 ) -> Tensor:
-    """What a thread's turn adds to the mean loss over the batch; draws are keyed by part and turn."""
+    """What a thread's turn adds to the mean loss of the batch; draws are keyed by part and turn."""
     number, turn = place
     piece = division.pieces()[number]
     now = piece.turn(turn, division.turns)

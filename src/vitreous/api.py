@@ -17,6 +17,8 @@ from vitreous.core.files import first_free
 from vitreous.core.run import RunFolder, check_beside, check_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
+from vitreous.data.packing import pack
+from vitreous.data.remote import source_path
 from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError, RunError
 from vitreous.inquiry import diagnose
@@ -47,6 +49,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "pack",
     "patches",
     "predict",
     "pretrain",
@@ -126,7 +129,7 @@ def train(
     """
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
-    source = Path(source).absolute()
+    source = source_path(source)
     path = first_free(Path("runs") / source.stem) if out is None else Path(out)
     check_free(path)
     named = named_settings(
@@ -257,7 +260,7 @@ def pretrain(
     """
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
-    source = Path(source).absolute()
+    source = source_path(source)
     default = Path("runs") / f"{source.stem}-pretrained"
     path = first_free(default) if out is None else Path(out)
     check_free(path)

@@ -18,6 +18,7 @@ from vitreous.cli_audit import audit
 from vitreous.cli_check import check
 from vitreous.cli_diagnose import diagnose
 from vitreous.cli_explain import explain
+from vitreous.cli_pack import pack
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
 from vitreous.errors import UserError, VitreousError
@@ -46,6 +47,7 @@ def cli() -> None:
 
 cli.add_command(check)
 cli.add_command(audit)
+cli.add_command(pack)
 cli.add_command(train)
 cli.add_command(pretrain)
 cli.add_command(explain)

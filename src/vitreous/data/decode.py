@@ -14,15 +14,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from vitreous.errors import UnreadablePicture
+from vitreous.data.shards import entry_of, open_inside
+from vitreous.errors import UnreadablePicture, VitreousError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 
 #: Pillow refuses above twice its own constant; below that it only warns, and we check ourselves.
 MAX_IMAGE_PIXELS = 2 * 89_478_485
@@ -118,9 +119,14 @@ def read_header(path: Path) -> Header:
 def read_size(path: Path) -> tuple[int, int]:
     """Height and width in pixels as the header has them, before any turning; quick.
 
+    Of a picture in a shard as it was packed, which is upright.
+
     Raises:
         UnreadablePicture: where there is no such header.
     """
+    packed = entry_of(path)
+    if packed and packed.height:
+        return packed.height, packed.width
     with _opened(path, MAX_IMAGE_PIXELS) as image:
         return image.height, image.width
 
@@ -129,17 +135,12 @@ def read_size(path: Path) -> tuple[int, int]:
 def _opened(path: Path, max_image_pixels: int) -> Iterator[Image.Image]:
     """A file opened by Pillow; all that goes wrong meanwhile becomes one kind of error."""
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
-            raise UnreadablePicture("not a file")
-        if status.st_size == 0:
-            raise UnreadablePicture("the file is empty (0 bytes)")
         # By name, Pillow would map the file, and it maps turned TIFFs with their sides swapped.
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        with open_file(path) as file, Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > max_image_pixels:
                 raise _too_large(f"{image.width} x {image.height} pixels", max_image_pixels)
             yield image
-    except UnreadablePicture:
+    except VitreousError:  # one of these, or a damaged shard, which is no matter of a picture
         raise
     except Image.DecompressionBombError:
         raise _too_large("too many pixels", MAX_IMAGE_PIXELS) from None
@@ -153,6 +154,27 @@ def _opened(path: Path, max_image_pixels: int) -> Iterator[Image.Image]:
             raise UnreadablePicture(f"can't be read: {error.strerror}") from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadablePicture(f"damaged: {reason}") from None
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A picture's file, or its bytes inside a shard.
+
+    Raises:
+        UnreadablePicture: where it is no file, or empty.
+        OSError: where it can't be opened.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        inside = open_inside(path)
+        if inside is None:
+            raise
+        return inside
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
+        raise UnreadablePicture("not a file")
+    if status.st_size == 0:
+        raise UnreadablePicture("the file is empty (0 bytes)")
+    return path.open("rb")
 
 
 def _decode_smaller(image: Image.Image, cover: tuple[int, int]) -> None:

@@ -64,7 +64,9 @@ class Learner(ABC, Generic[Model]):
         self.state = TrainState(model, average, optimizers)
         self.shards = Shards(model.train(), threads)
         self._update = Captured(self._take_step) if is_graph else self._take_step
-        self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
+        self.order = TrainingOrder(
+            len(pictures), config.train.batch_size, config.train.seed, pictures.shuffle
+        )
         self.feed = Feed(pictures, self.device)
         self._ahead = Ahead(self.device)
         if config.train.compile:

@@ -133,7 +133,7 @@ def _look_first(
         checkup = look_first(listing, source, left_s, on_progress)
     command = f"vitreous check {quote(str(source))}"
     if checkup is None:
-        console.info(f"too many pictures to look for faults among them first: {command}")
+        console.info(f"not looked for faults first, as that would take long here: {command}")
     elif checkup.counts["error"] or checkup.counts["warning"]:
         console.warn(f"the pictures: {checkup.verdict} Which: {command}")
     return checkup

@@ -18,6 +18,7 @@ from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
 from vitreous.data.folder import Listing, list_labelled, list_pictures
 from vitreous.data.loader import PictureSet
+from vitreous.data.remote import source_path
 from vitreous.errors import DataError, RunError, UnreadablePicture
 from vitreous.evaluation.calibration import Calibration
 from vitreous.evaluation.comparison import Comparison, compare_answers
@@ -377,7 +378,7 @@ def _not_new(listing: Listing, weights: Path) -> str | None:
         return None
     with run.split.open(encoding="utf-8", newline="") as file:
         known = {row["path"] for row in csv.DictReader(file) if row["split"] in ("train", "valid")}
-    old = [sample.path for sample in listing.samples if str(sample.path.absolute()) in known]
+    old = [sample.path for sample in listing.samples if str(source_path(sample.path)) in known]
     if not old:
         return None
     return (

@@ -8,13 +8,13 @@ is decoded at a half, a quarter or an eighth of its size. What to do with the ar
 (resize, crop, normalise) is in `preprocess`.
 """
 
+import io
 import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image
@@ -156,7 +156,7 @@ def _opened(path: Path, max_image_pixels: int) -> Iterator[Image.Image]:
         raise UnreadablePicture(f"damaged: {reason}") from None
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> io.BytesIO | io.BufferedReader:
     """A picture's file, or its bytes inside a shard.
 
     Raises:

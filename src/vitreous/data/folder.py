@@ -13,8 +13,8 @@ from pathlib import Path
 
 from vitreous.core.config import did_you_mean
 from vitreous.data.overlay import Overlay
-from vitreous.data.remote import SPOOL
-from vitreous.data.shards import find_shards, rows_of
+from vitreous.data.remote import SPOOL, is_remote
+from vitreous.data.shards import SUFFIXES, find_shards, rows_of
 from vitreous.data.table import EXTENSIONS, SPLIT_WORDS, Sample, table_samples
 from vitreous.errors import DataError
 
@@ -77,8 +77,9 @@ def survey(source: Path) -> Listing:
 
 
 def folder_of(source: Path) -> Path:
-    """The folder that relative paths count from: the source, or that of the table."""
-    return source if source.is_dir() else source.parent
+    """The folder that relative paths count from: the source, or that of the table or the shards."""
+    is_folder = source.suffix not in SUFFIXES if is_remote(source) else source.is_dir()
+    return source if is_folder else source.parent
 
 
 def list_unlabelled(source: Path) -> Listing:

@@ -110,7 +110,14 @@ def find_shards(source: Path) -> tuple[Path, ...]:
                 "all shards by a pattern such as train-{000000..000011}.tar"
             ) from None
         return _tars_of(source)
-    return tuple(source / shard["name"] for shard in index["shards"])
+    shards = tuple(source / shard["name"] for shard in index["shards"])
+    for shard, told in zip(shards, index["shards"], strict=True):
+        if not is_remote(source) and _size(shard) != told["bytes"]:
+            raise DataError(
+                f"{shard} has {_size(shard)} bytes, not the {told['bytes']} that were packed: copy "
+                "or pack it anew"
+            )
+    return shards
 
 
 def read_index(folder: Path) -> dict[str, Any]:
@@ -177,7 +184,7 @@ def entry_of(path: Path) -> Entry | None:
     return _contents(shard).get(path.relative_to(shard).as_posix())
 
 
-def open_inside(path: Path) -> BinaryIO | None:
+def open_inside(path: Path) -> io.BytesIO | None:
     """A picture in a shard, as a file; ``None`` where the path leads into none, or to nothing.
 
     Raises:
@@ -201,6 +208,10 @@ def open_inside(path: Path) -> BinaryIO | None:
 
 def _open_shard(shard: Path) -> BinaryIO:
     return SPOOL.open(shard) if is_remote(shard) else shard.open("rb")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def _read_small(path: Path) -> bytes:

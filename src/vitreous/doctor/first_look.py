@@ -10,6 +10,7 @@ import numpy as np
 
 from vitreous.data.cache import Progress
 from vitreous.data.folder import Listing
+from vitreous.data.remote import is_remote
 from vitreous.doctor.checkup import check_listing
 from vitreous.doctor.examine import examine
 from vitreous.doctor.findings import Checkup
@@ -32,10 +33,11 @@ def look_first(
         on_progress: called with a description, the parts done and their total.
 
     Returns:
-        What was found; ``None`` where there are too many pictures for the time.
+        What was found; ``None`` where there are too many pictures for the time, or where each
+        would have to be fetched for it.
     """
     count = len(listing.samples)
-    if count > MOST:
+    if count > MOST or is_remote(source):
         return None
     if left_s is not None and _needed_s(listing) > SHARE * left_s:
         return None

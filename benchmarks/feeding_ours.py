@@ -4,7 +4,8 @@
 
 "training": steps of the recipe's 48 px model, its pictures from the cache, augmented as they come;
 "fixed": the same steps on one batch that lies ready. "epochs": what those steps are fed, without a
-model, epoch after epoch. "photos": decoding and resizing alone, without a cache.
+model, epoch after epoch. "photos": decoding and resizing alone, without a cache. With "max_cache_gb"
+below what the pictures take, those in shards are streamed.
 """
 
 import json

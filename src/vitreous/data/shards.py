@@ -34,6 +34,7 @@ COLUMNS = ("path", "label", "split", "group", "offset", "bytes", "height", "widt
            "fingerprint")  # fmt: skip
 #: Shards whose tables are kept in memory.
 _KEPT = 256
+_LEADS_INSIDE = re.compile(r"\.(tar|parquet)[/\\]")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -170,6 +171,8 @@ def rows_of(shard: Path) -> Iterator[Row]:
 
 def shard_of(path: Path) -> Path | None:
     """The shard that a path leads into; ``None`` where it leads into none."""
+    if not _LEADS_INSIDE.search(str(path)):  # soon told, of a million files
+        return None
     for parent in path.parents:
         if parent.suffix in SUFFIXES and _is_file(parent):
             return parent

@@ -4,10 +4,10 @@
     python benchmarks/streaming.py --quick --json FILE
     python benchmarks/streaming.py --folder-entries 1000000 --json FILE
 
-All pictures are drawn: faces as 48 px PNGs, and JPEGs of 500x375. Ours and the peer are both vitreous:
-training steps on pictures streamed from shards, or from shards that the cache has room for, beside
-the same steps on pictures from a folder in the cache, as they are from the second epoch on. The
-folder's entries are PNGs of 2x2 pixels, each another, in ten classes, and "ready" is listed,
+All pictures are drawn: faces as 48 px PNGs, and JPEGs of 500x375. Ours and the peer are both
+vitreous: training steps on pictures streamed from shards, or from shards that the cache has room
+for, beside the same steps on pictures from a folder in the cache, as they are from the second epoch
+on. The entries of the folder are PNGs of 2x2 pixels, no two alike, in ten classes; "ready" is listed,
 hashed, decoded and divided.
 """
 

@@ -33,7 +33,7 @@ def shards(class_folder, tmp_path):
 
 
 def opened(source, tmp_path, room_for=None, buffer=16, labelled=True):
-    limit_gb = 1.0 if room_for is None else entry_bytes(room_for, SMALL) / 1e9
+    limit_gb = 1.0 if room_for is None else (entry_bytes(room_for, SMALL) + 1) / 1e9
     config = DataConfig(
         str(source), str(tmp_path / "cache"), max_cache_gb=limit_gb, shuffle_buffer=buffer
     )

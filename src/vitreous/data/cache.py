@@ -258,7 +258,11 @@ def in_threads(
     # In pieces, so that a million pictures are not all waiting in memory at once.
     for start in range(0, len(paths), piece_length):
         piece = paths[start : start + piece_length]
-        yield from workers.map(work, piece)
+        # Handing a tiny picture to a thread takes as long as reading it, so each gets some at once.
+        some = max(1, piece_length // (8 * workers.count))
+        parts = [piece[at : at + some] for at in range(0, len(piece), some)]
+        for results in workers.map(lambda part: list(map(work, part)), parts):
+            yield from results
         if on_progress:
             on_progress(description, start + len(piece), len(paths))
 

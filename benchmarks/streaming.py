@@ -7,8 +7,8 @@
 All pictures are drawn: faces as 48 px PNGs, and JPEGs of 500x375. Ours and the peer are both
 vitreous: training steps on pictures streamed from shards, or from shards that the cache has room
 for, beside the same steps on pictures from a folder in the cache, as they are from the second epoch
-on. The entries of the folder are PNGs of 2x2 pixels, no two alike, in ten classes; "ready" is listed,
-hashed, decoded and divided.
+on. The entries of the folder are PNGs of 2x2 pixels, no two alike, in ten classes; "ready" is
+listed, hashed, decoded and divided.
 """
 
 import argparse
@@ -17,12 +17,14 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from feeding import draw_photos
+from feeding_ours import prepare
 from speed_pairs import Worker, machine, row, table, take_turns
 
 from vitreous.core.console import Console
@@ -77,8 +79,25 @@ def compare(folder: Path, pairs: int, quick: bool) -> list[dict[str, Any]]:
                 pairs,
             )
             rows.append(row(f"{title}, {what}", "folder in the cache", speeds))
+            rows[-1]["processor"] = processor_ratio(settings, cached)
             print(f"{rows[-1]['work']}: {rows[-1]['ratio']:.2f}", flush=True)
     return rows
+
+
+def processor_ratio(ours: dict[str, Any], peer: dict[str, Any], steps: int = 24) -> float:
+    """How much processor time a step on the peer's pictures takes, as a share of one on ours.
+
+    That is the ratio of speeds where training fills all cores, and neighbours change it little.
+    """
+    both = [prepare(settings)[0] for settings in (ours, peer)]
+    used = [0.0, 0.0]
+    for round_ in range(4):
+        for at, step in enumerate(both):
+            began = time.process_time()
+            for _ in range(steps):
+                step()
+            used[at] += (time.process_time() - began) if round_ else 0.0
+    return round(used[1] / used[0], 3)
 
 
 def draw_many(folder: Path, count: int) -> None:
@@ -116,6 +135,9 @@ def page(rows: Sequence[dict[str, Any]], many: dict[str, Any], pairs: int, quick
         f"{machine()}.",
         "",
         *table(rows),
+        "",
+        "By processor time, which neighbours change less:",
+        "; ".join(f"{one['work']} {one['processor']:.2f}" for one in rows) + ".",
         "",
         "| pictures in the folder | listed, s | ready, s | processor time, s | peak memory, MB |",
         "| --- | --- | --- | --- | --- |",

@@ -12,6 +12,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 import tarfile
 import threading
@@ -34,7 +35,7 @@ COLUMNS = ("path", "label", "split", "group", "offset", "bytes", "height", "widt
            "fingerprint")  # fmt: skip
 #: Shards whose tables are kept in memory.
 _KEPT = 256
-_LEADS_INSIDE = re.compile(r"\.(tar|parquet)[/\\]")
+_LEADS_INSIDE = re.compile(rf"\.(tar|parquet){re.escape(os.sep)}")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 
@@ -171,20 +172,14 @@ def rows_of(shard: Path) -> Iterator[Row]:
 
 def shard_of(path: Path) -> Path | None:
     """The shard that a path leads into; ``None`` where it leads into none."""
-    if not _LEADS_INSIDE.search(str(path)):  # soon told, of a million files
-        return None
-    for parent in path.parents:
-        if parent.suffix in SUFFIXES and _is_file(parent):
-            return parent
-    return None
+    inside = _inside(path)
+    return inside[0] if inside else None
 
 
 def entry_of(path: Path) -> Entry | None:
     """Where a picture lies in a shard; ``None`` where the path leads into none, or to nothing."""
-    shard = shard_of(path)
-    if shard is None:
-        return None
-    return _contents(shard).get(path.relative_to(shard).as_posix())
+    inside = _inside(path)
+    return _contents(inside[0]).get(inside[1]) if inside else None
 
 
 def open_inside(path: Path) -> io.BytesIO | None:
@@ -193,9 +188,11 @@ def open_inside(path: Path) -> io.BytesIO | None:
     Raises:
         DataError: where the shard is not what its table says.
     """
-    shard, entry = shard_of(path), entry_of(path)
-    if shard is None or entry is None:
+    inside = _inside(path)
+    entry = _contents(inside[0]).get(inside[1]) if inside else None
+    if inside is None or entry is None:
         return None
+    shard = inside[0]
     with _open_shard(shard) as file:
         file.seek(entry.offset)
         data = file.read(entry.size)
@@ -221,9 +218,23 @@ def _read_small(path: Path) -> bytes:
     return read_remote(path) if is_remote(path) else path.read_bytes()
 
 
-@lru_cache(4096)  # asked for each picture again
-def _is_file(shard: Path) -> bool:
-    return is_remote(shard) or shard.is_file()
+def _inside(path: Path) -> tuple[Path, str] | None:
+    """The shard that a path leads into, and the picture's name there.
+
+    By its text, because this is asked of every file, and of each picture again and again.
+    """
+    text = str(path)
+    for match in _LEADS_INSIDE.finditer(text):
+        shard = _shard_at(text[: match.end() - 1])
+        if shard:
+            return shard, text[match.end() :].replace(os.sep, "/")
+    return None
+
+
+@lru_cache(4096)
+def _shard_at(text: str) -> Path | None:
+    shard = Path(text)
+    return shard if is_remote(shard) or shard.is_file() else None
 
 
 _contents_lock = threading.Lock()

@@ -142,9 +142,13 @@ def test_patterns_name_shards(faces, tmp_path):
 
 def test_a_size_is_fitted_and_unreadable_pictures_are_left_out(faces, tmp_path):
     (faces / "train" / "cat" / "000.png").write_bytes(b"\x89PNG broken")
+    (faces / "train" / "dog" / "lost.png").symlink_to(tmp_path / "nowhere.png")
     found = packed(faces, tmp_path / "shards", size=5)
     assert found.index["pictures"] == 66
-    assert [file for file, _ in found.index["unreadable"]] == ["train/cat/000.png"]
+    assert sorted(file for file, _ in found.index["unreadable"]) == [
+        "train/cat/000.png",
+        "train/dog/lost.png",
+    ]
     expected = sorted(
         fit(read_picture(path, cover=(5, 5)), Preprocess((5, 5))).tobytes()
         for path in (faces / "test").rglob("*.png")

@@ -202,13 +202,13 @@ class _Packer:
         while (path := self._state_path(split, len(states))).exists():
             states.append(read_json(path))
         begin = states[-1]["end"] if states else 0
-        self._done += begin
         pictures = self._prepared([samples[row] for row in order[begin:]], begin)
         while begin < len(samples):
             state = self._write_shard(split, len(states), pictures, len(samples))
             write_json(self._state_path(split, len(states)), state)
             states.append(state)
             begin = state["end"]
+        self._done += len(samples)
         return states
 
     def _state_path(self, split: str | None, number: int) -> Path:
@@ -224,9 +224,7 @@ class _Packer:
 
         def tell(what: str, done: int, total: int) -> None:
             if self._on_progress:
-                self._on_progress(what, self._done + done, len(self._samples))
-            if done == total:
-                self._done += total
+                self._on_progress(what, self._done + begin + done, len(self._samples))
 
         paths = [sample.path for sample in samples]
         results = in_threads(prepare, paths, "packing", tell, piece_length=_PIECE)
@@ -292,11 +290,13 @@ class _Packer:
 def _prepare(path: Path, size: int | None) -> _Picture | UnreadablePicture:
     """A picture's file as it is packed, once it is sure that it can be read."""
     try:
+        picture = read_picture(path, cover=(size, size) if size else None)
         with open_file(path) as file:
             data, suffix = file.read(), path.suffix.lower()
-        picture = read_picture(path, cover=(size, size) if size else None)
     except UnreadablePicture as error:
         return error
+    except OSError as error:  # it went away in between
+        return UnreadablePicture(f"can't be read: {error.strerror or error}")
     if size:
         picture = fit(picture, Preprocess((size, size)))
         buffer = io.BytesIO()

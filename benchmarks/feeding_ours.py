@@ -4,7 +4,8 @@
 
 "training": steps of the recipe's 48 px model, its pictures from the cache, augmented as they come;
 "fixed": the same steps on one batch that lies ready. "epochs": what those steps are fed, without a
-model, epoch after epoch. "photos": decoding and resizing alone, without a cache.
+model, epoch after epoch. "photos": decoding and resizing alone, without a cache. With
+"max_cache_gb" below what the pictures take, those in shards are streamed.
 """
 
 import json
@@ -28,10 +29,10 @@ from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
 
 
-def open_pictures(folder: Path, side: int) -> tuple[RunConfig, Dataset]:
+def open_pictures(folder: Path, side: int, max_cache_gb: float = 20.0) -> tuple[RunConfig, Dataset]:
     """What `vitreous train FOLDER --image-size SIDE` learns from, all of it for training."""
     listing = list_labelled(folder)
-    cache = {"data": {"cache_dir": str(folder.parent / "cache")}}
+    cache = {"data": {"cache_dir": str(folder.parent / "cache"), "max_cache_gb": max_cache_gb}}
     choice = configure(
         folder, listing, image_size=side, changes=merge(cache, {"train": {"epochs": 10.0}})
     )
@@ -46,7 +47,7 @@ def prepare(settings: dict[str, Any]) -> tuple[Callable[[], object], int]:
         files = sorted(folder.glob("*/*.jpg"))
         preprocess = Preprocess(image_size=(side, side))
         return lambda: list(decode_fitted(files, preprocess)), len(files)
-    config, dataset = open_pictures(folder, side)
+    config, dataset = open_pictures(folder, side, settings.get("max_cache_gb", 20.0))
     pictures, batch_size = dataset.sets["train"], config.train.batch_size
     if settings["what"] == "epochs":
         learner = ClassLearner(config, pictures, dataset.classes)

@@ -18,6 +18,8 @@ from vitreous.core.launch import run_place
 from vitreous.core.run import RunFolder, check_beside, check_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
+from vitreous.data.packing import pack
+from vitreous.data.remote import source_path
 from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError
 from vitreous.inquiry import diagnose
@@ -51,6 +53,7 @@ __all__ = [
     "evaluate",
     "explain",
     "export",
+    "pack",
     "patches",
     "predict",
     "pretrain",
@@ -132,7 +135,7 @@ def train(
     """
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
-    source = Path(source).absolute()
+    source = source_path(source)
     path, is_begun = run_place(Path("runs") / source.stem, out)
     if is_begun:  # and torchrun has started its processes again
         return resume(path, tensorboard=tensorboard, console=console)
@@ -266,7 +269,7 @@ def pretrain(
     """
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
-    source = Path(source).absolute()
+    source = source_path(source)
     path, is_begun = run_place(Path("runs") / f"{source.stem}-pretrained", out)
     if is_begun:
         return resume(path, tensorboard=tensorboard, console=console)

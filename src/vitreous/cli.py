@@ -19,6 +19,7 @@ from vitreous.cli_audit import audit
 from vitreous.cli_check import check
 from vitreous.cli_diagnose import diagnose
 from vitreous.cli_explain import explain
+from vitreous.cli_pack import pack
 from vitreous.cli_serve import serve
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
@@ -50,6 +51,7 @@ def cli() -> None:
 
 cli.add_command(check)
 cli.add_command(audit)
+cli.add_command(pack)
 cli.add_command(train)
 cli.add_command(pretrain)
 cli.add_command(explain)

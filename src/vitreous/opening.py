@@ -12,6 +12,8 @@ from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
 from vitreous.data.folder import Listing, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import read_overlay
+from vitreous.data.remote import source_path
+from vitreous.data.stream import StreamedPixels
 from vitreous.data.table import VOTES
 from vitreous.errors import DataError, RunError
 from vitreous.training.config import RunConfig
@@ -29,6 +31,11 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
         )
     for part in dataset.sets.values():
         warn_unreadable(part, console)
+    if isinstance(dataset.pixels.array, StreamedPixels):
+        console.info(
+            f"the cache has room for {dataset.pixels.array.num_kept} of {len(dataset.splits)} "
+            "pictures (data.max_cache_gb): the others are decoded whenever they are seen"
+        )
     if listing.ignored:
         console.info(
             f"{len(listing.ignored)} files are not pictures by their names and are left out, "
@@ -99,7 +106,7 @@ def learned_from(
         return None
     with run.split.open(encoding="utf-8", newline="") as file:
         known = {row["path"] for row in csv.DictReader(file) if row["split"] in splits}
-    old = [sample.path for sample in listing.samples if str(sample.path.absolute()) in known]
+    old = [sample.path for sample in listing.samples if str(source_path(sample.path)) in known]
     if not old:
         return None
     return (

@@ -26,7 +26,9 @@ from platformdirs import user_cache_path
 from vitreous.core.machine import usable_cores
 from vitreous.core.threads import SideBySide
 from vitreous.data.decode import read_picture
+from vitreous.data.loader import PixelRows
 from vitreous.data.preprocess import Preprocess, fit
+from vitreous.data.shards import entry_of, hasher, open_inside
 from vitreous.errors import DataError, StorageError, UnreadablePicture
 
 #: Part of every entry's name: raise it when decoding or fitting changes its result.
@@ -49,18 +51,18 @@ class Pixels:
     """The decoded pictures of a list of files.
 
     Args:
-        array: (files, image height, image width, 3) uint8, memory-mapped; rows of unreadable
-            files are zero and never used.
+        array: (files, image height, image width, 3) uint8, memory-mapped, or decoded when asked for
+            (see `stream`); rows of unreadable files are zero and never used.
         fingerprints: equal for files with equal pixels before resizing; "" where unreadable.
         errors: why a file could not be decoded, by its position.
     """
 
-    array: np.ndarray
+    array: PixelRows
     fingerprints: tuple[str, ...]
     errors: dict[int, str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _FileState:
     """A file's contents and what would tell that they changed since."""
 
@@ -97,13 +99,12 @@ def cached_pixels(
     geometry = (preprocess.image_size, preprocess.resize, preprocess.interpolation)
     name = _combine([f"{FORMAT_VERSION} {geometry}", *(state.digest for state in states)])
     entry = cache_dir / name
-    picture_bytes = preprocess.image_size[0] * preprocess.image_size[1] * 3
-    size = len(paths) * (picture_bytes + _INDEX_BYTES) + _HEADER_BYTES
+    size = entry_bytes(len(paths), preprocess)
     if size > max_cache_bytes:
         raise StorageError(
             f"the decoded pictures take {size / 1e9:.1f} GB, more than the cache's limit of "
-            f"{max_cache_bytes / 1e9:.1f} GB: raise data.max_cache_gb, or choose a smaller "
-            "image size"
+            f"{max_cache_bytes / 1e9:.1f} GB: raise data.max_cache_gb, choose a smaller image "
+            "size, or pack the pictures, which can then be streamed (vitreous pack)"
         )
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
@@ -122,6 +123,12 @@ def cached_pixels(
             f"can't write the picture cache in {cache_dir}: {reason}; "
             "free some space or name another folder with --cache"
         ) from error
+
+
+def entry_bytes(count: int, preprocess: Preprocess) -> int:
+    """What an entry of so many pictures takes, at most or nearly."""
+    picture_bytes = preprocess.image_size[0] * preprocess.image_size[1] * 3
+    return count * (picture_bytes + _INDEX_BYTES) + _HEADER_BYTES
 
 
 def _build(
@@ -240,27 +247,36 @@ def in_threads(
     description: str,
     on_progress: Progress | None,
     threads: int | None = None,
+    piece_length: int = _PIECE,
 ) -> Iterator[Result]:
     """What work on each file gives, in order, by all cores.
 
-    Pillow, PyTorch and hashing free the interpreter while they work.
+    Pillow, PyTorch and hashing free the interpreter while they work. Of what comes out, a piece is
+    in memory at once.
     """
     workers = SideBySide(max(1, min(threads or len(usable_cores()), len(paths))))
     # In pieces, so that a million pictures are not all waiting in memory at once.
-    for start in range(0, len(paths), _PIECE):
-        piece = paths[start : start + _PIECE]
-        yield from workers.map(work, piece)
+    for start in range(0, len(paths), piece_length):
+        piece = paths[start : start + piece_length]
+        # Handing a tiny picture to a thread takes as long as reading it, so each gets some at once.
+        some = max(1, piece_length // (8 * workers.count))
+        parts = [piece[at : at + some] for at in range(0, len(piece), some)]
+        for results in workers.map(lambda part: list(map(work, part)), parts):
+            yield from results
         if on_progress:
             on_progress(description, start + len(piece), len(paths))
 
 
 def _file_state(path: Path) -> _FileState:
+    packed = entry_of(path)
+    if packed and packed.digest:  # as it was when it was packed, which is looked at in reading
+        return _FileState(packed.digest, _stamp(path))
     stamp = _stamp(path)
     try:
-        if not path.is_file():  # opening a pipe would wait forever
+        if packed is None and not path.is_file():  # opening a pipe would wait forever
             return _FileState("not a file" if stamp else "missing", stamp)
-        with path.open("rb") as file:
-            return _FileState(hashlib.file_digest(file, _hash).hexdigest(), stamp)
+        with open_inside(path) or path.open("rb") as file:
+            return _FileState(hashlib.file_digest(file, hasher).hexdigest(), stamp)
     except (OSError, ValueError) as error:
         return _FileState(f"unreadable: {getattr(error, 'strerror', error)}", stamp)
 
@@ -269,19 +285,16 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     try:
         status = path.stat()
     except (OSError, ValueError):  # the latter for a name that no file can have
-        return None
+        packed = entry_of(path)
+        return (packed.size, 0) if packed else None
     return status.st_size, status.st_mtime_ns
 
 
 def _combine(parts: Iterable[str | bytes]) -> str:
-    digest = _hash()
+    digest = hasher()
     for part in parts:
         digest.update(part if isinstance(part, bytes) else part.encode() + b"\n")
     return digest.hexdigest()
-
-
-def _hash() -> "hashlib.blake2b":
-    return hashlib.blake2b(digest_size=16)
 
 
 def _lock(cache_dir: Path, name: str, timeout_s: float = -1) -> FileLock:

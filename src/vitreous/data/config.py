@@ -73,6 +73,7 @@ class DataConfig:
         source: folder or table.
         cache_dir: folder of decoded pictures; ``None`` means the user's cache folder.
         max_cache_gb: largest size of that folder in GB (10^9 bytes).
+        shuffle_buffer: pictures that are shuffled among one another where shards are streamed.
         calibration_share: of each class' training pictures, put aside for the promises of
             `predict` alone, where the source names no calibration pictures; 0 puts none aside.
         overlay: a file of changes to what the source lists (see `overlay`); a run keeps a copy of
@@ -84,11 +85,14 @@ class DataConfig:
     source: str
     cache_dir: str | None = None
     max_cache_gb: float = 20.0
+    shuffle_buffer: int = 8192
     calibration_share: float = 0.0
     overlay: str | None = None
     check: bool = True
 
     def __post_init__(self) -> None:
+        if self.shuffle_buffer < 1:
+            raise ConfigError(f"data.shuffle_buffer is {self.shuffle_buffer}: it is 1 or more")
         if not 0.0 <= self.calibration_share <= 0.5:
             raise ConfigError(
                 f"data.calibration_share is {self.calibration_share}: it lies in [0, 0.5]"

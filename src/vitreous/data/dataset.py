@@ -12,13 +12,21 @@ import numpy as np
 import torch
 
 from vitreous.core.rng import numpy_stream
-from vitreous.data.cache import Pixels, Progress, cached_pixels, default_cache_dir
+from vitreous.data.cache import (
+    Pixels,
+    Progress,
+    cached_pixels,
+    default_cache_dir,
+    entry_bytes,
+)
 from vitreous.data.config import DataConfig
 from vitreous.data.decode import read_size
 from vitreous.data.folder import Listing
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
+from vitreous.data.shards import shard_of
 from vitreous.data.split import VALID_SHARE, assign_splits
+from vitreous.data.stream import StreamedPixels, streamed_pixels
 from vitreous.data.table import SPLITS, Sample
 from vitreous.errors import DataError, UnreadablePicture
 
@@ -109,7 +117,7 @@ def open_dataset(
             raise DataError(f"class '{name}' has no readable training picture in {config.source}")
     if "valid" not in dataset.sets or not len(dataset.sets["valid"]):
         raise DataError(f"{config.source} has no readable validation picture")
-    return dataset
+    return _keep_some(dataset, config, on_progress)
 
 
 def open_unlabelled(
@@ -135,7 +143,8 @@ def open_unlabelled(
     pixels = _decode(listing, config, preprocess, on_progress)
     if len(pixels.errors) == len(listing.samples):
         raise DataError(f"{config.source} has no readable picture")
-    return _divide(listing, pixels, seed, UNLABELLED_VALID_SHARE)
+    dataset = _divide(listing, pixels, seed, UNLABELLED_VALID_SHARE)
+    return _keep_some(dataset, config, on_progress)
 
 
 def open_labelled(
@@ -198,13 +207,26 @@ def typical_side(listing: Listing, seed: int = 0) -> int:
 def _decode(
     listing: Listing, config: DataConfig, preprocess: Preprocess, on_progress: Progress | None
 ) -> Pixels:
-    return cached_pixels(
-        [sample.path for sample in listing.samples],
-        preprocess,
-        Path(config.cache_dir) if config.cache_dir else default_cache_dir(),
-        int(config.max_cache_gb * 1e9),
-        on_progress,
-    )
+    paths = [sample.path for sample in listing.samples]
+    cache_dir, limit = _cache_of(config)
+    if entry_bytes(len(paths), preprocess) > limit and shard_of(paths[0]):
+        return streamed_pixels(paths, preprocess, config.shuffle_buffer, on_progress)
+    return cached_pixels(paths, preprocess, cache_dir, limit, on_progress)
+
+
+def _cache_of(config: DataConfig) -> tuple[Path, int]:
+    """Its folder, and how many bytes may be in it."""
+    folder = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
+    return folder, int(config.max_cache_gb * 1e9)
+
+
+def _keep_some(dataset: Dataset, config: DataConfig, on_progress: Progress | None) -> Dataset:
+    """Of streamed pictures, those in the cache that have room: first the ones seen most often."""
+    if isinstance(dataset.pixels.array, StreamedPixels):
+        order = sorted(dataset.sets, key=lambda name: name == "train")
+        rows = np.concatenate([dataset.sets[name].rows for name in order])
+        dataset.pixels.array.keep(rows, *_cache_of(config), on_progress)
+    return dataset
 
 
 def _divide(
@@ -254,16 +276,18 @@ def _picture_set(name: str, listing: Listing, splits: Sequence[str], pixels: Pix
     mine = [row for row, split in enumerate(splits) if split == name]
     rows = [row for row in mine if row not in pixels.errors]
     index = {label: number for number, label in enumerate(listing.classes)} | {None: -1}
-    samples = listing.samples
+    samples, array = listing.samples, pixels.array
+    places = np.array(rows, dtype=np.int64)
     return PictureSet(
-        pixels=pixels.array,
-        rows=np.array(rows, dtype=np.int64),
+        pixels=array,
+        rows=places,
         labels=torch.tensor([index[samples[row].label] for row in rows], dtype=torch.int64),
         paths=tuple(samples[row].path for row in rows),
         unreadable=tuple(
             (samples[row].path, pixels.errors[row]) for row in mine if row in pixels.errors
         ),
         votes=_votes([samples[row] for row in rows], listing.classes),
+        shuffle=array.shuffle_of(places) if isinstance(array, StreamedPixels) else None,
     )
 
 

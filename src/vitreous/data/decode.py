@@ -21,10 +21,10 @@ import numpy as np
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
-from vitreous.errors import UnreadablePicture
+from vitreous.data.shards import entry_of, open_inside
+from vitreous.errors import UnreadablePicture, VitreousError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 
 #: Pillow refuses above twice its own constant; below that it only warns, and we check ourselves.
 MAX_IMAGE_PIXELS = 2 * 89_478_485
@@ -125,9 +125,14 @@ def read_header(path: Path) -> Header:
 def read_size(path: Path) -> tuple[int, int]:
     """Height and width in pixels as the header has them, before any turning; quick.
 
+    Of a picture in a shard as it was packed, which is upright.
+
     Raises:
         UnreadablePicture: where there is no such header.
     """
+    packed = entry_of(path)
+    if packed and packed.height:
+        return packed.height, packed.width
     with _opened(path, MAX_IMAGE_PIXELS) as image:
         return image.height, image.width
 
@@ -141,7 +146,7 @@ def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image
             if image.width * image.height > max_image_pixels:
                 raise _too_large(f"{image.width} x {image.height} pixels", max_image_pixels)
             yield image
-    except UnreadablePicture:
+    except VitreousError:  # one of these, or a damaged shard, which is no matter of a picture
         raise
     except Image.DecompressionBombError:
         raise _too_large("too many pixels", MAX_IMAGE_PIXELS) from None
@@ -158,19 +163,35 @@ def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image
 
 
 def _stream(source: Path | bytes) -> BinaryIO:
-    if isinstance(source, bytes):
-        size = len(source)
-        # In compressed data the two bytes of a marker can't stand by chance.
-        if source.startswith(b"\xff\xd8") and source.count(b"\xff\xda") > _MAX_PASSES:
-            raise UnreadablePicture(f"a JPEG of more than {_MAX_PASSES} passes")
-    else:
-        status = source.stat()
-        if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
-            raise UnreadablePicture("not a file")
-        size = status.st_size
-    if size == 0:
+    if isinstance(source, Path):
+        return open_file(source)
+    if not source:
         raise UnreadablePicture("the file is empty (0 bytes)")
-    return io.BytesIO(source) if isinstance(source, bytes) else source.open("rb")
+    # In compressed data the two bytes of a marker can't stand by chance.
+    if source.startswith(b"\xff\xd8") and source.count(b"\xff\xda") > _MAX_PASSES:
+        raise UnreadablePicture(f"a JPEG of more than {_MAX_PASSES} passes")
+    return io.BytesIO(source)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A picture's file, or its bytes inside a shard.
+
+    Raises:
+        UnreadablePicture: where it is no file, or empty.
+        OSError: where it can't be opened.
+    """
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        inside = open_inside(path)
+        if inside is None:
+            raise
+        return inside
+    if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait forever
+        raise UnreadablePicture("not a file")
+    if status.st_size == 0:
+        raise UnreadablePicture("the file is empty (0 bytes)")
+    return path.open("rb")
 
 
 def _decode_smaller(image: Image.Image, cover: tuple[int, int]) -> None:

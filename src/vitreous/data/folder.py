@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitreous.core.config import did_you_mean
-from vitreous.data.decode import EXTENSIONS
 from vitreous.data.overlay import Overlay
-from vitreous.data.table import SPLIT_WORDS, Sample, table_samples
+from vitreous.data.remote import SPOOL, is_remote
+from vitreous.data.shards import SUFFIXES, find_shards, rows_of
+from vitreous.data.table import EXTENSIONS, SPLIT_WORDS, Sample, table_samples
 from vitreous.errors import DataError
 
 
@@ -68,14 +69,17 @@ def survey(source: Path) -> Listing:
         DataError: for a missing source, no classes, or a bad table.
     """
     with _access_errors():
+        if shards := find_shards(source):
+            return _listing(_packed_samples(shards, source, labelled=True), [], [])
         if source.is_dir():
             return _list_folder(source)
         return _listing(table_samples(source, labelled=True), [], [])
 
 
 def folder_of(source: Path) -> Path:
-    """The folder that relative paths count from: the source, or that of the table."""
-    return source if source.is_dir() else source.parent
+    """The folder that relative paths count from: the source, or that of the table or the shards."""
+    is_folder = source.suffix not in SUFFIXES if is_remote(source) else source.is_dir()
+    return source if is_folder else source.parent
 
 
 def list_unlabelled(source: Path) -> Listing:
@@ -88,9 +92,13 @@ def list_unlabelled(source: Path) -> Listing:
         DataError: for a missing source, no pictures, splits without train, or a bad table.
     """
     with _access_errors():
-        if source.is_dir():
+        shards = find_shards(source)
+        if not shards and source.is_dir():
             return _list_any_folder(source)
-        samples = table_samples(source, labelled=False)
+        if shards:
+            samples = _packed_samples(shards, source, labelled=False)
+        else:
+            samples = table_samples(source, labelled=False)
     kept = [replace(sample, split=None) for sample in samples if sample.split in (None, "train")]
     if not kept:
         raise DataError(f"{source} has no training pictures, only some held back")
@@ -106,7 +114,9 @@ def list_pictures(sources: Iterable[Path]) -> list[Path]:
     files: list[Path] = []
     for source in sources:
         with _access_errors():
-            if source.is_dir():
+            if shards := find_shards(source):
+                files += (sample.path for sample in _packed_samples(shards, source, False))
+            elif source.is_dir():
                 found = [path for path in _walk(source) if _is_picture(path)]
                 if not found:
                     raise DataError(f"no pictures in {source} ({_extension_words()})")
@@ -125,6 +135,23 @@ def _access_errors() -> Iterator[None]:
         yield
     except OSError as error:
         raise DataError(f"can't read {error.filename}: {error.strerror or error}") from None
+
+
+def _packed_samples(shards: Sequence[Path], source: Path, labelled: bool) -> list[Sample]:
+    SPOOL.follow(shards, 1)
+    samples = []
+    for shard in shards:
+        for row in rows_of(shard):
+            if labelled and row.label is None:
+                raise DataError(
+                    f"{shard / row.name} has no class: a tar says it in a .cls or .json, or by a "
+                    "folder in it"
+                )
+            label = row.label if labelled else None
+            samples.append(Sample(shard / row.name, label, row.split, row.group, row.votes))
+    if not samples:
+        raise DataError(f"no pictures in {source}")
+    return samples
 
 
 def _list_folder(root: Path) -> Listing:

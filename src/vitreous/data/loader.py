@@ -4,10 +4,11 @@ Training is one endless row of pictures: each epoch's random order behind the la
 takes the n-th batch of that row, so batches are always full, and resuming needs nothing but n.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,26 +17,46 @@ from torch import Tensor
 from vitreous.core.rng import numpy_stream
 
 
+class PixelRows(Protocol):
+    """Pictures of one size by row: an array, or what decodes the rows that are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all: (files, height, width, 3)."""
+        ...
+
+    def __getitem__(self, rows: Any, /) -> np.ndarray:
+        """One picture of an index, several of an array of them; uint8."""
+        ...
+
+
+#: Draws the order of an epoch: a permutation of a set's positions.
+Shuffle = Callable[[np.random.Generator], np.ndarray]
+
+
 @dataclass(frozen=True)
 class PictureSet:
     """Decoded pictures with their labels: what a model is trained or tested on.
 
     Args:
-        pixels: (files, height, width, 3) uint8, memory-mapped or not.
+        pixels: (files, height, width, 3) uint8, memory-mapped or not, or decoded when asked for.
         rows: which rows of `pixels` belong to this set.
         labels: class index of each of those rows, -1 where it has no class; int64.
         paths: file of each of those rows.
         unreadable: files that belong here but can't be decoded, with the reason.
         votes: share of the annotators for each class, for each of those rows; ``None`` where no
             table says so.
+        shuffle: draws an epoch's order where not every one is as good as another, because pictures
+            that lie together come together (see `stream`); ``None`` for any.
     """
 
-    pixels: np.ndarray
+    pixels: PixelRows
     rows: np.ndarray
     labels: Tensor
     paths: tuple[Path, ...]
     unreadable: tuple[tuple[Path, str], ...] = ()
     votes: Tensor | None = None
+    shuffle: Shuffle | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,6 +117,7 @@ class TrainingOrder:
         count: pictures in the training set.
         batch_size: pictures of a step.
         seed: of the epochs' orders.
+        shuffle: draws an epoch's order, as the set may say; ``None`` for any permutation.
 
     Example:
         >>> order = TrainingOrder(count=3, batch_size=2, seed=0)
@@ -103,8 +125,11 @@ class TrainingOrder:
         [0, 0, 1, 1, 2, 2]
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(
+        self, count: int, batch_size: int, seed: int, shuffle: Shuffle | None = None
+    ) -> None:
         self.count, self.batch_size, self.seed = count, batch_size, seed
+        self._shuffle = shuffle
         self._epoch_order = lru_cache(maxsize=2)(self._draw_epoch_order)
 
     def step(self, step: int) -> list[int]:
@@ -114,4 +139,5 @@ class TrainingOrder:
         return [int(self._epoch_order(at // self.count)[at % self.count]) for at in places]
 
     def _draw_epoch_order(self, epoch: int) -> np.ndarray:
-        return numpy_stream(self.seed, "order", epoch).permutation(self.count)
+        stream = numpy_stream(self.seed, "order", epoch)
+        return self._shuffle(stream) if self._shuffle else stream.permutation(self.count)

@@ -62,7 +62,12 @@ def _choose(
     members: dict[int, list[int]], labels: Sequence[str], seed: int, share: float, stream: str
 ) -> list[int]:
     """The pictures to hold back: whole groups."""
-    contents = {link: Counter(labels[i] for i in group) for link, group in members.items()}
+    kinds: dict[tuple[str, ...], Counter[str]] = {}  # of a million links there are few kinds
+    contents = {
+        link: kinds.setdefault(kind, Counter(kind))
+        for link, group in members.items()
+        for kind in [tuple(sorted(labels[i] for i in group))]
+    }
     totals = Counter(labels[i] for group in members.values() for i in group)
     parts = Counter(label for content in contents.values() for label in content)
     for label in sorted(parts):
@@ -133,9 +138,10 @@ def link_pictures(groups: Sequence[str | None], fingerprints: Sequence[str]) -> 
             index = parent[index]
         return index
 
-    first: dict[tuple[str, str], int] = {}
+    by_group: dict[str, int] = {}
+    by_pixels: dict[str, int] = {}
     for index, (group, fingerprint) in enumerate(zip(groups, fingerprints, strict=True)):
-        keys = [("pixels", fingerprint)] + ([("group", group)] if group else [])
-        for key in keys:
-            parent[root(index)] = root(first.setdefault(key, index))
+        parent[root(index)] = root(by_pixels.setdefault(fingerprint, index))
+        if group:
+            parent[root(index)] = root(by_group.setdefault(group, index))
     return [root(index) for index in range(len(groups))]

@@ -9,11 +9,14 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from vitreous.core.config import did_you_mean
 from vitreous.errors import DataError
 
+#: What files of pictures are called.
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
 #: What the columns of votes begin with; the class' name follows.
 VOTES = "votes_"
 SPLITS = ("train", "valid", "calibration", "test")
@@ -22,7 +25,11 @@ SPLIT_WORDS = {"val": "valid", "validation": "valid", "dev": "valid", "training"
 }
 
 
-@dataclass(frozen=True)
+#: The votes of all pictures that nobody voted on.
+NO_VOTES: Mapping[str, float] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One picture and what is known about it.
 
@@ -38,7 +45,7 @@ class Sample:
     label: str | None = None
     split: str | None = None
     group: str | None = None
-    votes: Mapping[str, float] = field(default_factory=dict)
+    votes: Mapping[str, float] = field(default_factory=lambda: NO_VOTES)
 
 
 def table_samples(path: Path, labelled: bool) -> list[Sample]:
@@ -92,7 +99,7 @@ def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
     )
 
 
-def _votes(table: Path, place: str, values: dict[str, str]) -> dict[str, float]:
+def _votes(table: Path, place: str, values: dict[str, str]) -> Mapping[str, float]:
     votes = {}
     for name, text in values.items():
         if not name.startswith(VOTES):
@@ -104,7 +111,7 @@ def _votes(table: Path, place: str, values: dict[str, str]) -> dict[str, float]:
         if not 0 <= number < math.inf:
             raise DataError(f"{table}, {place}: {name} is '{text}', not a number of 0 or more")
         votes[name.removeprefix(VOTES)] = number
-    return votes
+    return votes or NO_VOTES
 
 
 def _wanted_columns(table: Path, columns: Sequence[str], labelled: bool) -> list[str]:

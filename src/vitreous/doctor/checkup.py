@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitreous.data.cache import Progress
-from vitreous.data.decode import EXTENSIONS
 from vitreous.data.folder import Listing, folder_of, survey
+from vitreous.data.table import EXTENSIONS
 from vitreous.doctor.classes import class_findings
 from vitreous.doctor.collection import Collection
 from vitreous.doctor.copies import copy_findings, find_copies

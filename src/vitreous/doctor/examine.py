@@ -16,6 +16,7 @@ from PIL import Image
 from vitreous.core.files import storage_errors
 from vitreous.data.cache import Progress, fingerprint, in_threads
 from vitreous.data.decode import Header, read_header, read_picture
+from vitreous.data.shards import entry_of
 from vitreous.doctor.damage import diagnose
 from vitreous.errors import UnreadablePicture
 
@@ -101,7 +102,8 @@ def _examine(path: Path) -> tuple[Examined, bytes]:
     try:
         header = read_header(path)
         picture = read_picture(path, cover=_COVER)
-        size_bytes = path.stat().st_size
+        packed = entry_of(path)
+        size_bytes = packed.size if packed else path.stat().st_size
     except (UnreadablePicture, OSError) as error:
         return Examined(0, diagnose(path, str(error))), bytes(_SMALL_BYTES)
     square = Image.fromarray(picture).resize(

@@ -10,6 +10,7 @@ import numpy as np
 
 from vitreous.data.cache import Progress
 from vitreous.data.folder import Listing
+from vitreous.data.remote import is_remote
 from vitreous.doctor.checkup import check_listing
 from vitreous.doctor.examine import examine
 from vitreous.doctor.findings import Checkup
@@ -35,7 +36,7 @@ def look_first(
         What was found; ``None`` where looking would take too long.
     """
     count = len(listing.samples)
-    if count > MOST:
+    if count > MOST or is_remote(source):
         return None
     if left_s is not None and _needed_s(listing) > SHARE * left_s:
         return None

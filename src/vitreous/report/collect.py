@@ -172,7 +172,7 @@ def confident_mistakes(
 def augmented_sample(pictures: PictureSet, config: RunConfig) -> list[np.ndarray]:
     """The first pictures of the run as its first step saw them: uint8 (height, width, 3) each."""
     seed = config.train.seed
-    order = TrainingOrder(len(pictures), config.train.batch_size, seed)
+    order = TrainingOrder(len(pictures), config.train.batch_size, seed, pictures.shuffle)
     pixels, labels = pictures.batch(order.step(0))
     images = normalise(pixels, config.preprocess)
     images = augment(images, config.augment, torch_stream(seed, "augment", 0))

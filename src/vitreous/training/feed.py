@@ -1,5 +1,6 @@
 """A training set's pictures, where training takes them from."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ class Feed:
         self._pictures, self._device = pictures, device
         self._on_gpu: Tensor | None = None
         if device.type == "cuda":
-            size = len(pictures) * int(pictures.pixels[0].nbytes)
+            size = len(pictures) * math.prod(pictures.pixels.shape[1:])
             free, _ = torch.cuda.mem_get_info(device)
             if size <= _GPU_SHARE * free:
                 self._on_gpu = self._all_pixels()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from vitreous.core.config import from_mapping, to_mapping
-from vitreous.data.loader import PictureSet
+from vitreous.data.loader import PictureSet, PixelRows
+from vitreous.data.stream import StreamedPixels
 from vitreous.errors import DataError
 from vitreous.training.checkpoint import restore, state_tensors
 from vitreous.training.config import RunConfig
@@ -65,7 +66,7 @@ def follow(team: Joined) -> dict[str, Any]:
 
 def _begin(team: Joined, told: dict[str, Any]) -> Learner[Any]:
     config = from_mapping(RunConfig, told["config"])
-    pictures = _take_pictures(team)
+    pictures = _take_pictures(team, config)
     learner: Learner[Any]
     if told["classes"] is None:
         learner = PatchLearner(config, pictures)
@@ -82,35 +83,46 @@ def _begin(team: Joined, told: dict[str, Any]) -> Learner[Any]:
 def _give_pictures(team: Team, pictures: PictureSet) -> None:
     """Say where they lie; those that lie in no file are sent."""
     pixels, rows = pictures.pixels, torch.from_numpy(np.asarray(pictures.rows))
-    place = None
+    tensors = {"rows": rows, "labels": pictures.labels, "votes": pictures.votes}
+    paths = place = None
+    if isinstance(pixels, StreamedPixels):
+        paths = [str(path) for path in pixels.paths]
+        pixels, places = pixels.kept
+        tensors["places"] = torch.from_numpy(places)
     if isinstance(pixels, np.memmap) and isinstance(pixels.base, mmap.mmap):
         place = [str(Path(str(pixels.filename)).absolute()), pixels.offset]
-    tensors = {"rows": rows, "labels": pictures.labels, "votes": pictures.votes}
-    if place is None:
+    else:
         tensors["pixels"] = torch.from_numpy(np.ascontiguousarray(pixels))
     given = {name: value for name, value in tensors.items() if value is not None}
     shapes = {name: [str(value.dtype), list(value.shape)] for name, value in given.items()}
-    team.tell("pictures", place=place, shape=list(pixels.shape), shapes=shapes)
+    team.tell("pictures", paths=paths, place=place, shape=list(pixels.shape), shapes=shapes)
     for value in given.values():
         team.give(value)
 
 
-def _take_pictures(team: Joined) -> PictureSet:
+def _take_pictures(team: Joined, config: RunConfig) -> PictureSet:
     _, told = team.hear()
     taken = {name: _take(team, *kind) for name, kind in told["shapes"].items()}
-    rows, shape = taken["rows"].numpy(), tuple(told["shape"])
+    pixels: PixelRows
     if told["place"] is None:
         pixels = taken["pixels"].numpy()
     else:
         path, offset = told["place"]
         try:
-            pixels = np.memmap(path, np.uint8, "r", offset, shape)
+            pixels = np.memmap(path, np.uint8, "r", offset, tuple(told["shape"]))
         except (OSError, ValueError) as error:
             raise DataError(
                 f"can't read the decoded pictures of the first process, {path}: {error}; name a "
                 "folder that all machines share with --cache"
             ) from None
-    return PictureSet(pixels, rows, taken["labels"], (), votes=taken.get("votes"))
+    rows, shuffle = taken["rows"].numpy(), None
+    if told["paths"] is not None:
+        paths, buffer = [Path(path) for path in told["paths"]], config.data.shuffle_buffer
+        streamed = StreamedPixels(paths, config.preprocess, buffer)
+        streamed.keep_these(pixels, taken["places"].numpy())
+        pixels, shuffle = streamed, streamed.shuffle_of(rows)
+    votes = taken.get("votes")
+    return PictureSet(pixels, rows, taken["labels"], (), votes=votes, shuffle=shuffle)
 
 
 def _take(team: Team, dtype: str, shape: list[int]) -> Tensor:

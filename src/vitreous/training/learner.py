@@ -77,7 +77,9 @@ class Learner(ABC, Generic[Model]):
         self._average: Model | None = None
         self._average_step = 0
         self._update = Captured(self._take_step) if is_graph else self._take_step
-        self.order = TrainingOrder(len(pictures), config.train.batch_size, config.train.seed)
+        self.order = TrainingOrder(
+            len(pictures), config.train.batch_size, config.train.seed, pictures.shuffle
+        )
         self.part = Part.among(config.train.batch_size, self.division.rows())
         self.feed = Feed(pictures, self.device)
         self._ahead = Ahead(self.device)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.training.together import work
+from tests.training.together import BAD_SEED, BAD_STEP, sometimes_bad, work
 from vitreous.core.config import to_mapping
 from vitreous.core.files import read_tensors
 from vitreous.core.launch import FILE, first_files, run_place
@@ -27,6 +28,9 @@ from vitreous.training.shards import Division, cut
 
 HERE = Path(__file__).parent
 STEPS, HALF = 20, 8
+#: Settings that train with one process, two and four.
+NAMES = ("stem", "one part", "three parts", "pretrain", "fsdp", "in turns", "streamed")
+BAD = ("bad step", "fsdp, bad step")
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,10 @@ def settings(base_config: RunConfig) -> dict[str, tuple[dict, int]]:
         "one part": varied(plain, optimizer="muon", grad_checkpointing=True),
         "three parts": varied(plain, HALF, shards=3, optimizer="adamw"),
         "pretrain": varied(pretrain, HALF),
+        "in turns": varied(stem, HALF, shards=4, accumulate=2, optimizer="muon"),
+        "streamed": varied(plain, HALF, optimizer="adamw"),
+        "bad step": varied(stem, HALF, shards=4, optimizer="muon", seed=BAD_SEED),
+        "fsdp, bad step": varied(plain, HALF, **sharded, seed=BAD_SEED),
         "fsdp": varied(plain, **sharded),
         "fsdp, stem": varied(stem, HALF, **sharded),
         "ddp, stem": varied(stem, HALF, **{**sharded, "parallel": "ddp"}),
@@ -109,8 +117,7 @@ def by_two(settings, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def by_four(settings, by_two, tmp_path_factory) -> Path:
-    names = ("stem", "one part", "three parts", "fsdp", "pretrain")
-    asked = {name: settings[name] for name in names} | second_halves(settings)
+    asked = {name: settings[name] for name in (*NAMES, *BAD)} | second_halves(settings)
     return trained(tmp_path_factory.mktemp("four") / "out", asked, 4, by_two)
 
 
@@ -119,14 +126,13 @@ def alone(settings, by_two, tmp_path_factory) -> dict[str, list[float]]:
     folder = tmp_path_factory.mktemp("alone")
     for kind in ("", "fsdp "):
         shutil.copytree(by_two / f"{kind}first half", folder / f"{kind}second half-from")
-    return work(settings | second_halves(settings), folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClassLearner, "loss", sometimes_bad)
+        return work(settings | second_halves(settings), folder)
 
 
 def losses(folder: Path) -> dict[str, list[float]]:
     return json.loads((folder / "process-0.json").read_text())[0]
-
-
-NAMES = ("stem", "one part", "three parts", "pretrain", "fsdp")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -134,6 +140,17 @@ def test_the_same_batches_give_the_same_losses(name, alone, by_two, by_four):
     assert max(alone[name]) - min(alone[name]) > 0.02
     for folder in (by_two, by_four):
         assert losses(folder)[name] == pytest.approx(alone[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_step_without_a_number_in_one_process_changes_nothing_in_any(
+    name, alone, by_two, by_four
+):
+    for found in (alone, losses(by_two), losses(by_four)):
+        assert [math.isfinite(loss) for loss in found[name]] == [
+            step != BAD_STEP for step in range(HALF)
+        ]
+        assert found[name] == pytest.approx(alone[name], rel=1e-5, nan_ok=True)
 
 
 def test_all_processes_have_the_same_bits_after_every_step(by_two, by_four):

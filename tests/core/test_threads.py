@@ -33,3 +33,18 @@ def test_threads_are_divided_and_others_keep_theirs():
         assert found == [4]
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_number_set_meanwhile_changes_no_thread_that_has_not_worked_yet():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    try:
+        threads, barrier = SideBySide(2), threading.Barrier(2, timeout=60)
+        threads.map(
+            lambda _: barrier.wait(), range(2)
+        )  # both are there, and PyTorch has done nothing
+        torch.set_num_threads(3)
+        inside = threads.map(lambda _: (barrier.wait(), torch.get_num_threads()), range(2))
+        assert [number for _, number in inside] == [2, 2]
+    finally:
+        torch.set_num_threads(before)

@@ -180,7 +180,7 @@ def test_what_has_no_place_is_said_and_where_it_has_one(tmp_path, name):
     for to in {"timm", "transformers", "keras"} - set(able):
         with pytest.raises(WeightsError) as refused:
             exported(classifier, tmp_path, to)
-        others = ", ".join(f"--to {other}" for other in [*SEALED, *able, "safetensors"])
+        others = ", ".join(f"--to {other}" for other in [*SEALED, "web", *able, "safetensors"])
         assert str(refused.value).endswith(f"; these take it: {others}")
         if name in NOWHERE and to != "keras":
             assert f"{to} has no place for {NOWHERE[name][1]}; " in str(refused.value)

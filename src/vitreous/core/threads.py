@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Barrier
 from typing import TypeVar
 
 import torch
@@ -22,19 +23,30 @@ class SideBySide:
     """
 
     def __init__(self, count: int) -> None:
-        self.count, self._all = count, torch.get_num_threads()
-        each = max(1, self._all // count)
-        self._pool = ThreadPoolExecutor(count, "side by side", torch.set_num_threads, (each,))
+        self.count = count
+        if count == 1:
+            return
+        each = max(1, torch.get_num_threads() // count)
+        self._pool = ThreadPoolExecutor(count, "side by side", set_own_threads, (each,))
+        all_here = Barrier(count)
+        with torch_threads(torch.get_num_threads()):  # which new ones change
+            list(self._pool.map(lambda _: all_here.wait(), range(count)))
 
     def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
         """What the function gives for each item, in their order; its first error is raised."""
         if self.count == 1:
             return [function(item) for item in items]
-        try:
-            return list(self._pool.map(function, items))
-        finally:
-            # PyTorch gives new threads the number that was set last, by whichever thread.
-            torch.set_num_threads(self._all)
+        return list(self._pool.map(function, items))
+
+
+def set_own_threads(count: int) -> None:
+    """Let PyTorch's operations in this thread, a new one, have so many threads from now on.
+
+    A number that any thread sets is also that of all new ones, which take it over at their first
+    operation, even where they have set their own before. So here the first operation comes first.
+    """
+    torch.get_num_threads()
+    torch.set_num_threads(count)
 
 
 class Aside:

@@ -6,6 +6,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 from torch import Tensor
 
+from vitreous.core.threads import set_own_threads, torch_threads
+
 #: A step, counted from 0, and the share of the run that lies behind it.
 Place = tuple[int, float]
 Inputs = tuple[Tensor, ...]
@@ -25,11 +27,9 @@ class Ahead:
         if self._stream is not None:  # pictures may still be on their way to the GPU
             self._stream.wait_stream(torch.cuda.current_stream(device))
         self._waiting: tuple[Place, Future[Inputs]] | None = None
-        threads = torch.get_num_threads()
-        self._pool = ThreadPoolExecutor(1, "ahead", torch.set_num_threads, (1,))
-        self._pool.submit(torch.get_num_threads).result()
-        # PyTorch gives new threads the number that was set last, by whichever thread.
-        torch.set_num_threads(threads)
+        self._pool = ThreadPoolExecutor(1, "ahead", set_own_threads, (1,))
+        with torch_threads(torch.get_num_threads()):  # which a new one changes
+            self._pool.submit(torch.get_num_threads).result()
 
     def take(self, make: Callable[[int, float], Inputs], now: Place, then: Place | None) -> Inputs:
         """The inputs of one place; those of the next are begun.

@@ -281,10 +281,10 @@ def work() -> None:
         measure_steps(Path(sys.argv[2]))
         return
     from vitreous.cli import main as command
-    from vitreous.training import trainer
+    from vitreous.training import diary
 
-    trainer.CHECKPOINT_INTERVAL_S = 0.0
-    trainer.LINES_PER_RUN = 1_000_000  # one for each step
+    diary.CHECKPOINT_INTERVAL_S = 0.0
+    diary.LINES_PER_RUN = 1_000_000  # one for each step
     is_first_try = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     if is_first_try and os.environ["RANK"] == os.environ.get("VICTIM"):
         die_at_step(int(os.environ["VICTIM_STEP"]))

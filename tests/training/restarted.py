@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import vitreous
-from vitreous.training import trainer
+from vitreous.training import diary
 from vitreous.training.learner import Learner
 
 SETTINGS = {
@@ -21,7 +21,7 @@ SETTINGS = {
 
 
 def main(faces: Path, folder: Path, victim: str) -> None:
-    trainer.CHECKPOINT_INTERVAL_S = 0.0
+    diary.CHECKPOINT_INTERVAL_S = 0.0
     learn = Learner.learn
 
     def die(self, plan):

@@ -60,7 +60,7 @@ def settings(base_config: RunConfig) -> dict[str, tuple[dict, int]]:
         "one part": varied(plain, optimizer="muon", grad_checkpointing=True),
         "three parts": varied(plain, HALF, shards=3, optimizer="adamw"),
         "pretrain": varied(pretrain, HALF),
-        "in turns": varied(stem, HALF, shards=4, accumulate=2, optimizer="muon"),
+        "in turns": varied(stem, shards=4, accumulate=2, optimizer="muon"),
         "streamed": varied(plain, HALF, optimizer="adamw"),
         "bad step": varied(stem, HALF, shards=4, optimizer="muon", seed=BAD_SEED),
         "fsdp, bad step": varied(plain, HALF, **sharded, seed=BAD_SEED),

@@ -16,7 +16,7 @@ import torch
 
 from tests.training.together import BAD_SEED, BAD_STEP, sometimes_bad, work
 from vitreous.core.config import to_mapping
-from vitreous.core.files import read_tensors
+from vitreous.core.files import read_json, read_tensors
 from vitreous.core.launch import FILE, first_files, run_place
 from vitreous.data.faces import write_faces
 from vitreous.errors import ConfigError
@@ -24,6 +24,8 @@ from vitreous.model.chance import Draws, drawing_from, dropout, random_order
 from vitreous.training.config import PretrainConfig, RunConfig, TrainConfig
 from vitreous.training.distributed import Team
 from vitreous.training.learner import ClassLearner
+from vitreous.training.logbook import read_logbook
+from vitreous.training.plan import Plan
 from vitreous.training.shards import Division, cut
 
 HERE = Path(__file__).parent
@@ -200,7 +202,7 @@ def test_an_error_of_one_process_ends_all_and_is_told_once(settings, tmp_path):
 def test_a_killed_process_is_started_again_and_the_run_ends_like_an_unbroken_one(tmp_path):
     write_faces(tmp_path / "faces", 5, size=32)
     torchrun = ["torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "1"]
-    words = [HERE / "restarted.py", tmp_path / "faces", tmp_path, "1"]
+    words = [HERE / "misfortunes.py", "killed", tmp_path / "faces", tmp_path]
     command = [sys.executable, "-m", *torchrun, *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
@@ -211,6 +213,20 @@ def test_a_killed_process_is_started_again_and_the_run_ends_like_an_unbroken_one
         assert hashlib.sha256(killed.read_bytes()).digest() == (
             hashlib.sha256(straight.read_bytes()).digest()
         )
+
+
+def test_all_processes_go_back_together(tmp_path):
+    write_faces(tmp_path / "faces", 5, size=32)
+    processes = launch(HERE / "misfortunes.py", "no-number", tmp_path / "faces", tmp_path, count=2)
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told
+    lines = read_logbook(tmp_path / "run" / "metrics.jsonl")
+    (back,) = [line for line in lines if line["kind"] == "returned"]
+    assert 0 < back["step"] < back["failed_step"]
+    steps = [line["step"] for line in lines if line["kind"] == "train"]
+    assert steps == list(range(1, steps[-1] + 1))
+    plan = Plan.from_json(read_json(tmp_path / "run" / "plan.json"))
+    assert (plan.rate_share, plan.total_steps) == (0.25, steps[-1])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import click
 
-from vitreous.errors import VitreousError
+from vitreous.errors import TrainingError, VitreousError
 from vitreous.job import Run
 from vitreous.training.distributed import Joined, as_lost, is_started_with_others, join
 from vitreous.training.follow import follow
@@ -44,6 +44,10 @@ def one_run(function: Callable[Parameters, Run]) -> Callable[Parameters, Run]:
             return function(*args, **kwargs)
         joined = join()
         assert isinstance(joined, Joined)
+        if joined.has_parted:
+            raise TrainingError(
+                "the other processes ended with the error before: start the script anew"
+            )
         if joined.leads:
             return _lead(joined, lambda: function(*args, **kwargs))
         return Run(Path(_follow(joined)["run"]))
@@ -52,20 +56,22 @@ def one_run(function: Callable[Parameters, Run]) -> Callable[Parameters, Run]:
 
 
 def _lead(joined: Joined, command: Callable[[], Result]) -> Result:
-    """Where it fails nothing more is said: the others end when this process does."""
+    """Where it fails the connections are closed, which ends the others wherever they are."""
     global _leading
     _leading = True
     try:
         result = command()
-    except RuntimeError as error:
-        if lost := as_lost(joined, error):
+        run = str(result.path.absolute()) if isinstance(result, Run) else None
+        joined.tell("end", run=run)
+        return result
+    except BaseException as error:
+        lost = as_lost(joined, error) if isinstance(error, RuntimeError) else None
+        joined.part()
+        if lost:
             raise lost from error
         raise
     finally:
         _leading = False
-    run = str(result.path.absolute()) if isinstance(result, Run) else None
-    joined.tell("end", run=run)
-    return result
 
 
 def _follow(joined: Joined) -> dict[str, Any]:

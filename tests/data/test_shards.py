@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import tarfile
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -130,6 +131,45 @@ def test_tars_of_others_are_read_too(photo, tmp_path):
     )
 
 
+def test_a_folder_of_pictures_stays_one_whatever_else_lies_there(faces, photo, tmp_path):
+    folder = tmp_path / "mixed"
+    packed(faces, folder)
+    for path in folder.glob("*.tar"):
+        path.rename(folder / path.name.upper().replace("TAR", "tar"))
+    for number in range(3):
+        Image.fromarray(photo(10, 14, number)).save(folder / f"{number}.png")
+    for text in ("{", "[]", '{"format": "of somebody else"}'):
+        (folder / "index.json").write_text(text)
+        assert find_shards(folder) == ()
+        assert len(list_unlabelled(folder).samples) == 3
+
+
+def write_tar(path, name, data, **header):
+    """One member and its picture, under headers that may say anything."""
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo(name)
+        member.size, member.pax_headers = len(data), header
+        tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "header"),
+    [
+        ("a.json", b"{" * 2_000_000, {}),
+        ("a.json", b"[" * 100_000, {}),
+        ("a.png", b"x", {"GNU.sparse.size": "100000000000", "GNU.sparse.map": "0,1"}),
+    ],
+    ids=["large label", "deep label", "sparse"],
+)
+def test_a_tar_that_asks_for_memory_is_refused(name, data, header, tmp_path):
+    write_tar(tmp_path / "train.tar", name, data, **header)
+    if name == "a.json":  # what it says is asked for where there is a picture
+        with tarfile.open(tmp_path / "train.tar", "a") as tar:
+            tar.addfile(tarfile.TarInfo("a.png"))
+    with pytest.raises(DataError, match="no tar of pictures"):
+        list_labelled(tmp_path / "train.tar")
+
+
 def test_patterns_name_shards(faces, tmp_path):
     packed(faces, tmp_path / "shards")
     some = tmp_path / "shards" / "train-{000001..000002}.tar"
@@ -186,15 +226,17 @@ def test_pictures_without_labels_are_packed_for_pretraining(faces, tmp_path):
 
 
 def die_after(faces, out, count):
-    """Pack, and die before the shard of this number is renamed into its place."""
+    """Pack, and die when the shard of this number is written, before it is renamed."""
     written = []
     atomic = packing.atomic_path
 
+    @contextmanager
     def dying(path):
         written.append(path)
-        if len([one for one in written if one.suffix == ".tar"]) > count:
-            os._exit(9)
-        return atomic(path)
+        with atomic(path) as staging:
+            yield staging
+            if len([one for one in written if one.suffix == ".tar"]) > count:
+                os._exit(9)
 
     packing.atomic_path = dying
     packed(faces, out)
@@ -213,6 +255,7 @@ def test_packing_that_died_goes_on_and_ends_the_same(faces, tmp_path):
     left = tmp_path / ".shards-packing"
     stamps = {path.name: path.stat().st_mtime_ns for path in left.glob("*.tar")}
     assert len(stamps) == 3
+    assert [path.name for path in left.rglob("*.tar") if path.parent != left]  # the half one
     packed(faces, tmp_path / "shards")
     whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
     assert {path.name: path.read_bytes() for path in (tmp_path / "shards").iterdir()} == whole

@@ -146,18 +146,20 @@ def test_pictures_that_changed_since_the_run_began(vitreous, pictures, tmp_path)
     refused(vitreous("train", "--resume", path), "are not those that", "began with")
 
 
-def test_a_run_in_use_by_another_process(vitreous, run):
+def test_a_run_in_use_by_another_process(vitreous, run, tmp_path):
+    stopped = shutil.copytree(run, tmp_path / "stopped")
+    (stopped / "evaluation.json").unlink()
     hold = (
         "import sys, time; from pathlib import Path; from vitreous.core.run import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"
         "    print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", hold, str(run)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", hold, str(stopped)], stdout=subprocess.PIPE, text=True
     ) as holder:
         try:
             assert holder.stdout.readline() == "held\n"
-            refused(vitreous("train", "--resume", run), "in use by another process")
+            refused(vitreous("train", "--resume", stopped), "in use by another process")
         finally:
             holder.kill()
 

@@ -9,7 +9,7 @@ from vitreous.core.files import read_json
 from vitreous.data.cache import entry_bytes
 from vitreous.data.faces import write_faces
 from vitreous.data.preprocess import Preprocess
-from vitreous.training import trainer
+from vitreous.training.diary import Diary
 
 SMALL = ["--epochs", "3", "--set", "model.depth=1", "--set", "model.embed_dim=16",
          "--set", "model.num_heads=1", "--set", "train.batch_size=8",
@@ -41,17 +41,17 @@ class Killed(BaseException):
 def test_a_streamed_run_that_was_killed_ends_in_the_same_weights(shards, tmp_path, monkeypatch):
     streamed = [*SMALL, *room_for(20)]
     assert vitreous("train", "shards", "--out", "whole", *streamed) == 0
-    save = trainer._Diary.save
+    save = Diary.save
 
     def save_and_die(self, plan, at_once):
         save(self, plan, at_once=self.learner.state.step == 8)
         if self.learner.state.step == 10:
             raise Killed
 
-    monkeypatch.setattr(trainer._Diary, "save", save_and_die)
+    monkeypatch.setattr(Diary, "save", save_and_die)
     with pytest.raises(Killed):
         vitreous("train", "shards", "--out", "killed", *streamed)
-    monkeypatch.setattr(trainer._Diary, "save", save)
+    monkeypatch.setattr(Diary, "save", save)
     assert vitreous("train", "--resume", "killed", "--quiet") == 0
     for name in ("best.safetensors", "last.safetensors"):
         assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()

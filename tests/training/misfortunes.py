@@ -6,12 +6,14 @@ Its arguments are which misfortune, the pictures, and a folder for runs.
 import os
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 
 import vitreous
 from vitreous.core.config import merge
+from vitreous.errors import VitreousError
 from vitreous.training import diary
 from vitreous.training.distributed import team
 from vitreous.training.learner import ClassLearner, Learner
@@ -58,5 +60,13 @@ def no_number(faces: Path, folder: Path) -> None:
     vitreous.train(faces, folder / "run", epochs=20, settings=settings, cache=folder / "cache")
 
 
+def error(faces: Path, folder: Path) -> None:
+    """The first one finds nothing to learn from, and tries another time."""
+    for source in (folder / "gone", faces):
+        with suppress(VitreousError):
+            vitreous.train(source, folder / "run", settings=SETTINGS, cache=folder / "cache")
+
+
 if __name__ == "__main__":
-    {"killed": killed, "no-number": no_number}[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))
+    misfortunes = {"killed": killed, "no-number": no_number, "error": error}
+    misfortunes[sys.argv[1]](Path(sys.argv[2]), Path(sys.argv[3]))

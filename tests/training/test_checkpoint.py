@@ -93,6 +93,9 @@ def test_the_newest_and_a_milestone_before_them_are_kept(tmp_path):
     assert newest_milestone(tmp_path, 22, 10) == 20
     write_checkpoint(tmp_path, taken(30, skipped_in_a_row=2), milestone_every=10)
     assert newest_milestone(tmp_path, 30, 10) == 20  # something was wrong at 30 already
+    for step in (31, 32, 33):
+        write_checkpoint(tmp_path, taken(step), milestone_every=10)
+    assert steps(tmp_path) == [20, 32, 33]
 
 
 def test_ways_that_were_left_are_not_gone_again(two, tmp_path):

@@ -31,7 +31,8 @@ from vitreous.training.shards import Division, cut
 HERE = Path(__file__).parent
 STEPS, HALF = 20, 8
 #: Settings that train with one process, two and four.
-NAMES = ("stem", "one part", "three parts", "pretrain", "fsdp", "in turns", "streamed")
+TURNS = ("odd turns", "one part in turns", "fsdp in turns")
+NAMES = ("stem", "one part", "three parts", "pretrain", "fsdp", "in turns", "streamed", *TURNS)
 BAD = ("bad step", "fsdp, bad step")
 
 
@@ -62,7 +63,13 @@ def settings(base_config: RunConfig) -> dict[str, tuple[dict, int]]:
         "one part": varied(plain, optimizer="muon", grad_checkpointing=True),
         "three parts": varied(plain, HALF, shards=3, optimizer="adamw"),
         "pretrain": varied(pretrain, HALF),
-        "in turns": varied(stem, shards=4, accumulate=2, optimizer="muon"),
+        "in turns": varied(stem, 12, shards=4, accumulate=2, optimizer="muon"),
+        # Some pieces have fewer pictures than turns.
+        "odd turns": varied(plain, HALF, shards=3, accumulate=3, optimizer="adamw"),
+        "one part in turns": varied(
+            plain, HALF, accumulate=3, optimizer="muon", grad_checkpointing=True
+        ),
+        "fsdp in turns": varied(plain, HALF, **sharded, accumulate=2),
         "streamed": varied(plain, HALF, optimizer="adamw"),
         "bad step": varied(stem, HALF, shards=4, optimizer="muon", seed=BAD_SEED),
         "fsdp, bad step": varied(plain, HALF, **sharded, seed=BAD_SEED),
@@ -144,6 +151,13 @@ def test_the_same_batches_give_the_same_losses(name, alone, by_two, by_four):
         assert losses(folder)[name] == pytest.approx(alone[name], rel=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "whole"), [*zip(TURNS, ("three parts", "one part", "fsdp"), strict=True)]
+)
+def test_turns_give_the_same_losses_too(name, whole, alone):
+    assert alone[name] == pytest.approx(alone[whole][:HALF], rel=1e-5)
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_step_without_a_number_in_one_process_changes_nothing_in_any(
     name, alone, by_two, by_four
@@ -215,6 +229,14 @@ def test_a_killed_process_is_started_again_and_the_run_ends_like_an_unbroken_one
         )
 
 
+def test_behind_an_error_the_others_end_and_are_not_trained_with(tmp_path):
+    write_faces(tmp_path / "faces", 5, size=32)
+    processes = launch(HERE / "misfortunes.py", "error", tmp_path / "faces", tmp_path, count=2)
+    told = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 1], told
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_processes_go_back_together(tmp_path):
     write_faces(tmp_path / "faces", 5, size=32)
     processes = launch(HERE / "misfortunes.py", "no-number", tmp_path / "faces", tmp_path, count=2)
@@ -271,7 +293,7 @@ def test_a_picture_draws_the_same_wherever_it_is(own):
 def test_what_cannot_be_divided_is_refused(config, faces, monkeypatch):
     with pytest.raises(ConfigError, match=r"Muon needs whole ones.*train\.optimizer=adamw"):
         TrainConfig(parallel="fsdp", optimizer="muon")
-    monkeypatch.setattr("vitreous.training.learner.team", lambda: Team(0, 13))
+    monkeypatch.setattr("vitreous.training.distributed._team", Team(0, 13))
     with pytest.raises(ConfigError, match=r"train\.batch_size is 12, too few for 13 processes"):
         ClassLearner(config, faces, ("angry", "happy", "sad"))
 

@@ -8,6 +8,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -85,18 +86,17 @@ def new_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(staging, ignore_errors=True)
 
 
-def remove_unfinished(folder: Path, name: str) -> None:
+def remove_unfinished(folder: Path) -> None:
     """Remove, at any depth, what a killed process was about to write.
 
     Args:
-        folder: where nobody else is writing such files.
-        name: of the files, or a pattern of them.
+        folder: where nobody else is writing.
 
     Raises:
         StorageError: where the folder can't be written.
     """
     with storage_errors(folder):
-        for staging in folder.rglob(f".{name}-*{_UNFINISHED}"):
+        for staging in folder.rglob(f".*-*{_UNFINISHED}"):
             shutil.rmtree(staging)
 
 
@@ -136,11 +136,19 @@ def copy_file(source: Path, path: Path) -> None:
 
 def first_free(path: Path) -> Path:
     """The path, or with the first number behind its stem that nothing has."""
-    free, number = path, 1
-    while free.exists() or free.is_symlink():
-        number += 1
-        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return free
+    return next(place for place in numbered(path) if not is_taken(place))
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """The path, and then with the numbers from 2 on behind its stem."""
+    yield path
+    for number in count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def is_taken(path: Path) -> bool:
+    """Whether anything has this name, be it a link to nothing."""
+    return path.exists() or path.is_symlink()
 
 
 def read_json(path: Path) -> Any:

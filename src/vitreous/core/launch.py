@@ -8,6 +8,8 @@ import os
 import platform
 from pathlib import Path
 
+from vitreous.core.files import is_taken, numbered
+
 #: In a run's folder: the launch that it was begun by.
 FILE = "launch.txt"
 
@@ -41,13 +43,8 @@ def run_place(default: Path, named: str | os.PathLike[str] | None) -> tuple[Path
     """
     if named is not None:
         return Path(named), _is_own(Path(named))
-    path, number = default, 1
-    while path.exists() or path.is_symlink():
-        if _is_own(path):
-            return path, True
-        number += 1
-        path = default.with_name(f"{default.stem}-{number}{default.suffix}")
-    return path, False
+    place = next(place for place in numbered(default) if not is_taken(place) or _is_own(place))
+    return place, is_taken(place)
 
 
 def _is_own(path: Path) -> bool:

@@ -147,9 +147,7 @@ class RunFolder:
                     "or choose another --out"
                 ) from None
         try:
-            own = {path.name for path in vars(self).values() if path.suffix}
-            for name in (*own, "step-*.safetensors"):
-                remove_unfinished(self.path, name)
+            remove_unfinished(self.path)
             yield
         finally:
             lock.release()

@@ -40,6 +40,8 @@ Result = TypeVar("Result")
 _PIECE = 256
 #: Names of entries; whatever else lies in the cache folder is not ours to remove.
 _NAME = re.compile("[0-9a-f]{32}")
+#: Of a disk's free space, what pictures may take that could as well be streamed.
+_SHARE_OF_DISK = 0.9
 #: Prefix of an entry that is being built or removed; it is a leftover when its lock is free.
 _PARTIAL = ".making-"
 #: What an entry takes beside its pixels, at most or nearly: per picture, and once.
@@ -123,6 +125,13 @@ def cached_pixels(
             f"can't write the picture cache in {cache_dir}: {reason}; "
             "free some space or name another folder with --cache"
         ) from error
+
+
+def room_bytes(cache_dir: Path, max_cache_bytes: int) -> int:
+    """What the cache may take: its limit, or as much as the disk still has beside its entries."""
+    there = next(place for place in (cache_dir, *cache_dir.parents) if place.exists())
+    entries = sum(map(_bytes_of, filter(lambda path: _NAME.fullmatch(path.name), there.iterdir())))
+    return min(max_cache_bytes, entries + int(_SHARE_OF_DISK * shutil.disk_usage(there).free))
 
 
 def entry_bytes(count: int, preprocess: Preprocess) -> int:

@@ -25,7 +25,14 @@ from filelock import FileLock, Timeout
 from PIL import Image
 
 from vitreous.core.console import Console
-from vitreous.core.files import atomic_path, read_json, storage_errors, write_json, write_text
+from vitreous.core.files import (
+    atomic_path,
+    read_json,
+    remove_unfinished,
+    storage_errors,
+    write_json,
+    write_text,
+)
 from vitreous.core.rng import numpy_stream
 from vitreous.core.run import check_beside
 from vitreous.data.cache import Progress, fingerprint, in_threads
@@ -155,6 +162,7 @@ def pack_listing(
     """
     staging = out.with_name(f".{out.name}-packing")
     with _locked(staging, out):
+        remove_unfinished(staging)
         _keep_what_fits(staging, _plan_of(listing, config))
         packer = _Packer(listing, folder, staging, config, on_progress)
         states = [state for split in (None, *SPLITS) for state in packer.pack_split(split)]

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import re
+import sys
 import tarfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,6 +34,8 @@ FORMAT = "vitreous shards 1"
 #: Columns of a shard's table, in front of those of votes.
 COLUMNS = ("path", "label", "split", "group", "offset", "bytes", "height", "width", "digest",
            "fingerprint")  # fmt: skip
+#: Of a picture and of what a tar says of it: far more than any has that Pillow would decode.
+_MAX_PICTURE_BYTES, _MAX_LABEL_BYTES = 2**30, 2**20
 #: Shards whose tables are kept in memory.
 _KEPT = 256
 _LEADS_INSIDE = re.compile(rf"\.(tar|parquet){re.escape(os.sep)}")
@@ -111,7 +114,7 @@ def find_shards(source: Path) -> tuple[Path, ...]:
                 f"no {INDEX} at {url_of(source)}: name a folder that 'vitreous pack' wrote, or "
                 "all shards by a pattern such as train-{000000..000011}.tar"
             ) from None
-        return _tars_of(source)
+        return tuple(shard for shard in _shards_alone(source) if shard.suffix == ".tar")
     shards = tuple(source / shard["name"] for shard in index["shards"])
     for shard, told in zip(shards, index["shards"], strict=True):
         if not is_remote(source) and _size(shard) != told["bytes"]:
@@ -130,10 +133,11 @@ def read_index(folder: Path) -> dict[str, Any]:
         DataError: where the index is damaged.
     """
     path = folder / INDEX
+    data = _read_small(path)
     try:
-        index = json.loads(_read_small(path))
-        if not is_remote(folder) and (type(index) is not dict or "format" not in index):
-            raise FileNotFoundError  # somebody else's file
+        if not is_remote(folder) and _is_of_others(folder, data):
+            raise FileNotFoundError(f"{path} is somebody else's file")
+        index = json.loads(data)
         if index["format"] != FORMAT:
             raise DataError(f"{url_of(path)} has the format {index['format']}, not {FORMAT}")
         for shard in index["shards"]:
@@ -142,6 +146,16 @@ def read_index(folder: Path) -> dict[str, Any]:
     except (ValueError, LookupError, TypeError) as error:
         raise DataError(f"{url_of(path)} is no index of shards: {error!r}") from None
     return index
+
+
+def _is_of_others(folder: Path, index: bytes) -> bool:
+    """Whether a file with the index' name is another one; damaged ones among shards are ours."""
+    try:
+        told = json.loads(index)
+    except ValueError:
+        return not _shards_alone(folder)
+    form = told.get("format") if isinstance(told, dict) else None
+    return not str(form).startswith(FORMAT.rpartition(" ")[0])
 
 
 def rows_of(shard: Path) -> Iterator[Row]:
@@ -158,7 +172,10 @@ def rows_of(shard: Path) -> Iterator[Row]:
     except UnicodeDecodeError:
         raise DataError(f"{url_of(table)} is not a table in UTF-8") from None
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns = next(rows, [])
+    try:
+        columns = next(rows, [])
+    except csv.Error:
+        columns = []
     if tuple(columns[: len(COLUMNS)]) == COLUMNS:
         yield from _table_rows(table, columns, rows)
     elif shard.suffix == ".tar":
@@ -277,12 +294,12 @@ def _counted(name: str) -> Iterable[str]:
     return [f"{name[: match.start()]}{n:0{len(first)}}{name[match.end() :]}" for n in numbers]
 
 
-def _tars_of(folder: Path) -> tuple[Path, ...]:
-    """The tars of a folder that has nothing else to learn from."""
+def _shards_alone(folder: Path) -> tuple[Path, ...]:
+    """The shards of a folder that has nothing else to learn from."""
     children = [child for child in folder.iterdir() if not child.name.startswith(".")]
-    if any(child.is_dir() for child in children):
+    if any(child.is_dir() or child.suffix.lower() in EXTENSIONS for child in children):
         return ()
-    return tuple(sorted(child for child in children if child.suffix == ".tar"))
+    return tuple(sorted(child for child in children if child.suffix in SUFFIXES))
 
 
 def _table_rows(table: Path, columns: list[str], rows: Iterator[list[str]]) -> Iterator[Row]:
@@ -318,6 +335,11 @@ def _tar_rows(shard: Path) -> Iterator[Row]:
                 path = PurePosixPath(name)
                 if not member.isfile() or ".." in path.parts or path.name.startswith("."):
                     continue
+                if member.issparse() or member.size > _limit(path):
+                    raise DataError(
+                        f"{url_of(shard)} is no tar of pictures: {name} says that it has "
+                        f"{member.size:,} bytes"
+                    )
                 stem = path.name.partition(".")[0]
                 if (this := str(path.with_name(stem))) != key:
                     if picture:
@@ -332,8 +354,15 @@ def _tar_rows(shard: Path) -> Iterator[Row]:
             yield _tar_row(key, fields, picture, split)
     except FileNotFoundError:
         raise DataError(f"no file at {url_of(shard)}") from None
-    except (tarfile.TarError, ValueError) as error:
+    except (tarfile.TarError, ValueError, RecursionError) as error:
         raise DataError(f"{url_of(shard)} is damaged or no tar of pictures: {error}") from None
+
+
+def _limit(path: PurePosixPath) -> int:
+    """Bytes that a member of a tar may have, before any of them are read."""
+    if path.suffix.lower() in EXTENSIONS:
+        return _MAX_PICTURE_BYTES
+    return _MAX_LABEL_BYTES if path.suffix in (".cls", ".json") else sys.maxsize
 
 
 def _tar_row(

@@ -19,6 +19,7 @@ from vitreous.data.cache import (
     cached_pixels,
     decode_fitted,
     entry_bytes,
+    room_bytes,
 )
 from vitreous.data.loader import PixelRows, Shuffle
 from vitreous.data.preprocess import Preprocess
@@ -73,6 +74,7 @@ class StreamedPixels:
         Raises:
             StorageError: where the cache can't be written.
         """
+        max_cache_bytes = room_bytes(cache_dir, max_cache_bytes)
         fixed = entry_bytes(0, self._preprocess)
         room = (max_cache_bytes - fixed) // (entry_bytes(1, self._preprocess) - fixed)
         chosen = np.asarray(rows)[: max(0, room)]

@@ -23,7 +23,7 @@ from vitreous.serving.hub import locate
 from vitreous.serving.weights import NOTHING, Told, find_own_weights, find_weights, is_own
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.device import choose_compile, choose_device
-from vitreous.training.distributed import team
+from vitreous.training.distributed import team_for
 from vitreous.training.encoder import Encoder, load_encoder
 from vitreous.training.shards import MIN_SHARD, choose_shards
 
@@ -127,7 +127,8 @@ def _fitted(train: TrainConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     device = choose_device(train.device)
     fused = choose_compile(device, train.budget_s)
     fused = wanted.get("train", {}).get("compile", fused)
-    shards = choose_shards(device, train.batch_size, fused, team().size)
+    processes = team_for(train.parallel).size
+    shards = choose_shards(device, train.batch_size, fused, processes)
     return merge({"train": {"compile": fused, "shards": shards}}, wanted)
 
 

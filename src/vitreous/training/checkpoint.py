@@ -14,7 +14,7 @@ from typing import Any, Generic
 import torch
 from torch import Tensor
 
-from vitreous.core.files import read_tensors, storage_errors, write_tensors
+from vitreous.core.files import read_metadata, read_tensors, storage_errors, write_tensors
 from vitreous.errors import RunError
 from vitreous.training.ema import Ema, Model
 from vitreous.training.plan import Best
@@ -104,7 +104,7 @@ def write_checkpoint(folder: Path, taken: Snapshot, milestone_every: int = 1) ->
     path = folder / f"step-{taken.step:09}.safetensors"
     write_tensors(path, taken.tensors, taken.metadata, checksum=True)
     paths = _all_checkpoints(folder)
-    milestones = [old for old in paths[:-KEPT] if _step_of(old) % milestone_every == 0]
+    milestones = [old for old in paths[:-KEPT] if _is_milestone(old, milestone_every)]
     with storage_errors(folder):
         for old in paths[:-KEPT]:
             if old not in milestones[-1:]:
@@ -162,16 +162,24 @@ def newest_milestone(folder: Path, step: int, milestone_every: int) -> int | Non
         milestone_every: steps between those that it may go back to.
     """
     for path in reversed(_all_checkpoints(folder)):
-        found = _step_of(path)
-        if found > step or found % milestone_every:
+        if _step_of(path) > step or not _is_milestone(path, milestone_every):
             continue
         try:
-            _, metadata = read_tensors(path)
+            read_tensors(path)
         except RunError:
             continue
-        if not metadata["skipped_in_a_row"]:  # else something was wrong already
-            return found
+        return _step_of(path)
     return None
+
+
+def _is_milestone(path: Path, every: int) -> bool:
+    """Whether a run may go back to it: nothing was wrong there."""
+    if _step_of(path) % every:
+        return False
+    try:
+        return not read_metadata(path)["skipped_in_a_row"]
+    except RunError:
+        return False
 
 
 def newest_average(folder: Path) -> dict[str, Tensor] | None:

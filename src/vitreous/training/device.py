@@ -1,5 +1,6 @@
 """Where and in which precision a run computes."""
 
+import gc
 import os
 import platform
 import shutil
@@ -33,6 +34,12 @@ def choose_device(wanted: str) -> torch.device:
         there = ", ".join(name for name, is_there in present.items() if is_there)
         raise ConfigError(f"device '{wanted}' is not available here: this machine has {there}")
     return torch.device(wanted)
+
+
+def free_memory() -> None:
+    """Give back what nobody holds any more, such as a learner, which refers to itself."""
+    gc.collect()
+    torch.cuda.empty_cache()
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:

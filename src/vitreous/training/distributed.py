@@ -83,8 +83,19 @@ class Joined(Team):
         )
         orders = dist.new_group(backend="gloo", timeout=_ORDER_TIMEOUT)
         assert isinstance(orders, dist.ProcessGroup)
-        self._orders = orders
-        atexit.register(_part)
+        self._orders: dist.ProcessGroup | None = orders
+        atexit.register(self.part)
+
+    def part(self) -> None:
+        """Close the connections to the others, for ever."""
+        self._orders = None
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
+    @property
+    def has_parted(self) -> bool:
+        """Whether it has."""
+        return self._orders is None
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
         waiting = []
@@ -109,7 +120,7 @@ class Joined(Team):
         """Wait for what the leader says."""
         length = int(self.give(torch.zeros(1, dtype=torch.int64)))
         text = self.give(torch.zeros(length, dtype=torch.uint8))
-        what, more = json.loads(bytes(text.tolist()))
+        what, more = json.loads(text.numpy().tobytes())
         return what, more
 
     def give(self, tensor: Tensor) -> Tensor:
@@ -129,8 +140,7 @@ class Joined(Team):
         """Say why this follower ends; whether the leader has taken it up and will tell."""
         with suppress(RuntimeError):
             self._words.set("error", f"process {self.rank + 1} of {self.size}: {text}")
-            del self._orders
-            dist.destroy_process_group()  # closes the connections, so that the leader takes notice
+            self.part()  # so that the leader takes notice
             self._words.wait(["taken"], _WORDS_TIMEOUT)
             return True
         return False
@@ -152,6 +162,11 @@ _team: Team = ALONE
 def team() -> Team:
     """The processes that train together with this one."""
     return _team
+
+
+def team_for(parallel: str) -> Team:
+    """The processes that take part in a training, by its setting `TrainConfig.parallel`."""
+    return ALONE if parallel == "none" else team()
 
 
 def is_started_with_others() -> bool:
@@ -178,11 +193,6 @@ def as_lost(joined: Joined, error: Exception) -> TrainingError | None:
             "with it, and torchrun --max-restarts does so by itself"
         )
     return None
-
-
-def _part() -> None:
-    if dist.is_initialized():
-        dist.destroy_process_group()
 
 
 def _buckets(tensors: Iterable[Tensor]) -> list[list[Tensor]]:

@@ -18,6 +18,7 @@ from vitreous.data.stream import StreamedPixels
 from vitreous.errors import DataError
 from vitreous.training.checkpoint import restore, state_tensors
 from vitreous.training.config import RunConfig
+from vitreous.training.device import free_memory, in_same_order
 from vitreous.training.distributed import Joined, Team
 from vitreous.training.learner import ClassLearner, Learner
 from vitreous.training.plan import Plan
@@ -46,32 +47,40 @@ def follow(team: Joined) -> dict[str, Any]:
     Returns:
         What it says at the end.
     """
-    learner: Learner[Any] | None = None
+    what, more = team.hear()
+    while what != "end":
+        assert what == "begin"
+        config = from_mapping(RunConfig, more["config"])
+        with in_same_order(config.train):
+            what, more = _take_part(team, config, more["classes"])
+        free_memory()
+    return more
+
+
+def _take_part(
+    team: Joined, config: RunConfig, classes: list[str] | None
+) -> tuple[str, dict[str, Any]]:
+    """Train along with one learner; what the leader says that isn't for this one."""
+    learner = _begin(team, config, classes)
     while True:
         what, more = team.hear()
-        if what == "end":
-            return more
-        if what == "begin":
-            learner = None  # its memory is needed
-            learner = _begin(team, more)
-            continue
-        assert learner is not None
         if what == "learn":
             learner.learn(Plan.from_json(more["plan"]))
         elif what == "tensors":
             learner.tensors()
         elif what == "averaged":
             learner.averaged()
+        else:
+            return what, more
 
 
-def _begin(team: Joined, told: dict[str, Any]) -> Learner[Any]:
-    config = from_mapping(RunConfig, told["config"])
+def _begin(team: Joined, config: RunConfig, classes: list[str] | None) -> Learner[Any]:
     pictures = _take_pictures(team, config)
     learner: Learner[Any]
-    if told["classes"] is None:
+    if classes is None:
         learner = PatchLearner(config, pictures)
     else:
-        learner = ClassLearner(config, pictures, tuple(told["classes"]))
+        learner = ClassLearner(config, pictures, tuple(classes))
     _, more = team.hear()
     tensors = {name: _take(team, *kind) for name, kind in more["shapes"].items()}
     restore(learner.state, tensors, Path("the first process' state"))

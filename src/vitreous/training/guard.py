@@ -16,7 +16,6 @@ from vitreous.core.run import RunFolder
 from vitreous.errors import TrainingError
 from vitreous.training.checkpoint import newest_milestone
 from vitreous.training.config import RunConfig, TrainConfig
-from vitreous.training.distributed import team
 from vitreous.training.plan import Best, Plan, Return
 
 #: Steps in a row whose loss is no number, behind which the weights are no good.
@@ -79,6 +78,21 @@ def plan_return(plan: Plan, fault: Diverged, config: RunConfig, run: RunFolder) 
     )
 
 
+class TooLittleMemory(TrainingError):
+    """A step that memory is too small for; where one process trains, the trainer divides its batch.
+
+    Args:
+        train: settings of the step.
+    """
+
+    def __init__(self, train: TrainConfig) -> None:
+        super().__init__(
+            f"memory is too small for a step with {_piece(train)} pictures at a time; what was "
+            f"saved is whole: try another run with --set train.accumulate={2 * train.accumulate}, "
+            "or a smaller --model or --image-size"
+        )
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory is too small, of the GPU or of this process."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
@@ -101,12 +115,6 @@ def with_less_memory(config: RunConfig) -> RunConfig:
     """
     train = config.train
     most = train.batch_size // train.shards
-    if team().size > 1:
-        pieces = min(2 * train.accumulate, most)
-        raise TrainingError(
-            "memory is too small for a step of these processes; what was saved is whole: begin "
-            f"another run with --set train.accumulate={pieces} or a smaller --model or --image-size"
-        )
     if train.accumulate >= most:
         raise TrainingError(
             f"memory is too small for {_piece(train)} of these pictures at once: try a smaller "

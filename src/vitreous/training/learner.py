@@ -25,10 +25,11 @@ from vitreous.training.checkpoint import TrainState, restore_moments, state_tens
 from vitreous.training.classifier import Classifier, save_classifier
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.device import choose_device, choose_precision, fuse_blocks
-from vitreous.training.distributed import ALONE, Team, team
+from vitreous.training.distributed import Team, team_for
 from vitreous.training.ema import Ema, Model
 from vitreous.training.encoder import Encoder
 from vitreous.training.feed import Feed
+from vitreous.training.guard import TooLittleMemory, is_out_of_memory
 from vitreous.training.optim import make_optimizers, set_rates, take_steps
 from vitreous.training.plan import Plan, learning_rate_factor
 from vitreous.training.sharding import divide, whole
@@ -55,7 +56,7 @@ class Learner(ABC, Generic[Model]):
         self, config: RunConfig, pictures: PictureSet, make_model: Callable[[], Model]
     ) -> None:
         self.config, self.pictures = config, pictures
-        self.team = team() if config.train.parallel != "none" else ALONE
+        self.team = team_for(config.train.parallel)
         self.device = choose_device(config.train.device)
         check_team(self.team, config.train, self.device)
         self.precision = choose_precision(config.train.precision, self.device)
@@ -109,6 +110,9 @@ class Learner(ABC, Generic[Model]):
         Returns:
             The loss before the step, a scalar that still lives on the device; no number where loss
             or gradient were none, and nothing has changed but the step's number.
+
+        Raises:
+            TooLittleMemory: as much as is known of why is in its words.
         """
         self.team.tell("learn", plan=plan.to_json())
         state, train = self.state, self.config.train
@@ -121,7 +125,12 @@ class Learner(ABC, Generic[Model]):
         set_rates(state.optimizers, self.rate_behind(then, plan))
         state.ema.set_window(state.step, train.ema * plan.total_steps)
         torch.manual_seed(derive_seed(train.seed, "dropout", state.step))
-        loss = self._update(*inputs)
+        try:
+            loss = self._update(*inputs)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise TooLittleMemory(train) from None
+            raise
         state.step += 1
         return loss
 
@@ -155,8 +164,10 @@ class Learner(ABC, Generic[Model]):
             for name, value in state_tensors(state)
             if name.startswith("optimizer.")
         }
-        self._average = copy.deepcopy(state.ema.model) if self.team.leads else None
+        if self.team.leads:
+            self._average = copy.deepcopy(state.ema.model).to(self.device)
         self._average_step = state.step
+        state.losses = [loss.to(self.device) for loss in state.losses]
         for model in (state.model, state.ema.model):
             divide(model, self.device)
         state.optimizers = make_optimizers(state.model, train, self.precision, self._threads)
@@ -168,7 +179,7 @@ class Learner(ABC, Generic[Model]):
         """All of the state for a checkpoint, put together by all processes where it is divided."""
         if self._is_divided:
             self.team.tell("tensors")
-        return dict(state_tensors(self.state))
+        return {name: value for name, value in state_tensors(self.state) if self.team.leads}
 
     def averaged(self) -> Model:
         """The averaged weights as a model that the first process can use alone."""
@@ -177,9 +188,11 @@ class Learner(ABC, Generic[Model]):
             return state.ema.model
         if self._average_step != state.step:
             self.team.tell("averaged")
-            values = {name: whole(value) for name, value in state.ema.model.state_dict().items()}
-            if self._average is not None:
-                self._average.load_state_dict(values)
+            own = self._average.state_dict() if self._average else {}
+            for name, value in state.ema.model.state_dict().items():
+                together = whole(value)
+                if name in own:
+                    own[name].copy_(together)
             self._average_step = state.step
         return state.ema.model if self._average is None else self._average
 
@@ -218,9 +231,10 @@ def _is_capturable(train: TrainConfig, team: Team) -> bool:
     """Whether a step asks for nothing that only the host knows.
 
     Recomputing does, for the state of the random stream, and Keras' epsilon, for the step's number.
-    What several processes sum up has not been tried.
+    So do turns, which seed that stream. What several processes sum up has not been tried.
     """
     is_plain = not train.grad_checkpointing and train.optimizer != "keras_adam"
+    is_plain = is_plain and train.accumulate == 1
     return is_plain and team.size == 1
 
 

@@ -12,6 +12,14 @@ from vitreous.core.files import read_json, write_json
 from vitreous.core.machine import processor
 from vitreous.core.run import RunFolder, code_fingerprint, versions
 from vitreous.training.device import choose_device, describe_device, peak_memory_bytes
+from vitreous.training.distributed import team
+
+#: What else makes other bits, in words.
+_CALLED = {
+    "device": "the device was",
+    "processor": "the processor was",
+    "processes": "processes that train together were",
+}
 
 
 def circumstances(device: str) -> dict[str, Any]:
@@ -25,6 +33,7 @@ def circumstances(device: str) -> dict[str, Any]:
         "code": code_fingerprint(),
         "device": describe_device(choose_device(device)),
         "processor": processor(),
+        "processes": team().size,
     }
 
 
@@ -62,7 +71,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     ]
     if before["code"] != now["code"] and old["vitreous"] == new["vitreous"]:
         changes.append("vitreous' own code has changed")
-    for name in ("device", "processor"):
+    for name in _CALLED:
         if before[name] != now[name]:
-            changes.append(f"the {name} was '{before[name]}' and is '{now[name]}'")
+            changes.append(f"{_CALLED[name]} '{before[name]}' and now '{now[name]}'")
     return changes

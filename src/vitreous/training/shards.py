@@ -51,7 +51,8 @@ def check_team(team: Team, train: TrainConfig, device: torch.device) -> None:
             f"train.batch_size is {train.batch_size}, too few for {team.size} processes: at least "
             "one picture each"
         )
-    if team.size > 1 and train.accumulate * team.size > train.batch_size:
+    if train.parallel == "fsdp" and train.accumulate * team.size > train.batch_size:
+        # They put weights together in every turn, so that each has to have as many.
         raise ConfigError(
             f"train.accumulate is {train.accumulate}: in a batch of {train.batch_size} each of "
             f"{team.size} processes has too few pictures for so many turns"
@@ -175,7 +176,7 @@ class Shards(Generic[Model]):
             loss_of: from a model and inputs, the mean over the pictures.
             inputs: each with this process' pictures of the batch as its first axis.
             seed: of dropout and its relatives in the parts' threads; a batch in one part draws
-                from PyTorch's own stream as it stands.
+                from PyTorch's own stream, which has been seeded by it.
 
         Returns:
             The mean loss over the batch, a scalar.
@@ -196,7 +197,11 @@ class Shards(Generic[Model]):
         division: Division,
         turn: int,
     ) -> Tensor:
+        if turn:
+            torch.manual_seed(seed)  # each turn draws for the whole part, and takes its rows
         loss = _share(loss_of, self._models[0], inputs, seed, division, (0, turn))
+        if loss is None:
+            return torch.zeros((), device=inputs[0].device)
         # FSDP takes the mean over the processes, of which each has its share of the sum already.
         (loss * division.team.size if self._sharded else loss).backward()
         return loss.detach()
@@ -216,6 +221,8 @@ class Shards(Generic[Model]):
         def work(number: int) -> list[Tensor | None]:
             place = number, turn
             loss = _share(loss_of, self._models[number], inputs, seed, division, place)
+            if loss is None:
+                return [torch.zeros(()), *(None for _ in self._weights)]
             gradients = torch.autograd.grad(loss, self._weights, allow_unused=True)
             return [loss.detach(), *gradients]
 
@@ -245,19 +252,22 @@ def _share(
     seed: int,
     division: Division,
     place: tuple[int, int],
-) -> Tensor:
-    """What a thread's turn adds to the mean loss of the batch; draws are keyed by part and turn."""
+) -> Tensor | None:
+    """What a thread's turn adds to the mean loss of the batch; draws are keyed by part and picture.
+
+    ``None`` where nothing is left for it.
+    """
     number, turn = place
-    piece = division.pieces()[number]
-    now = piece.turn(turn, division.turns)
-    start = now.rows.start - division.rows().start
-    own = [tensor[start : start + len(now.rows)] for tensor in inputs]
-    key = turn * division.parts + piece.part
-    stream = torch_stream(seed, "shard", key) if division.parts > 1 else None
+    piece = division.pieces()[number].turn(turn, division.turns)
+    if not piece.rows:
+        return None
+    start = piece.rows.start - division.rows().start
+    own = [tensor[start : start + len(piece.rows)] for tensor in inputs]
+    stream = torch_stream(seed, "shard", piece.part) if division.parts > 1 else None
     is_whole = len(piece.rows) == piece.size
-    draws = Draws(stream, None if is_whole else piece.size, now.first)
+    draws = Draws(stream, None if is_whole else piece.size, piece.first)
     with nullcontext() if stream is None and is_whole else drawing_from(draws):
-        return loss_of(model, *own) * (len(now.rows) / division.batch)
+        return loss_of(model, *own) * (len(piece.rows) / division.batch)
 
 
 def _copy(model: Model) -> Model:

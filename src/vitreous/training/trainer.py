@@ -5,7 +5,6 @@
 validate and a run folder; it knows nothing of commands, reports or how scores are made.
 """
 
-import gc
 import signal
 import threading
 import time
@@ -23,14 +22,15 @@ from vitreous.data.loader import PictureSet
 from vitreous.errors import Interrupted
 from vitreous.training.checkpoint import has_checkpoint, load_newest_checkpoint
 from vitreous.training.config import RunConfig
-from vitreous.training.device import in_same_order
+from vitreous.training.device import free_memory, in_same_order
 from vitreous.training.diary import Diary, ValidScore
+from vitreous.training.distributed import team_for
 from vitreous.training.ema import Model
 from vitreous.training.follow import share
 from vitreous.training.guard import (
     Diverged,
+    TooLittleMemory,
     in_pieces,
-    is_out_of_memory,
     plan_return,
     what_fits,
     with_less_memory,
@@ -111,10 +111,11 @@ def train(
                 )
             except Diverged as error:
                 fault = error.with_traceback(None)  # which holds on to the learner
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
+            except TooLittleMemory:
+                if team_for(config.train.parallel).size > 1:
+                    raise  # others may be in the midst of the step
                 fault = None
+            free_memory()
             config = _go_on(config, fault, run, console)
 
 
@@ -181,8 +182,6 @@ def _go_on(
             f"at {plan.rate_share:g} of the learning rate"
         )
     else:
-        gc.collect()
-        torch.cuda.empty_cache()
         config = with_less_memory(in_pieces(config, plan.accumulate if plan else 1))
         plan = plan and replace(plan, accumulate=config.train.accumulate)
         console.warn(what_fits(config.train))
@@ -212,6 +211,8 @@ def _read_or_make_plan(
         started = time.monotonic()
         validate(probe.averaged())
         validation_s = time.monotonic() - started
+        del probe
+        free_memory()
         left = clock.left_s(train.budget_s, validation_s)
         plan = plan_budget(left, step_s, validation_s, steps_per_epoch, train.epochs)
     plan = replace(plan, accumulate=train.accumulate)

@@ -245,11 +245,10 @@ def _tested(weights: Path, data: Path | None, console: Console) -> Iterator[tupl
 def _read(
     files: Sequence[tuple[Path, str]], preprocess: Preprocess, console: Console
 ) -> Iterator[tuple[np.ndarray, str]]:
-    cover = preprocess.resize or preprocess.image_size
     with console.task("comparing with float32", len(files)) as task:
         for done, (path, label) in enumerate(files, start=1):
             try:
-                yield read_picture(path, cover=cover), label
+                yield read_picture(path, cover=preprocess.cover), label
             except UnreadablePicture as error:
                 console.warn(f"{path}: {error}; left out")
             task.update(done)

@@ -100,15 +100,17 @@ class Served:
         """Pictures to classify at once."""
         return _GPU_BATCH if self.on_gpu else 1
 
-    def fitted(self, data: bytes, max_pixels: int) -> np.ndarray:
-        """A picture's bytes, decoded and fitted to the model.
+    def upright(self, data: bytes, max_pixels: int) -> np.ndarray:
+        """A picture's bytes as RGB; a JPEG several times as large as the model needs comes smaller.
 
         Raises:
             UnreadablePicture: for anything that isn't a whole picture within the limits.
         """
-        preprocess = self.predictors[0].preprocess
-        cover = preprocess.resize or preprocess.image_size
-        return fit(read_picture(data, max_pixels, cover), preprocess)
+        return read_picture(data, max_pixels, self.predictors[0].preprocess.cover)
+
+    def fitted(self, data: bytes, max_pixels: int) -> np.ndarray:
+        """A picture's bytes, decoded and fitted to the model; raises as `upright` does."""
+        return fit(self.upright(data, max_pixels), self.predictors[0].preprocess)
 
     def answers(
         self,

@@ -315,7 +315,7 @@ def test_an_explanation_lies_over_the_part_that_is_seen(served, opened, faces, t
     give(page, [tmp_path / "wide.png"])
     page.get_by_role("button", name="Explain wide.png").click()
     page.locator(".heat[src]").wait_for()
-    page.locator(".why .note", has_text=re.compile("random|by")).wait_for()
+    page.locator(".why .note", has_text=re.compile("^(angry|happy|sad), by ")).wait_for()
     heat, seen = (page.locator(one).bounding_box() for one in (".heat", ".seen"))
     assert heat["x"] - seen["x"] == pytest.approx(seen["width"] / 4, abs=1)
     assert heat["width"] == pytest.approx(seen["width"] / 2, abs=1)
@@ -329,6 +329,80 @@ def test_an_explanation_lies_over_the_part_that_is_seen(served, opened, faces, t
         page.get_by_label("What speaks for").select_option("sad")
     with page.expect_response("**/v1/explain?*method=rollout*"):
         page.get_by_label("Method").select_option("rollout")
+
+
+#: Keeps back the camera, and what a server answers to requests of some kind, until `letGo(which)`.
+KEEP_BACK = """(kind) => {
+  const held = [];
+  const wait = () => new Promise((go) => held.push(go));
+  window.letGo = (which) => held[which]();
+  window.heldBack = async (count) => {
+    for (let left = 3000; held.length < count && left; left--) {
+      await new Promise((go) => setTimeout(go, 10));
+    }
+    return held.length;
+  };
+  const read = Response.prototype.json;
+  Response.prototype.json = async function () {
+    const found = await read.call(this);
+    if (this.url.includes(kind)) await wait();
+    return found;
+  };
+  const devices = navigator.mediaDevices;
+  const ask = devices.getUserMedia.bind(devices);
+  window.streams = [];
+  devices.getUserMedia = async (wish) => {
+    const stream = await ask(wish);
+    streams.push(stream);
+    await wait();
+    return stream;
+  };
+}"""
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_overtaken_explanation_is_not_shown(served, opened, pictures, order):
+    page = opened(served)
+    give(page, pictures[1:2])
+    page.get_by_role("button", name="Explain happy.png").click()
+    page.locator(".heat[src]").wait_for()
+    page.evaluate(KEEP_BACK, "v1/explain")
+    for count, name in enumerate(("angry", "sad"), start=1):
+        page.get_by_label("What speaks for").select_option(name)
+        assert page.evaluate("heldBack", count) == count
+    shown_before = page.locator(".heat").get_attribute("src")
+    found = []
+    for which in order:
+        page.evaluate(f"letGo({which})")
+        found.append((words(page, ".why .note")[0], page.locator(".heat").get_attribute("src")))
+    assert found[1][0].startswith("sad, by ")
+    assert found[1][1] != shown_before
+    early = found[1] if order[0] == 1 else ("looking …", shown_before)
+    assert found[0] == early
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_overtaken_answer_is_neither_told_nor_kept(served, opened, noise, order):
+    page = opened(served)
+    page.evaluate(KEEP_BACK, "v1/predict")
+    page.set_input_files("#files", str(noise))
+    assert page.evaluate("heldBack", 1) == 1
+    page.get_by_label("none of these").uncheck()
+    assert page.evaluate("heldBack", 2) == 2
+    told = page.locator("#status")
+    before = told.inner_text()
+    for which in order:
+        page.evaluate(f"letGo({which})")
+        if order == (0, 1) and which == 0:
+            assert told.inner_text() == before
+    settled(page, 1)
+    (result,) = words(page, ".result")
+    assert result != "none of these"
+    assert words(page, "#status")[0].startswith(f"noise.png: {result}; 90 % set: ")
+    page.get_by_text("For your next visit.").wait_for()
+    page.reload()
+    page.locator("#entries li").first.wait_for()
+    assert words(page, "#entries strong") == [result]
 
 
 def test_history_stays_in_the_browser_until_it_is_cleared(address, opened, pictures):

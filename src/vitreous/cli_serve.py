@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=options.PLACE)
+@click.option("--name", help="What the page and GET /v1/model call it. [that of RUN]")
 @click.option("--host", default="127.0.0.1", show_default=True,
               help="Address to listen on; 0.0.0.0 for all of this machine's.")  # fmt: skip
 @click.option("--port", type=int, default=8000, show_default=True, help="0 for any that is free.")
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @options.quiet
 def serve(
     run: str,
+    name: str | None,
     host: str,
     port: int,
     workers: int | None,
@@ -66,6 +68,7 @@ def serve(
 
     api.serve(
         run,
+        name=name,
         host=host,
         port=port,
         workers=workers,

@@ -30,9 +30,9 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is mi
 
 
 @contextmanager
-def serving(run: Path, **environment: str) -> Iterator[str]:
+def serving(run: Path, *options: str, **environment: str) -> Iterator[str]:
     """`vitreous serve` as a person starts it, on a free port; its page's address."""
-    words = [sys.executable, "-m", "vitreous", "serve", str(run), "--port", "0"]
+    words = [sys.executable, "-m", "vitreous", "serve", str(run), "--port", "0", *options]
     with subprocess.Popen(
         words, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
     ) as server:
@@ -522,7 +522,7 @@ def test_it_fits_reads_and_can_be_used_by_everybody(
 
 def test_a_server_with_a_key_asks_for_it(run, browser, pictures):
     """A wrong key is asked for again; the browser itself tells its console of each 401."""
-    with serving(run, VITREOUS_API_KEY=KEY) as address:
+    with serving(run, "--name", "Our faces", VITREOUS_API_KEY=KEY) as address:
         page = browser.new_page()
         page.goto(address)
         field = page.get_by_label("API key")
@@ -531,6 +531,7 @@ def test_a_server_with_a_key_asks_for_it(run, browser, pictures):
             field.fill(key)
             page.keyboard.press("Enter")
         page.locator("#work").wait_for()
+        assert page.get_by_role("heading", level=1).inner_text() == "Our faces"
         give(page, pictures[:1])
         assert page.locator(".result").count() == 1
         page.close()

@@ -45,6 +45,7 @@ class Wanted:
         runtime: as for `predict`.
         precision: likewise.
         workers: how many threads will ask; ``None`` for one for each core.
+        name: what it is called; by default that of `run`.
     """
 
     run: str | PathLike[str]
@@ -52,6 +53,7 @@ class Wanted:
     runtime: Runtime | None = None
     precision: Precision = "float32"
     workers: int | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class Served:
     """A model ready to answer whatever a request may ask for.
 
     Args:
-        name: what the run is called.
+        name: what people call it.
         weights: the file.
         engine: what computes.
         predictors: one that all workers ask, or one for each.
@@ -211,7 +213,7 @@ def open_served(wanted: Wanted, console: Console) -> Served:
     path = find_classifier(wanted.run, wanted.told, console, sealed=True)
     stamp = stamp_of(path)
     workers = wanted.workers or min(len(usable_cores()), torch.get_num_threads())
-    name = Path(wanted.run).name or Path(wanted.run).resolve().name
+    name = wanted.name or Path(wanted.run).name or Path(wanted.run).resolve().name
     if is_sealed(path):
         check_as_written(name, wanted.runtime, wanted.precision)
         files = [open_sealed(path, threads=1) for _ in range(workers)]

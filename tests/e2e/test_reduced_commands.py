@@ -21,9 +21,8 @@ def reduced(vitreous, run, tmp_path_factory) -> Path:
     assert result.exit_code == 0, result.stderr
     assert "alone right" in result.stdout
     assert "times smaller" in result.stdout
-    assert (
-        "in float32 compared with the run on " in result.stderr
-    )  # the difference told is that one's
+    # The difference that is told with it isn't that of fewer bits.
+    assert "in float32 compared with the run on " in result.stderr
     assert result.stdout.endswith(f"{path}\n")
     return path
 

@@ -264,7 +264,7 @@ def export(
     browser, without a server of its own. The others are a folder that timm or transformers
     loads, one safetensors file with everything in it, or, of the lecture's model, a file for Keras.
     RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
-    hub.
+    hub; with --to web a sealed onnx file too.
 
     A network with fewer bits is compared with float32 on labelled pictures first; what that costs
     and gains is told, and what surely costs more than --max-drop is not written.

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("run", type=options.PLACE)
+@click.option("--name", help="What the page and GET /v1/model call it. [that of RUN]")
 @click.option("--host", default="127.0.0.1", show_default=True,
               help="Address to listen on; 0.0.0.0 for all of this machine's.")  # fmt: skip
 @click.option("--port", type=int, default=8000, show_default=True, help="0 for any that is free.")
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 @options.quiet
 def serve(
     run: str,
+    name: str | None,
     host: str,
     port: int,
     workers: int | None,
@@ -59,13 +61,14 @@ def serve(
 ) -> None:
     """Answer over HTTP with RUN, and show a page to drop pictures on.
 
-    RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
-    hub: owner/name[@revision]. SIGHUP opens it anew, SIGTERM or Ctrl-C ends.
+    RUN is a run's folder, its weights, a sealed onnx file, or a checkpoint of another library, also
+    on the Hugging Face hub: owner/name[@revision]. SIGHUP opens it anew, SIGTERM or Ctrl-C ends.
     """
     from vitreous import api
 
     api.serve(
         run,
+        name=name,
         host=host,
         port=port,
         workers=workers,

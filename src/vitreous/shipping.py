@@ -117,7 +117,7 @@ def export(
         if precision != "float32":
             tested = _tested(weights, Path(data) if data is not None else None, console)
             learned = _own_pictures(weights, "train") or _drawn_faces()
-            terms = Terms(precision, max_drop, tested, learned, on_gate)
+            terms = Terms(precision, max_drop, tested, learned, _warning(on_gate, console))
         _seal(weights, path, to, license or UNKNOWN_LICENSE, terms, console)
         if to == "onnx":
             console.info(f"next: vitreous predict {path} photo.jpg")
@@ -170,6 +170,18 @@ def _check_precision(
         raise ConfigError(f"max_drop is {max_drop:g}; it is points of accuracy, from 0 to 100")
 
 
+def _warning(on_gate: Callable[[Gate], None] | None, console: Console) -> Callable[[Gate], None]:
+    """Tells what fewer bits cost, and warns where nobody knows."""
+
+    def tell(gate: Gate) -> None:
+        if on_gate:
+            on_gate(gate)
+        if gate.verdict == "unsure":
+            console.warn(f"{gate.file} is written all the same: {gate.in_words()}")
+
+    return tell
+
+
 def _seal(
     weights: Path,
     path: Path,
@@ -188,12 +200,13 @@ def _seal(
         load_classifier(weights), load_calibration(weights), facts_of(weights), path.stem, license
     )
     if terms is None:
-        parity = seal(sealing, pictures, path, to)
+        parity, way = seal(sealing, pictures, path, to), ""
     else:
-        parity = seal_reduced(sealing, pictures, path, terms)
+        parity, way = seal_reduced(sealing, pictures, path, terms), "in float32 "
     console.info(
-        f"compared with the run on {parity.pictures} pictures of 1 to 20,000 px a side, {what}: "
-        f"largest difference of a probability {parity.largest:.1e} (allowed {TOLERANCE:.0e})"
+        f"{way}compared with the run on {parity.pictures} pictures of 1 to 20,000 px a side, "
+        f"{what}: largest difference of a probability {parity.largest:.1e} "
+        f"(allowed {TOLERANCE:.0e})"
     )
     if license == UNKNOWN_LICENSE:
         console.info("its licence is unknown: say it with --license, such as CC-BY-4.0")
@@ -245,11 +258,10 @@ def _tested(weights: Path, data: Path | None, console: Console) -> Iterator[tupl
 def _read(
     files: Sequence[tuple[Path, str]], preprocess: Preprocess, console: Console
 ) -> Iterator[tuple[np.ndarray, str]]:
-    cover = preprocess.resize or preprocess.image_size
     with console.task("comparing with float32", len(files)) as task:
         for done, (path, label) in enumerate(files, start=1):
             try:
-                yield read_picture(path, cover=cover), label
+                yield read_picture(path, cover=preprocess.cover), label
             except UnreadablePicture as error:
                 console.warn(f"{path}: {error}; left out")
             task.update(done)

@@ -30,9 +30,9 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is mi
 
 
 @contextmanager
-def serving(run: Path, **environment: str) -> Iterator[str]:
+def serving(run: Path, *options: str, **environment: str) -> Iterator[str]:
     """`vitreous serve` as a person starts it, on a free port; its page's address."""
-    words = [sys.executable, "-m", "vitreous", "serve", str(run), "--port", "0"]
+    words = [sys.executable, "-m", "vitreous", "serve", str(run), "--port", "0", *options]
     with subprocess.Popen(
         words, stderr=subprocess.PIPE, text=True, env={**os.environ, **environment}
     ) as server:
@@ -315,7 +315,7 @@ def test_an_explanation_lies_over_the_part_that_is_seen(served, opened, faces, t
     give(page, [tmp_path / "wide.png"])
     page.get_by_role("button", name="Explain wide.png").click()
     page.locator(".heat[src]").wait_for()
-    page.locator(".why .note", has_text=re.compile("random|by")).wait_for()
+    page.locator(".why .note", has_text=re.compile("^(angry|happy|sad), by ")).wait_for()
     heat, seen = (page.locator(one).bounding_box() for one in (".heat", ".seen"))
     assert heat["x"] - seen["x"] == pytest.approx(seen["width"] / 4, abs=1)
     assert heat["width"] == pytest.approx(seen["width"] / 2, abs=1)
@@ -329,6 +329,80 @@ def test_an_explanation_lies_over_the_part_that_is_seen(served, opened, faces, t
         page.get_by_label("What speaks for").select_option("sad")
     with page.expect_response("**/v1/explain?*method=rollout*"):
         page.get_by_label("Method").select_option("rollout")
+
+
+#: Keeps back the camera, and what a server answers to requests of some kind, until `letGo(which)`.
+KEEP_BACK = """(kind) => {
+  const held = [];
+  const wait = () => new Promise((go) => held.push(go));
+  window.letGo = (which) => held[which]();
+  window.heldBack = async (count) => {
+    for (let left = 3000; held.length < count && left; left--) {
+      await new Promise((go) => setTimeout(go, 10));
+    }
+    return held.length;
+  };
+  const read = Response.prototype.json;
+  Response.prototype.json = async function () {
+    const found = await read.call(this);
+    if (this.url.includes(kind)) await wait();
+    return found;
+  };
+  const devices = navigator.mediaDevices;
+  const ask = devices.getUserMedia.bind(devices);
+  window.streams = [];
+  devices.getUserMedia = async (wish) => {
+    const stream = await ask(wish);
+    streams.push(stream);
+    await wait();
+    return stream;
+  };
+}"""
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_overtaken_explanation_is_not_shown(served, opened, pictures, order):
+    page = opened(served)
+    give(page, pictures[1:2])
+    page.get_by_role("button", name="Explain happy.png").click()
+    page.locator(".heat[src]").wait_for()
+    page.evaluate(KEEP_BACK, "v1/explain")
+    for count, name in enumerate(("angry", "sad"), start=1):
+        page.get_by_label("What speaks for").select_option(name)
+        assert page.evaluate("heldBack", count) == count
+    shown_before = page.locator(".heat").get_attribute("src")
+    found = []
+    for which in order:
+        page.evaluate(f"letGo({which})")
+        found.append((words(page, ".why .note")[0], page.locator(".heat").get_attribute("src")))
+    assert found[1][0].startswith("sad, by ")
+    assert found[1][1] != shown_before
+    early = found[1] if order[0] == 1 else ("looking …", shown_before)
+    assert found[0] == early
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_an_overtaken_answer_is_neither_told_nor_kept(served, opened, noise, order):
+    page = opened(served)
+    page.evaluate(KEEP_BACK, "v1/predict")
+    page.set_input_files("#files", str(noise))
+    assert page.evaluate("heldBack", 1) == 1
+    page.get_by_label("none of these").uncheck()
+    assert page.evaluate("heldBack", 2) == 2
+    told = page.locator("#status")
+    before = told.inner_text()
+    for which in order:
+        page.evaluate(f"letGo({which})")
+        if order == (0, 1) and which == 0:
+            assert told.inner_text() == before
+    settled(page, 1)
+    (result,) = words(page, ".result")
+    assert result != "none of these"
+    assert words(page, "#status")[0].startswith(f"noise.png: {result}; 90 % set: ")
+    page.get_by_text("For your next visit.").wait_for()
+    page.reload()
+    page.locator("#entries li").first.wait_for()
+    assert words(page, "#entries strong") == [result]
 
 
 def test_history_stays_in_the_browser_until_it_is_cleared(address, opened, pictures):
@@ -376,6 +450,36 @@ def test_the_camera_classifies_what_is_in_its_frame(address, opened):
     assert page.evaluate("document.activeElement.id") == "live"
 
 
+LIVE = "streams.map((one) => one.getTracks().some((track) => track.readyState === 'live'))"
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_camera_that_is_given_late_is_turned_off_again(hosted, opened, order):
+    """Closed and opened anew while the browser still asks whether the page may have it."""
+    page = opened(hosted)
+    page.evaluate(KEEP_BACK, "nothing of a server")
+    page.get_by_role("button", name="Live camera").click()
+    assert page.evaluate("heldBack", 1) == 1
+    page.get_by_role("button", name="Close camera").click()
+    page.get_by_role("button", name="Live camera").click()
+    assert page.evaluate("heldBack", 2) == 2
+    page.get_by_role("button", name="Keep this picture").click()  # there is none yet
+    for which in order:
+        page.evaluate(f"letGo({which})")
+    page.locator("#camera polyline").first.wait_for()
+    assert page.evaluate(LIVE) == [False, True]
+    assert page.locator("video").evaluate("video => video.srcObject === streams[1]")
+    assert page.locator(".card.answer").count() == 0
+    page.get_by_role("button", name="Keep this picture").click()
+    settled(page, 1)
+    page.get_by_role("button", name="Live camera").click()
+    assert page.evaluate("heldBack", 3) == 3
+    page.get_by_role("button", name="Close camera").click()
+    page.evaluate("letGo(2)")
+    assert page.evaluate(LIVE) == [False, False, False]
+    assert page.locator("#camera").is_hidden()
+
+
 def test_without_https_it_says_how_to_get_the_camera(hosted, opened):
     port = urlsplit(hosted).port
     page = opened(f"http://faces.test:{port}/")
@@ -418,7 +522,7 @@ def test_it_fits_reads_and_can_be_used_by_everybody(
 
 def test_a_server_with_a_key_asks_for_it(run, browser, pictures):
     """A wrong key is asked for again; the browser itself tells its console of each 401."""
-    with serving(run, VITREOUS_API_KEY=KEY) as address:
+    with serving(run, "--name", "Our faces", VITREOUS_API_KEY=KEY) as address:
         page = browser.new_page()
         page.goto(address)
         field = page.get_by_label("API key")
@@ -427,6 +531,7 @@ def test_a_server_with_a_key_asks_for_it(run, browser, pictures):
             field.fill(key)
             page.keyboard.press("Enter")
         page.locator("#work").wait_for()
+        assert page.get_by_role("heading", level=1).inner_text() == "Our faces"
         give(page, pictures[:1])
         assert page.locator(".result").count() == 1
         page.close()

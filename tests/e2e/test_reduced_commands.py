@@ -8,6 +8,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from vitreous import export
+from vitreous.core.console import Console
 from vitreous.exporting import reducing
 from vitreous.exporting.precision import reduce_precision
 
@@ -19,8 +21,18 @@ def reduced(vitreous, run, tmp_path_factory) -> Path:
     assert result.exit_code == 0, result.stderr
     assert "alone right" in result.stdout
     assert "times smaller" in result.stdout
+    # The difference that is told with it isn't that of fewer bits.
+    assert "in float32 compared with the run on " in result.stderr
     assert result.stdout.endswith(f"{path}\n")
     return path
+
+
+def test_too_few_pictures_are_a_warning_from_python_too(run, tmp_path, capsys):
+    path = tmp_path / "a.onnx"
+    quiet = Console(quiet=True)
+    assert export(run, path, precision="fp16", max_drop=0.1, console=quiet) == path
+    (said,) = capsys.readouterr().err.splitlines()
+    assert f"{path} is written all the same: can't tell with so few pictures: 30 of them" in said
 
 
 def test_it_stands_where_a_run_can(vitreous, run, reduced, faces):

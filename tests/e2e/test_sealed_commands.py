@@ -28,7 +28,7 @@ def sealed(vitreous, calibrated) -> Path:
     result = vitreous("export", calibrated, "-o", path)
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"{path}\n"
-    assert "compared with the run on 23 pictures" in result.stderr
+    assert "\ncompared with the run on 23 pictures" in f"\n{result.stderr}"
     assert "pictures that chose its weights: largest difference of a probability" in result.stderr
     assert "its licence is unknown" in result.stderr
     return path

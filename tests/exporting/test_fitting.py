@@ -47,7 +47,7 @@ def test_pictures_of_any_size_come_out_alike(preprocess):
 
 def test_a_picture_of_the_right_size_stays_as_it_is():
     for preprocess in PREPARED:
-        picture = drawn(preprocess.resize or preprocess.image_size, 1)
+        picture = drawn(preprocess.cover, 1)
         pixels = Fit(preprocess)(torch.from_numpy(picture)).numpy()
         np.testing.assert_array_equal(pixels, fit(picture, preprocess))
     np.testing.assert_array_equal(Fit(PREPARED[0])(torch.from_numpy(drawn((32, 32), 1))).numpy(),

@@ -208,6 +208,13 @@ def test_a_checkpoint_of_another_library_is_served_too(serving, tmp_path, monkey
         assert "isn't calibrated" in answer.json()["detail"]
 
 
+def test_it_is_called_like_its_folder_or_as_it_is_told(run, serving, monkeypatch):
+    monkeypatch.chdir(run)
+    for named, name in ((None, "faces"), ("Our faces", "Our faces")):
+        with serving(run, Wanted(".", NOTHING, name=named)) as server:
+            assert server.http.get("/v1/model").json()["name"] == name
+
+
 def test_a_sealed_file_is_served_like_its_run(live, run, serving, tmp_path, picture):
     sealed = vitreous.export(run, tmp_path / "faces.onnx", console=QUIET)
     query = "?sets=0.9&refuse=true"

@@ -233,11 +233,10 @@ def decode_fitted(
     An unreadable file gives its error instead of a picture. Without fingerprints they are "", which
     saves reading every pixel once more; without a number of threads each usable core has one.
     """
-    cover = preprocess.resize or preprocess.image_size
 
     def decode(path: Path) -> Fitted | UnreadablePicture:
         try:
-            picture = read_picture(path, cover=cover)
+            picture = read_picture(path, cover=preprocess.cover)
         except UnreadablePicture as error:
             return error
         return Fitted(fit(picture, preprocess), fingerprint(picture) if fingerprints else "")

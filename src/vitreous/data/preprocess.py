@@ -39,7 +39,7 @@ class Preprocess:
     mirror: bool = False
 
     def __post_init__(self) -> None:
-        cover = self.resize or self.image_size
+        cover = self.cover
         if min(self.image_size) < 1:
             raise ConfigError(f"preprocess.image_size {self.image_size} is at least 1 px a side")
         if cover[0] < self.image_size[0] or cover[1] < self.image_size[1]:
@@ -49,6 +49,11 @@ class Preprocess:
             )
         if min(self.std) <= 0:
             raise ConfigError(f"preprocess.std {self.std} is above 0 in every channel")
+
+    @property
+    def cover(self) -> tuple[int, int]:
+        """Height and width in pixels that a picture is scaled to cover before the crop."""
+        return self.resize or self.image_size
 
 
 #: How many times the part that is seen a picture may be long before its ends are cut off.
@@ -65,7 +70,7 @@ def fit(picture: np.ndarray, preprocess: Preprocess) -> np.ndarray:
     Shape:
         (height, width, 3) uint8 -> (image height, image width, 3) uint8
     """
-    target_height, target_width = preprocess.resize or preprocess.image_size
+    target_height, target_width = preprocess.cover
     height, width = picture.shape[:2]
     # The axis along which there is nothing to spare: so many pixels become so many. It comes out
     # exactly; the other is rounded down, as torchvision does it.
@@ -100,8 +105,7 @@ def seen_part(height: int, width: int, preprocess: Preprocess) -> tuple[float, .
         >>> seen_part(100, 200, Preprocess((50, 50)))
         (0.25, 0.0, 0.5, 1.0)
     """
-    cover = preprocess.resize or preprocess.image_size
-    scale = max(cover[0] / height, cover[1] / width)
+    scale = max(preprocess.cover[0] / height, preprocess.cover[1] / width)
     wide = min(1.0, preprocess.image_size[1] / (scale * width))
     high = min(1.0, preprocess.image_size[0] / (scale * height))
     return (1 - wide) / 2, (1 - high) / 2, wide, high

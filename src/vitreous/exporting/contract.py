@@ -104,7 +104,7 @@ class Contract:
 
     def to_metadata(self) -> dict[str, str]:
         """As the file carries it; the last keys are for readers that know nothing of vitreous."""
-        height, width = self.preprocess.resize or self.preprocess.image_size
+        height, width = self.preprocess.cover
         contract = {
             "format": FORMAT,
             "version": self.version,

@@ -37,7 +37,7 @@ class Fit(nn.Module):
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
         self._seen = preprocess.image_size
-        self._cover = preprocess.resize or preprocess.image_size
+        self._cover = preprocess.cover
         self._interpolation = preprocess.interpolation
 
     def forward(self, picture: Tensor) -> Tensor:

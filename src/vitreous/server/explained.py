@@ -4,7 +4,6 @@ import base64
 from dataclasses import replace
 from typing import Any
 
-from vitreous.data.decode import read_picture
 from vitreous.data.preprocess import fit, seen_part
 from vitreous.errors import RunError
 from vitreous.explanation.pictures import Question, explain_pictures
@@ -40,9 +39,7 @@ class Explainer:
         classifier = self._classifier(served)
         question.check(classifier)
         preprocess = classifier.preprocess
-        upright = read_picture(
-            picture.data, self._max_pixels, preprocess.resize or preprocess.image_size
-        )
+        upright = served.upright(picture.data, self._max_pixels)
         box = seen_part(upright.shape[0], upright.shape[1], preprocess)
         explained, _ = explain_pictures(
             classifier, [picture.name], [fit(upright, preprocess)], question

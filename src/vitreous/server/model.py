@@ -45,6 +45,7 @@ class Wanted:
         runtime: as for `predict`.
         precision: likewise.
         workers: how many threads will ask; ``None`` for one for each core.
+        name: what it is called; by default that of `run`.
     """
 
     run: str | PathLike[str]
@@ -52,6 +53,7 @@ class Wanted:
     runtime: Runtime | None = None
     precision: Precision = "float32"
     workers: int | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +61,7 @@ class Served:
     """A model ready to answer whatever a request may ask for.
 
     Args:
-        name: what the run is called.
+        name: what people call it.
         weights: the file.
         engine: what computes.
         predictors: one that all workers ask, or one for each.
@@ -100,15 +102,17 @@ class Served:
         """Pictures to classify at once."""
         return _GPU_BATCH if self.on_gpu else 1
 
-    def fitted(self, data: bytes, max_pixels: int) -> np.ndarray:
-        """A picture's bytes, decoded and fitted to the model.
+    def upright(self, data: bytes, max_pixels: int) -> np.ndarray:
+        """A picture's bytes as RGB; a JPEG several times as large as the model needs comes smaller.
 
         Raises:
             UnreadablePicture: for anything that isn't a whole picture within the limits.
         """
-        preprocess = self.predictors[0].preprocess
-        cover = preprocess.resize or preprocess.image_size
-        return fit(read_picture(data, max_pixels, cover), preprocess)
+        return read_picture(data, max_pixels, self.predictors[0].preprocess.cover)
+
+    def fitted(self, data: bytes, max_pixels: int) -> np.ndarray:
+        """A picture's bytes, decoded and fitted to the model; raises as `upright` does."""
+        return fit(self.upright(data, max_pixels), self.predictors[0].preprocess)
 
     def answers(
         self,
@@ -209,7 +213,7 @@ def open_served(wanted: Wanted, console: Console) -> Served:
     path = find_classifier(wanted.run, wanted.told, console, sealed=True)
     stamp = stamp_of(path)
     workers = wanted.workers or min(len(usable_cores()), torch.get_num_threads())
-    name = Path(wanted.run).name or Path(wanted.run).resolve().name
+    name = wanted.name or Path(wanted.run).name or Path(wanted.run).resolve().name
     if is_sealed(path):
         check_as_written(name, wanted.runtime, wanted.precision)
         files = [open_sealed(path, threads=1) for _ in range(workers)]

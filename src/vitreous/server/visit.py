@@ -17,6 +17,7 @@ _SERVER = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_cl
 def serve(
     run: str | PathLike[str],
     *,
+    name: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     workers: int | None = None,
@@ -40,6 +41,7 @@ def serve(
     Args:
         run: a run's folder, a weights file of one, a sealed file, or another library's checkpoint,
             also on a hub.
+        name: what the page and ``GET /v1/model`` call it; by default that of `run`.
         host: address to listen on; by default this machine alone can ask.
         port: 0 for any that is free.
         workers: pictures that are worked on at a time; by default one for each core.
@@ -84,5 +86,5 @@ def serve(
         allow_origins=tuple(allow_origins),
         allow_frames=tuple(allow_frames),
     )
-    wanted = Wanted(run, told_by(labels, preprocess, num_heads), runtime, precision)
+    wanted = Wanted(run, told_by(labels, preprocess, num_heads), runtime, precision, name=name)
     run_server(wanted, settings, console or Console())

@@ -58,10 +58,9 @@ def prepare(
         found = _as_stated(where, stated or Preprocessing(), image_size, single)
         found = _grown(found, (crop, crop)) if crop else found
     found = _changed(found, single)
-    cover = found.resize or found.image_size
-    height, width = found.image_size
+    (tall, wide), (height, width) = found.cover, found.image_size
     return found, (
-        f"pictures scaled to cover {cover[0]}x{cover[1]} px ({found.interpolation}), the middle "
+        f"pictures scaled to cover {tall}x{wide} px ({found.interpolation}), the middle "
         f"{height}x{width} px; mean {_row(found.mean)}, std {_row(found.std)}"
     )
 

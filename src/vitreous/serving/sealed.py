@@ -40,8 +40,7 @@ class SealedNetwork:
 
     def __init__(self, file: SealedFile, strangeness: bool) -> None:
         self._file, self._strangeness = file, strangeness
-        preprocess = file.contract.preprocess
-        self._cover = preprocess.resize or preprocess.image_size
+        self._cover = file.contract.preprocess.cover
 
     def __call__(self, images: Tensor) -> Tensor:
         height, width = self._cover
@@ -110,14 +109,13 @@ def fitting(preprocess: Preprocess) -> Preprocess:
     They are scaled as it would scale them and keep a margin as wide as it will cut off, as nearly
     as both sides of it can be equal. Pixels keep their values.
     """
-    cover = preprocess.resize or preprocess.image_size
     height, width = (
         seen + (whole - seen) // 2 * 2
-        for seen, whole in zip(preprocess.image_size, cover, strict=True)
+        for seen, whole in zip(preprocess.image_size, preprocess.cover, strict=True)
     )
     return Preprocess(
         image_size=(height, width),
-        resize=cover,
+        resize=preprocess.cover,
         interpolation=preprocess.interpolation,
         mean=(0.0, 0.0, 0.0),
         std=(1 / 255, 1 / 255, 1 / 255),

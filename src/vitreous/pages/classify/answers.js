@@ -35,7 +35,11 @@ export class Card {
     this.#said.append(element("p", { className: "note" }, "classifying …"));
   }
 
-  /** Ask the engine and show what it says; an error is an answer too. */
+  /**
+   * Ask the engine and show what it says; an error is an answer too.
+   *
+   * @returns the answer, or null where it was asked anew meanwhile: then this one counts no more.
+   */
   async classify(options) {
     const asked = ++this.#asked;
     this.#said.ariaBusy = "true";
@@ -47,7 +51,7 @@ export class Card {
     } catch (error) {
       answer = { file: this.name, error: error.message };
     }
-    if (asked !== this.#asked) return answer; // asked anew meanwhile
+    if (asked !== this.#asked) return null;
     this.#said.replaceChildren(...answerElements(answer, options.sets));
     this.#said.ariaBusy = "false";
     this.element.firstChild.classList.toggle("refused", Boolean(answer.refused));
@@ -84,17 +88,21 @@ export class Card {
       const grey = heat.hasAttribute("src") ? slider.value : 0;
       this.#picture.firstChild.style.filter = `grayscale(${grey}%)`;
     };
+    let asked = 0;
     const show = async () => {
+      const turn = ++asked;
       verdictText.textContent = "looking …";
       verdictText.classList.remove("problem");
       try {
-        const asked = { className: className.value, method: method.value };
-        const found = await this.#engine.explain(this.blob, asked);
+        const wanted = { className: className.value, method: method.value };
+        const found = await this.#engine.explain(this.blob, wanted);
+        if (turn !== asked) return; // asked anew meanwhile
         layOver(heat, found);
         fade();
         verdictText.textContent = explanationWords(found);
         verdictText.classList.toggle("problem", !found.passed);
       } catch (error) {
+        if (turn !== asked) return;
         heat.removeAttribute("src");
         fade();
         verdictText.textContent = error.message;
@@ -147,7 +155,7 @@ function layOver(image, { heatmap, box: [left, top, width, height] }) {
   for (const [side, share] of Object.entries(sides)) image.style[side] = `${100 * share}%`;
 }
 
-function explanationWords({ method, passed, verdict: words }) {
-  const told = words ? `${method}: ${words}.` : `${method}.`;
+function explanationWords({ class: name, method, passed, verdict: words }) {
+  const told = `${name}, by ${method}${words ? `: ${words}` : ""}.`;
   return passed ? told : `${told} Don’t believe this map.`;
 }

@@ -16,6 +16,7 @@ export class Camera {
   #keep;
   #shape;
   #stream = null;
+  #turn = 0; // of asking for the camera: an earlier one's answer may come late
   #front = true;
 
   /**
@@ -79,7 +80,10 @@ export class Camera {
     this.#chart = new Chart();
     this.#switch = element("button", { type: "button", hidden: true }, "Other camera");
     const keep = element("button", { type: "button", className: "main" }, "Keep this picture");
-    keep.addEventListener("click", async () => this.#keep(await this.#part()));
+    keep.addEventListener("click", async () => {
+      const part = await this.#part();
+      if (part) this.#keep(part);
+    });
     this.#switch.addEventListener("click", () => {
       this.#front = !this.#front;
       this.#start();
@@ -112,14 +116,16 @@ export class Camera {
 
   async #start() {
     this.#stop();
+    const turn = this.#turn;
     const facingMode = this.#front ? "user" : "environment";
     const wish = { audio: false, video: { facingMode, width: { ideal: 1280 } } };
     try {
       const stream = await navigator.mediaDevices.getUserMedia(wish);
+      if (turn !== this.#turn) return end(stream); // closed or asked anew meanwhile
       this.#stream = stream;
-      if (this.#section.hidden) return this.#stop(); // closed meanwhile
       this.#video.srcObject = stream;
       await this.#video.play();
+      if (turn !== this.#turn) return;
       const facing = stream.getVideoTracks()[0].getSettings().facingMode;
       // People expect a mirror of themselves; what is classified is not mirrored.
       this.#stage.classList.toggle("mirror", facing !== "environment");
@@ -127,12 +133,13 @@ export class Camera {
       this.#switch.hidden = devices.filter(({ kind }) => kind === "videoinput").length < 2;
       this.#go(stream);
     } catch (error) {
-      this.#now.textContent = refusalWords(error);
+      if (turn === this.#turn) this.#now.textContent = refusalWords(error);
     }
   }
 
   #stop() {
-    for (const track of this.#stream?.getTracks() ?? []) track.stop();
+    this.#turn++;
+    if (this.#stream) end(this.#stream);
     this.#stream = null;
   }
 
@@ -155,8 +162,9 @@ export class Camera {
     });
   }
 
-  /** The frame's part as a file. */
+  /** The frame's part as a file; null before there is a picture. */
   #part() {
+    if (this.#video.readyState < HTMLMediaElement.HAVE_CURRENT_DATA) return null;
     const { left, top, wide, high } = this.#inside();
     const canvas = document.createElement("canvas");
     canvas.width = Math.round(wide);
@@ -172,10 +180,10 @@ export class Camera {
     while (this.#stream === stream) {
       const began = performance.now();
       let wait = LEAST_WAIT;
-      if (!document.hidden && this.#video.videoWidth) {
+      const part = document.hidden ? null : await this.#part();
+      if (part) {
         try {
           const options = this.#options();
-          const part = await this.#part();
           const answer = await this.#engine.predict(part, { name: "camera", ...options });
           if (this.#stream !== stream) return;
           this.#show(answer, options.sets, began / 1000);
@@ -201,6 +209,10 @@ export class Camera {
     this.#shares.replaceChildren(bars(answer.probabilities, answer.set));
     this.#chart.add(time, answer.probabilities);
   }
+}
+
+function end(stream) {
+  for (const track of stream.getTracks()) track.stop();
 }
 
 function refusalWords(error) {

@@ -97,6 +97,7 @@ async function work(count) {
     const card = waiting.shift();
     const asked = options();
     const answer = await card.classify(asked);
+    if (!answer) continue;
     if (count === 1) say(inWords(answer, asked.sets));
     else say(waiting.length ? `${waiting.length} pictures left.` : `${count} pictures classified.`);
     if (answer.error || card.kept) continue;

@@ -32,6 +32,12 @@ def drip(connection: socket.socket) -> None:
         time.sleep(0.05)
 
 
+def flood(connection: socket.socket, header: bytes) -> None:
+    """Some 18 megabytes, as fast as they are taken."""
+    for _ in range(18_000):
+        connection.sendall(header)
+
+
 def talk(port: int, sent: bytes) -> bytes:
     """All that a server says to some bytes until it ends the connection."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
@@ -66,6 +72,36 @@ def test_a_length_that_lies_is_no_way_in(live):
     for length in (b"9" * 40, b"-5", b"1e3"):
         found = talk(live.port, head + b"Content-Length: " + length + b"\r\n\r\nabc")
         assert found == b"" or found.split()[1] in (b"400", b"413")
+
+
+def test_a_head_is_limited_before_anybody_is_asked_for_a_key(live):
+    """Neither its first line nor its headers nor its trailers may be as long as they like."""
+    get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+    # One byte more than is allowed, all of them read, so that the answer comes through.
+    for begun in (get + b"A: ", b"GET /"):
+        found = talk(live.port, begun + b"x" * (65_537 - len(begun)))
+        assert found.startswith(b"HTTP/1.1 431 ")
+        assert "65536 bytes" in json.loads(found.partition(b"\r\n\r\n")[2])["detail"]
+    chunked = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    header = b"A: " + b"x" * 1000 + b"\r\n"
+    for begun in (get, chunked + b"1\r\nx\r\n0\r\n"):
+        with socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection:
+            connection.sendall(begun)
+            with pytest.raises(OSError):  # noqa: PT011  # reset or broken pipe
+                flood(connection, header)
+    assert talk(live.port, get + header * 20 + b"Connection: close\r\n\r\n").startswith(
+        b"HTTP/1.1 200 "
+    )
+
+
+def test_many_small_chunks_are_a_body_like_any_other(live, picture):
+    def pieces():
+        for at in range(0, len(padded), 2):
+            yield padded[at : at + 2]
+
+    padded = picture + bytes(40_000)  # in 20,000 chunks, whose frames have more than 65,536 bytes
+    answer = live.http.post("/v1/predict", content=pieces(), headers={"content-type": "image/png"})
+    assert answer.status_code == 200
 
 
 def test_pixels_are_counted_before_they_are_decoded(live):

@@ -25,10 +25,10 @@ def status(answer) -> int:
     return answer.status_code
 
 
-def drip(connection: socket.socket) -> None:
+def drip(connection: socket.socket, piece: bytes = b"G", times: int | None = None) -> None:
     """A byte at a time: each resets a timeout between two bytes, and none one of the whole."""
-    for _ in range(int(PATIENCE_S / 0.05)):
-        connection.sendall(b"G")
+    for _ in range(times or int(PATIENCE_S / 0.05)):
+        connection.sendall(piece)
         time.sleep(0.05)
 
 
@@ -309,6 +309,55 @@ def test_clients_that_dawdle_lose_their_place(serving, run, picture):
         ):
             drip(connection)
         assert live.predict(picture).status_code == 200
+
+
+UNASKED = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+
+
+def refusal(connection: socket.socket) -> bytes:
+    """One answer with its body, the connection going on."""
+    found = b""
+    while not found.endswith(b'KEY"}'):
+        chunk = connection.recv(65536)
+        assert chunk
+        found += chunk
+    return found.split()[1]
+
+
+def test_who_is_refused_early_may_send_the_rest_and_go_on(serving, run, monkeypatch):
+    """A browser reads the answer once it has sent all, however long that takes."""
+    monkeypatch.setattr("vitreous.server.patience._LINGER_S", 1.0)
+    monkeypatch.setattr("vitreous.server.lifecycle._KEEP_ALIVE_S", 1)
+    with (
+        serving(run, api_key=KEY) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection,
+    ):
+        connection.sendall(UNASKED % 50)
+        drip(connection, b"x", 50)  # 2.5 s
+        assert refusal(connection) == b"401"
+        connection.sendall(UNASKED % 1 + b"x")
+        assert refusal(connection) == b"401"
+        # An idle connection is ended, with its last request answered early too.
+        connection.sendall(UNASKED % 1)
+        assert refusal(connection) == b"401"
+        connection.sendall(b"x")
+        assert connection.recv(65536) == b""
+
+
+@pytest.mark.parametrize(
+    ("settings", "piece"),
+    [({"timeout_s": 0.5}, b"x"), ({"max_bytes": 1000}, b"x" * 200)],
+    ids=["too long", "too much"],
+)
+def test_who_is_refused_early_may_not_send_for_ever(serving, run, monkeypatch, settings, piece):
+    monkeypatch.setattr("vitreous.server.patience._LINGER_S", 0.3)
+    with (
+        serving(run, api_key=KEY, **settings) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection,
+    ):
+        connection.sendall(UNASKED % 10**9)
+        with pytest.raises(OSError):  # noqa: PT011  # reset or broken pipe
+            drip(connection, piece)
 
 
 def test_nothing_of_a_picture_reaches_the_disk_or_the_log(

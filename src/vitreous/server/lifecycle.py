@@ -58,7 +58,7 @@ def serve(
             service.app,  # pyright: ignore[reportArgumentType]
             # uvloop, where it is installed, fails where a client has left, and gains nothing here.
             loop="asyncio",
-            http=patient(settings.timeout_s, 3 * settings.timeout_s),
+            http=patient(settings.timeout_s, settings.max_bytes),
             ws="none",
             lifespan="on",
             log_config=None,

@@ -158,6 +158,16 @@ def test_json_that_makes_no_sense_is_422(live, body):
     assert status(live.predict(body, kind="application/json")) == 422
 
 
+def test_json_of_many_small_things_is_refused_before_it_is_read(live, picture):
+    """Read, each empty list would be some 30 times as large."""
+    one = {"name": ",[{" * 30, "data": base64.b64encode(picture).decode()}
+    assert live.http.post("/v1/predict", json={"pictures": [one] * 4}).status_code == 200
+    for rest in ([[]] * 2000, [{}] * 2000, [0] * 2000):
+        answer = live.http.post("/v1/predict", json={"pictures": [one], "rest": rest})
+        assert status(answer) == 422
+        assert "more than 1400" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("kind", "body"),
     [("multipart/form-data", b"x"), ("multipart/form-data; boundary=b", b""),

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -121,6 +122,21 @@ def test_an_explanation_is_that_of_the_command(live, run, faces):
     values = explained.maps["rollout"].values
     opacity = np.asarray(heat)[..., 3].astype(float)
     assert np.corrcoef(opacity.ravel(), np.sqrt(values - values.min()).ravel())[0, 1] > 0.99
+
+
+def test_an_explanation_by_weights_that_are_gone_is_503(serving, run, tmp_path, picture):
+    """The model itself is in memory, and answers on."""
+    mine = tmp_path / "mine"
+    shutil.copytree(run, mine)
+    with serving(mine) as live:
+        (mine / "best.safetensors").unlink()
+        answer = live.http.post(
+            "/v1/explain", content=picture, headers={"content-type": "image/png"}
+        )
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+        assert "reload" in answer.json()["detail"]
+        assert live.predict(picture).status_code == 200
 
 
 def test_an_explanation_lies_over_the_part_that_was_seen(live, faces):

@@ -34,7 +34,7 @@ class Explainer:
 
         Raises:
             ConfigError: for a class that the model doesn't know.
-            RunError: where the model's file has been replaced since it was opened.
+            RunError: where the model's file has been replaced since it was opened, or is gone.
             UnreadablePicture: for anything that isn't a whole picture within the limits.
         """
         classifier = self._classifier(served)
@@ -65,7 +65,7 @@ class Explainer:
 
     def _classifier(self, served: Served) -> Classifier:
         if self._opened is None or self._opened[0] is not served:
-            if stamp_of(served.weights) != served.stamp:
+            if not _is_as_opened(served):
                 raise RunError("the model has been replaced: it takes a reload to explain it")
             classifier = load_classifier(served.weights)
             device = choose_device("auto")
@@ -73,3 +73,10 @@ class Explainer:
             unmap(classifier.model)
             self._opened = served, classifier
         return self._opened[1]
+
+
+def _is_as_opened(served: Served) -> bool:
+    try:
+        return stamp_of(served.weights) == served.stamp
+    except OSError:
+        return False

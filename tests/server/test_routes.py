@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 import vitreous
 from vitreous.cli import cli
 from vitreous.core.console import Console
+from vitreous.evaluation.conformal import ConformalScores
 from vitreous.model.presets import preset
 from vitreous.model.vit import ViT
-from vitreous.server.model import Wanted
+from vitreous.server.model import Wanted, open_served
 from vitreous.serving.weights import NOTHING, Told
 
 QUIET = Console(quiet=True)
@@ -70,6 +71,17 @@ def test_sets_and_refusals_are_those_of_predict(live, faces, wanted):
     assert set(live.predict(noise.getvalue()).json()) == {
         "file", "label", "probability", "probabilities"
     }  # fmt: skip
+
+
+def test_sets_that_the_page_asks_for_are_ready(run, monkeypatch):
+    """Their limits take SciPy, whose import would hold up all requests."""
+    served = open_served(Wanted(run, NOTHING, workers=1), QUIET)
+    served.warm_up()
+    monkeypatch.setattr(ConformalScores, "rule", None)
+    guard = served.guard(0.9, by_class=False, refuse=True)
+    assert guard
+    assert guard.rule
+    assert guard.rule.coverage == 0.9
 
 
 def test_several_keep_their_order_and_their_names(live, faces, picture, wanted):

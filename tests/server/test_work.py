@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import httpx
 import pytest
+import torch
 
 import vitreous
 from tests.server.conftest import PATIENCE_S
 from vitreous.core.console import Console
+from vitreous.core.threads import torch_threads
 from vitreous.server.model import Served, Wanted, open_served
 from vitreous.serving.weights import NOTHING
 
@@ -98,6 +100,31 @@ def test_a_fault_of_our_own_is_500_and_the_worker_goes_on(serving, run, picture,
             assert answer.status_code == 500
             assert "secret" not in answer.text
         assert live.predict(picture).status_code == 200
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_workers_compute_alone_and_other_threads_keep_theirs(
+    serving, run, picture, monkeypatch, batch
+):
+    found: dict[str, int] = {}
+
+    def note(what: str) -> None:
+        found[what] = torch.get_num_threads()
+
+    real = Served.fitted
+
+    def fitted(self, *rest):
+        note("worker")
+        return real(self, *rest)
+
+    monkeypatch.setattr(Served, "fitted", fitted)
+    with torch_threads(3), serving(run, workers=2, batch=batch) as live:
+        assert live.predict(picture).status_code == 200
+        other = threading.Thread(target=note, args=("other",))
+        other.start()
+        other.join()
+        note("here")
+    assert found == {"worker": 1, "other": 3, "here": 3}
 
 
 def test_compiled_graphs_are_opened_once_for_each_worker(run, tmp_path, monkeypatch, faces):

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from fastapi import HTTPException
 
+from vitreous.core.threads import set_own_threads, torch_threads
 from vitreous.errors import UnreadablePicture
 from vitreous.server.bodies import Picture
 from vitreous.server.metrics import Metrics
@@ -74,14 +75,17 @@ class Work:
         reader = self._answer if self._batch == 1 else self._pass_on
         self._readers = [self._thread(self._line, reader, at) for at in range(workers)]
         self._others = [self._thread(self._why, self._explain, 0)]
+        self._begun = threading.Barrier(len(self._readers) + len(self._others) + 1)
         if self._batch > 1:
             self._others.append(threading.Thread(target=self._classify_batches, daemon=True))
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the threads begin; answers are given in the loop."""
         self._loop = loop
-        for thread in (*self._readers, *self._others):
-            thread.start()
+        with torch_threads(torch.get_num_threads()):  # which those of new threads change
+            for thread in (*self._readers, *self._others):
+                thread.start()
+            self._begun.wait()
 
     def stop(self) -> None:
         """Let the threads end once the line is empty, and wait for that, though not for ever."""
@@ -175,7 +179,8 @@ class Work:
         """A thread that works on one picture of a line after the other."""
 
         def go_on() -> None:
-            torch.set_num_threads(1)
+            set_own_threads(1)
+            self._begun.wait()
             while (job := line.get()) is not None:
                 self._stages["wait"].observe(time.perf_counter() - job.came)
                 if job.future.cancelled():

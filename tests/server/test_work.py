@@ -2,6 +2,7 @@
 
 import threading
 from dataclasses import replace
+from queue import SimpleQueue
 
 import httpx
 import pytest
@@ -11,6 +12,7 @@ import vitreous
 from tests.server.conftest import PATIENCE_S
 from vitreous.core.console import Console
 from vitreous.core.threads import torch_threads
+from vitreous.server.explained import Explainer
 from vitreous.server.model import Served, Wanted, open_served
 from vitreous.serving.weights import NOTHING
 
@@ -83,6 +85,59 @@ def test_an_answer_that_takes_too_long_is_503_and_its_place_is_free_again(
         while live.predict(picture).status_code != 200:
             pass
         assert 'vitreous_pictures_total{result="late"} 2.0' in live.http.get("/metrics").text
+
+
+def explain(live, picture: bytes) -> httpx.Response:
+    return httpx.post(
+        f"{live.http.base_url}/v1/explain",
+        content=picture,
+        headers={"content-type": "image/png"},
+        timeout=PATIENCE_S,
+    )
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Explanations go on once this is set."""
+    go_on = threading.Event()
+    real = Explainer.explain
+
+    def slow(self, *rest, **named):
+        go_on.wait(PATIENCE_S)
+        return real(self, *rest, **named)
+
+    monkeypatch.setattr(Explainer, "explain", slow)
+    yield go_on
+    go_on.set()
+
+
+def test_explanations_leave_pictures_their_places(serving, run, picture, held):
+    answers: SimpleQueue[httpx.Response] = SimpleQueue()
+    with serving(run, workers=1, queue=1) as live:
+        threads = [
+            threading.Thread(target=lambda: answers.put(explain(live, picture))) for _ in range(5)
+        ]
+        for thread in threads:
+            thread.start()
+        for _ in range(2):  # one is being made and two wait
+            away = answers.get(timeout=PATIENCE_S)
+            assert (away.status_code, away.headers["retry-after"]) == (429, "1")
+            assert "explanations" in away.json()["detail"]
+        assert live.predict(picture).status_code == 200
+        assert "vitreous_pending_pictures 0.0" in live.http.get("/metrics").text
+        held.set()
+        for thread in threads:
+            thread.join()
+        assert [answers.get_nowait().status_code for _ in range(3)] == [200] * 3
+
+
+def test_an_explanation_that_nobody_waits_for_has_no_place(serving, run, picture, held):
+    with serving(run, timeout_s=0.3) as live:
+        for _ in range(5):  # more than there are places
+            assert explain(live, picture).status_code == 503
+        held.set()
+        while 'vitreous_pictures_total{result="late"} 5.0' not in live.http.get("/metrics").text:
+            pass
 
 
 def test_a_fault_of_our_own_is_500_and_the_worker_goes_on(serving, run, picture, monkeypatch):

@@ -182,7 +182,7 @@ class Service:
         if not served.explainable:
             raise HTTPException(501, "a sealed file has no insides to look into: serve the run")
         question = Question.of(method, class_name, None, None)  # pyright: ignore[reportArgumentType]
-        self._work.check_room()
+        self._work.check_room_to_explain()
         async with self._bodies.read(request) as (pictures, several):
             if several:
                 raise HTTPException(415, "send one picture, as image/* or application/octet-stream")

@@ -4,7 +4,7 @@ The event loop hands pictures over and is told of answers; it never decodes or c
 worker reads a picture and classifies it, alone, and batches would only make others wait: two cores
 answer as many pictures one by one. On a GPU workers only read, and one more thread classifies what
 has been read, many at once: it waits for others no longer than a few milliseconds. Explanations
-take seconds, so they have a thread of their own, and their place in the line.
+take seconds, so they have a thread and a short line of their own, and no picture waits for them.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -27,6 +27,9 @@ from vitreous.server.model import Served
 from vitreous.server.settings import Settings
 from vitreous.serving.guard import Guard
 from vitreous.serving.predictor import Answer
+
+#: Explanations at a time: one that is made and two that wait.
+_EXPLANATIONS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +68,7 @@ class Work:
         workers = settings.workers or served.workers
         waiting = settings.queue or (2 * self._batch if self._batch > 1 else workers)
         self._places = workers + (self._batch if self._batch > 1 else 0) + waiting
-        self._pending = 0
+        self._pending = self._explaining = 0
         self._line: SimpleQueue[_Job | None] = SimpleQueue()
         self._read: SimpleQueue[tuple[_Job, np.ndarray] | None] = SimpleQueue()
         self._why: SimpleQueue[_Job | None] = SimpleQueue()
@@ -100,15 +103,22 @@ class Work:
             thread.join(max(0.0, until - time.monotonic()))
 
     def check_room(self) -> None:
-        """Turn a request away where no place is free.
+        """Turn a request away where no picture has a place.
 
         Raises:
             HTTPException: 429.
         """
         if self._pending >= self._places:
-            raise HTTPException(
-                429, "too many pictures are waiting: try again", {"Retry-After": "1"}
-            )
+            _turn_away("pictures")
+
+    def check_room_to_explain(self) -> None:
+        """Turn a request away where no explanation has a place.
+
+        Raises:
+            HTTPException: 429.
+        """
+        if self._explaining >= _EXPLANATIONS:
+            _turn_away("explanations")
 
     async def predict(
         self, served: Served, pictures: Sequence[Picture], guard: Guard | None
@@ -120,12 +130,13 @@ class Work:
         """
         self.check_room()
         jobs = [_Job(picture, served, guard, self._loop.create_future()) for picture in pictures]
+        self._count(len(jobs))
         return await self._done(self._line, jobs)
 
     async def explain(
         self, served: Served, picture: Picture, explain: Callable[[Served, Picture], Any]
     ) -> Any:
-        """Have something said of a picture that takes long.
+        """Have something said of a picture that takes long; who waits no more has no place more.
 
         Args:
             served: the model.
@@ -135,12 +146,15 @@ class Work:
         Raises:
             HTTPException: 429 where no place is free, 503 where it takes too long.
         """
-        self.check_room()
+        self.check_room_to_explain()
         job = _Job(picture, served, None, self._loop.create_future(), explain)
-        return (await self._done(self._why, [job]))[0]
+        self._explaining += 1
+        try:
+            return (await self._done(self._why, [job]))[0]
+        finally:
+            self._explaining -= 1
 
     async def _done(self, line: "SimpleQueue[_Job | None]", jobs: Sequence[_Job]) -> list[Any]:
-        self._count(len(jobs))
         for job in jobs:
             line.put(job)
         try:
@@ -161,7 +175,8 @@ class Work:
 
     def _settle(self, job: _Job, result: object, kind: str) -> None:
         """In the event loop: a worker is done with a picture, whoever still waits."""
-        self._count(-1)
+        if job.explain is None:
+            self._count(-1)
         self._metrics.pictures.labels(kind if not job.future.cancelled() else "late").inc()
         if job.future.done():
             return
@@ -262,3 +277,7 @@ class Work:
             for job, answer in zip(jobs, answers, strict=True):
                 self._stages["classify"].observe(spent)
                 self._tell(job, answer, "answered")
+
+
+def _turn_away(what: str) -> NoReturn:
+    raise HTTPException(429, f"too many {what} are waiting: try again", {"Retry-After": "1"})

@@ -1,8 +1,13 @@
 """Threads that take pictures out of the line: alone, and as they would on a GPU."""
 
+import gc
 import threading
+import time
+import weakref
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
+from typing import Any
 
 import httpx
 import pytest
@@ -12,9 +17,12 @@ import vitreous
 from tests.server.conftest import PATIENCE_S
 from vitreous.core.console import Console
 from vitreous.core.threads import torch_threads
+from vitreous.server import bodies, explained
+from vitreous.server.bodies import Picture
 from vitreous.server.explained import Explainer
 from vitreous.server.model import Served, Wanted, open_served
 from vitreous.serving.weights import NOTHING
+from vitreous.training.classifier import Classifier
 
 
 @pytest.fixture
@@ -180,6 +188,65 @@ def test_workers_compute_alone_and_other_threads_keep_theirs(
         other.join()
         note("here")
     assert found == {"worker": 1, "other": 3, "here": 3}
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_pictures_and_models_are_let_go_of(serving, run, picture, monkeypatch, batch):
+    """Whoever waits for more work keeps nothing of the last."""
+    kept: list[weakref.ref[Any]] = []
+
+    def noted(real, *words):
+        made = real(*words)
+        kept.append(weakref.ref(made.model if isinstance(made, Classifier) else made))
+        return made
+
+    for name, real in (
+        ("bodies.Picture", bodies.Picture),
+        ("explained.load_classifier", explained.load_classifier),
+    ):
+        monkeypatch.setattr(f"vitreous.server.{name}", partial(noted, real))
+    fitted = Served.fitted
+    monkeypatch.setattr(Served, "fitted", lambda *words: noted(fitted, *words))
+    with serving(run, workers=1, batch=batch) as live:
+        kept.append(weakref.ref(live.running.service.served))
+        assert live.predict(picture).status_code == 200
+        assert explain(live, picture).status_code == 200
+        live.running.reload()
+        while 'vitreous_reloads_total{result="done"} 1.0' not in live.http.get("/metrics").text:
+            pass
+        assert len(kept) == 5
+        wait_for_none(kept)
+
+
+def test_a_picture_that_came_too_late_is_let_go_of(serving, run, picture, monkeypatch):
+    hold, real, kept = threading.Event(), Served.fitted, []
+
+    def slow(self, *words):
+        hold.wait(PATIENCE_S)
+        return real(self, *words)
+
+    def made(*words):
+        found = Picture(*words)
+        kept.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(Served, "fitted", slow)
+    monkeypatch.setattr("vitreous.server.bodies.Picture", made)
+    with serving(run, timeout_s=0.3, workers=1, queue=1) as live:
+        for _ in range(2):  # the second is never begun
+            assert live.predict(picture).status_code == 503
+        hold.set()
+        assert len(kept) == 2
+        wait_for_none(kept)
+
+
+def wait_for_none(kept: "list[weakref.ref[Any]]") -> None:
+    """Until nothing has any of these, though not for ever."""
+    until = time.monotonic() + PATIENCE_S / 3
+    while time.monotonic() < until and any(one() is not None for one in kept):
+        gc.collect()
+        time.sleep(0.01)
+    assert [type(one()) for one in kept if one() is not None] == []
 
 
 def test_compiled_graphs_are_opened_once_for_each_worker(run, tmp_path, monkeypatch, faces):

@@ -198,14 +198,14 @@ class Work:
             self._begun.wait()
             while (job := line.get()) is not None:
                 self._stages["wait"].observe(time.perf_counter() - job.came)
-                if job.future.cancelled():
-                    self._tell(job, None, "late")
-                    continue
                 try:
-                    work(job, number)
+                    if job.future.cancelled():
+                        self._tell(job, None, "late")
+                    else:
+                        work(job, number)
                 except Exception as error:
                     self._fail(job, error)
-                del job  # its bytes need not wait for the next one
+                del job  # its bytes and its model need not wait for the next one
 
         # The process can end whatever a picture does to its worker.
         return threading.Thread(target=go_on, daemon=True)
@@ -242,21 +242,28 @@ class Work:
 
     def _classify_batches(self) -> None:
         """The thread that has the GPU."""
-        while (first := self._read.get()) is not None:
-            batch, last = [first], False
-            deadline = time.perf_counter() + self._settings.batch_wait_ms / 1000
-            while len(batch) < self._batch and not last:
-                try:
-                    more = self._read.get(timeout=max(0.0, deadline - time.perf_counter()))
-                except Empty:
-                    break
-                if more is None:
-                    last = True
-                else:
-                    batch.append(more)
+        goes_on = True
+        while goes_on:
+            batch, goes_on = self._next_batch()
             self._classify(batch)
-            if last:
-                return
+            del batch  # as in `_thread`
+
+    def _next_batch(self) -> tuple[list[tuple[_Job, np.ndarray]], bool]:
+        """What there is within a few milliseconds of the first, and whether more may come."""
+        first = self._read.get()
+        if first is None:
+            return [], False
+        batch = [first]
+        deadline = time.perf_counter() + self._settings.batch_wait_ms / 1000
+        while len(batch) < self._batch:
+            try:
+                more = self._read.get(timeout=max(0.0, deadline - time.perf_counter()))
+            except Empty:
+                break
+            if more is None:
+                return batch, False
+            batch.append(more)
+        return batch, True
 
     def _classify(self, batch: Sequence[tuple[_Job, np.ndarray]]) -> None:
         """Those asked for alike together: nearly always all."""

@@ -317,6 +317,7 @@ def hardly_http(chance: random.Random, valid: dict[str, bytes]) -> bytes:
             whole.replace(b"Content-Length: ", b"Content-Length: 9"),
             whole.replace(b"Content-Length", b"Transfer-Encoding: chunked\r\nX"),
             whole.replace(b"localhost", chance.randbytes(20)),
+            whole.replace(b"localhost", b"localhost\r\nOrigin: " + _origin(chance)),
             b"GET /" + chance.randbytes(20) + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"GET /page/../../etc/passwd HTTP/1.1\r\nHost: localhost\r\n\r\n",
             b"GET / HTTP/1.1\r\n" + b"A: " + b"x" * 100_000 + b"\r\n\r\n",
@@ -329,6 +330,13 @@ def hardly_http(chance: random.Random, valid: dict[str, bytes]) -> bytes:
             b"GET http://example.org/v1/model HTTP/1.1\r\nHost: localhost\r\n\r\n",
         )
     )
+
+
+def _origin(chance: random.Random) -> bytes:
+    origin = bytearray(chance.choice((b"http://localhost", b"http://[::1]:8000", b"null", b"[")))
+    for _ in range(chance.randrange(3)):
+        origin[chance.randrange(len(origin))] = chance.choice(b"[]:/@#%\xe2x9")
+    return bytes(origin)
 
 
 def _bombs() -> list[bytes]:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 import vitreous
 from vitreous.core.console import Console
@@ -60,7 +59,7 @@ def run(faces, tmp_path_factory) -> Path:
 
 @contextmanager
 def _live(run: Path, settings: Settings, wanted: Wanted | None = None) -> Iterator[Live]:
-    threads, ready = torch.get_num_threads(), threading.Event()
+    ready = threading.Event()
     found: list[Running] = []
     wrong: list[BaseException] = []
 
@@ -89,7 +88,6 @@ def _live(run: Path, settings: Settings, wanted: Wanted | None = None) -> Iterat
     finally:
         found[0].end()
         thread.join(PATIENCE_S)
-        torch.set_num_threads(threads)
     assert not thread.is_alive()
 
 

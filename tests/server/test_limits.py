@@ -25,11 +25,17 @@ def status(answer) -> int:
     return answer.status_code
 
 
-def drip(connection: socket.socket) -> None:
+def drip(connection: socket.socket, piece: bytes = b"G", times: int | None = None) -> None:
     """A byte at a time: each resets a timeout between two bytes, and none one of the whole."""
-    for _ in range(int(PATIENCE_S / 0.05)):
-        connection.sendall(b"G")
+    for _ in range(times or int(PATIENCE_S / 0.05)):
+        connection.sendall(piece)
         time.sleep(0.05)
+
+
+def flood(connection: socket.socket, header: bytes) -> None:
+    """Some 18 megabytes, as fast as they are taken."""
+    for _ in range(18_000):
+        connection.sendall(header)
 
 
 def talk(port: int, sent: bytes) -> bytes:
@@ -66,6 +72,36 @@ def test_a_length_that_lies_is_no_way_in(live):
     for length in (b"9" * 40, b"-5", b"1e3"):
         found = talk(live.port, head + b"Content-Length: " + length + b"\r\n\r\nabc")
         assert found == b"" or found.split()[1] in (b"400", b"413")
+
+
+def test_a_head_is_limited_before_anybody_is_asked_for_a_key(live):
+    """Neither its first line nor its headers nor its trailers may be as long as they like."""
+    get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n"
+    # One byte more than is allowed, all of them read, so that the answer comes through.
+    for begun in (get + b"A: ", b"GET /"):
+        found = talk(live.port, begun + b"x" * (65_537 - len(begun)))
+        assert found.startswith(b"HTTP/1.1 431 ")
+        assert "65536 bytes" in json.loads(found.partition(b"\r\n\r\n")[2])["detail"]
+    chunked = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    header = b"A: " + b"x" * 1000 + b"\r\n"
+    for begun in (get, chunked + b"1\r\nx\r\n0\r\n"):
+        with socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection:
+            connection.sendall(begun)
+            with pytest.raises(OSError):  # noqa: PT011  # reset or broken pipe
+                flood(connection, header)
+    assert talk(live.port, get + header * 20 + b"Connection: close\r\n\r\n").startswith(
+        b"HTTP/1.1 200 "
+    )
+
+
+def test_many_small_chunks_are_a_body_like_any_other(live, picture):
+    def pieces():
+        for at in range(0, len(padded), 2):
+            yield padded[at : at + 2]
+
+    padded = picture + bytes(40_000)  # in 20,000 chunks, whose frames have more than 65,536 bytes
+    answer = live.http.post("/v1/predict", content=pieces(), headers={"content-type": "image/png"})
+    assert answer.status_code == 200
 
 
 def test_pixels_are_counted_before_they_are_decoded(live):
@@ -120,6 +156,16 @@ def test_compressed_bodies_are_415(live, picture):
 )  # fmt: skip
 def test_json_that_makes_no_sense_is_422(live, body):
     assert status(live.predict(body, kind="application/json")) == 422
+
+
+def test_json_of_many_small_things_is_refused_before_it_is_read(live, picture):
+    """Read, each empty list would be some 30 times as large."""
+    one = {"name": ",[{" * 30, "data": base64.b64encode(picture).decode()}
+    assert live.http.post("/v1/predict", json={"pictures": [one] * 4}).status_code == 200
+    for rest in ([[]] * 2000, [{}] * 2000, [0] * 2000):
+        answer = live.http.post("/v1/predict", json={"pictures": [one], "rest": rest})
+        assert status(answer) == 422
+        assert "more than 1400" in answer.json()["detail"]
 
 
 @pytest.mark.parametrize(
@@ -211,7 +257,8 @@ def test_other_pages_and_other_names_may_not_ask(live, picture):
         return live.http.post("/v1/predict", content=picture, headers={**headers, **words})
 
     assert status(ask(origin="https://evil.example")) == 403
-    assert status(ask(origin="null")) == 403
+    for broken in ("null", "http://[", "http://[::1", "//]", "http://[v1.x]:y"):
+        assert status(ask(origin=broken)) == 403
     assert status(ask(host="evil.example")) == 403
     here = f"127.0.0.1:{live.port}"
     answer = ask(origin=f"http://{here}")
@@ -275,6 +322,55 @@ def test_clients_that_dawdle_lose_their_place(serving, run, picture):
         assert live.predict(picture).status_code == 200
 
 
+UNASKED = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+
+
+def refusal(connection: socket.socket) -> bytes:
+    """One answer with its body, the connection going on."""
+    found = b""
+    while not found.endswith(b'KEY"}'):
+        chunk = connection.recv(65536)
+        assert chunk
+        found += chunk
+    return found.split()[1]
+
+
+def test_who_is_refused_early_may_send_the_rest_and_go_on(serving, run, monkeypatch):
+    """A browser reads the answer once it has sent all, however long that takes."""
+    monkeypatch.setattr("vitreous.server.patience._LINGER_S", 1.0)
+    monkeypatch.setattr("vitreous.server.lifecycle._KEEP_ALIVE_S", 1)
+    with (
+        serving(run, api_key=KEY) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection,
+    ):
+        connection.sendall(UNASKED % 50)
+        drip(connection, b"x", 50)  # 2.5 s
+        assert refusal(connection) == b"401"
+        connection.sendall(UNASKED % 1 + b"x")
+        assert refusal(connection) == b"401"
+        # An idle connection is ended, with its last request answered early too.
+        connection.sendall(UNASKED % 1)
+        assert refusal(connection) == b"401"
+        connection.sendall(b"x")
+        assert connection.recv(65536) == b""
+
+
+@pytest.mark.parametrize(
+    ("settings", "piece"),
+    [({"timeout_s": 0.5}, b"x"), ({"max_bytes": 1000}, b"x" * 200)],
+    ids=["too long", "too much"],
+)
+def test_who_is_refused_early_may_not_send_for_ever(serving, run, monkeypatch, settings, piece):
+    monkeypatch.setattr("vitreous.server.patience._LINGER_S", 0.3)
+    with (
+        serving(run, api_key=KEY, **settings) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection,
+    ):
+        connection.sendall(UNASKED % 10**9)
+        with pytest.raises(OSError):  # noqa: PT011  # reset or broken pipe
+            drip(connection, piece)
+
+
 def test_nothing_of_a_picture_reaches_the_disk_or_the_log(
     serving, run, tmp_path, monkeypatch, capfd, caplog
 ):
@@ -331,7 +427,8 @@ def test_a_key_file_is_read_and_weak_ones_are_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "wrong",
     [{"port": 70_000}, {"workers": 0}, {"timeout_s": 0}, {"allow_origins": ("*",)},
-     {"allow_origins": ("https://a.example/path",)}, {"allow_frames": ("https://a;b",)}],
+     {"allow_origins": ("https://a.example/path",)}, {"allow_frames": ("https://a;b",)},
+     {"allow_origins": ("http://[",)}, {"allow_frames": ("https://[::1",)}],
     ids=json.dumps,
 )  # fmt: skip
 def test_settings_that_make_no_sense_are_refused(wrong):

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import shutil
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -16,9 +17,10 @@ from safetensors.torch import save_file
 import vitreous
 from vitreous.cli import cli
 from vitreous.core.console import Console
+from vitreous.evaluation.conformal import ConformalScores
 from vitreous.model.presets import preset
 from vitreous.model.vit import ViT
-from vitreous.server.model import Wanted
+from vitreous.server.model import Wanted, open_served
 from vitreous.serving.weights import NOTHING, Told
 
 QUIET = Console(quiet=True)
@@ -71,6 +73,17 @@ def test_sets_and_refusals_are_those_of_predict(live, faces, wanted):
     }  # fmt: skip
 
 
+def test_sets_that_the_page_asks_for_are_ready(run, monkeypatch):
+    """Their limits take SciPy, whose import would hold up all requests."""
+    served = open_served(Wanted(run, NOTHING, workers=1), QUIET)
+    served.warm_up()
+    monkeypatch.setattr(ConformalScores, "rule", None)
+    guard = served.guard(0.9, by_class=False, refuse=True)
+    assert guard
+    assert guard.rule
+    assert guard.rule.coverage == 0.9
+
+
 def test_several_keep_their_order_and_their_names(live, faces, picture, wanted):
     paths = [faces / "sad" / "00000.png", faces / "angry" / "00000.png"]
     first, second = (path.read_bytes() for path in paths)
@@ -121,6 +134,21 @@ def test_an_explanation_is_that_of_the_command(live, run, faces):
     values = explained.maps["rollout"].values
     opacity = np.asarray(heat)[..., 3].astype(float)
     assert np.corrcoef(opacity.ravel(), np.sqrt(values - values.min()).ravel())[0, 1] > 0.99
+
+
+def test_an_explanation_by_weights_that_are_gone_is_503(serving, run, tmp_path, picture):
+    """The model itself is in memory, and answers on."""
+    mine = tmp_path / "mine"
+    shutil.copytree(run, mine)
+    with serving(mine) as live:
+        (mine / "best.safetensors").unlink()
+        answer = live.http.post(
+            "/v1/explain", content=picture, headers={"content-type": "image/png"}
+        )
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "5"
+        assert "reload" in answer.json()["detail"]
+        assert live.predict(picture).status_code == 200
 
 
 def test_an_explanation_lies_over_the_part_that_was_seen(live, faces):

@@ -42,7 +42,7 @@ class Service:
 
     Attributes:
         app: what a web server runs (ASGI).
-        served: the model that new requests are for; another may be put in its place.
+        served: the model that new requests are for.
         metrics: what is counted.
         has_page: whether there is something for people at ``/``.
     """
@@ -71,6 +71,11 @@ class Service:
     def draining(self) -> bool:
         """Whether the server is about to end."""
         return self.app.draining
+
+    def take(self, served: Served) -> None:
+        """Answer with another model, warmed up, from now on; callable from any thread."""
+        self.served = served
+        self._explainer.forget()
 
     def drain(self) -> None:
         """Answer what comes, and let connections end with it."""
@@ -182,7 +187,7 @@ class Service:
         if not served.explainable:
             raise HTTPException(501, "a sealed file has no insides to look into: serve the run")
         question = Question.of(method, class_name, None, None)  # pyright: ignore[reportArgumentType]
-        self._work.check_room()
+        self._work.check_room_to_explain()
         async with self._bodies.read(request) as (pictures, several):
             if several:
                 raise HTTPException(415, "send one picture, as image/* or application/octet-stream")

@@ -1,8 +1,9 @@
 """From the body of a request to named bytes, within limits, and never by way of the disk.
 
 Sizes are counted as bytes arrive, whatever a header says of them, and all bodies together have a
-limit too: that many are in memory at most, however many clients there are. Nothing here looks into
-a picture; the names are only handed back.
+limit too: that many are in memory at most, however many clients there are. What JSON becomes in
+memory is limited by counting what it is made of before it is read. Nothing here looks into a
+picture; the names are only handed back.
 """
 
 import asyncio
@@ -25,6 +26,9 @@ from vitreous.server.settings import Settings
 UNNAMED = "picture"
 #: How many of the largest bodies are kept in memory at a time.
 _BODIES = 8
+#: Lists, objects and commas that a request in JSON may have, and how many more for each picture.
+#: Base64 has none of them, and each is some 30 times as large once it is read, while all wait.
+_SIGNS, _SIGNS_EACH = 1000, 100
 #: From so many bytes on, taking a body apart is left to another thread.
 _LONG = 100_000
 
@@ -118,6 +122,9 @@ class Bodies:
 
     def _listed(self, body: bytes) -> list[Picture]:
         """``{"pictures": [{"name": "a.jpg", "data": "<base64>"}]}``."""
+        most = _SIGNS + _SIGNS_EACH * self._settings.max_pictures
+        if sum(body.count(sign) for sign in (b"[", b"{", b",")) > most:
+            _unreadable(f"more than {most} lists, objects and commas: pictures take a few each")
         try:
             value = json.loads(body)
         except (ValueError, RecursionError):

@@ -2,6 +2,7 @@
 
 import base64
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vitreous.data.preprocess import fit, seen_part
@@ -26,14 +27,18 @@ class Explainer:
 
     def __init__(self, max_pixels: int) -> None:
         self._max_pixels = max_pixels
-        self._opened: tuple[Served, Classifier] | None = None
+        self._opened: tuple[tuple[Path, tuple[int, ...]], Classifier] | None = None
+
+    def forget(self) -> None:
+        """Let go of the model, as another is about to be asked; callable from any thread."""
+        self._opened = None
 
     def explain(self, served: Served, picture: Picture, question: Question) -> dict[str, Any]:
         """Explain a picture.
 
         Raises:
             ConfigError: for a class that the model doesn't know.
-            RunError: where the model's file has been replaced since it was opened.
+            RunError: where the model's file has been replaced since it was opened, or is gone.
             UnreadablePicture: for anything that isn't a whole picture within the limits.
         """
         classifier = self._classifier(served)
@@ -61,12 +66,22 @@ class Explainer:
         }
 
     def _classifier(self, served: Served) -> Classifier:
-        if self._opened is None or self._opened[0] is not served:
-            if stamp_of(served.weights) != served.stamp:
-                raise RunError("the model has been replaced: it takes a reload to explain it")
-            classifier = load_classifier(served.weights)
-            device = choose_device("auto")
-            classifier = replace(classifier, model=classifier.model.to(device).eval())
-            unmap(classifier.model)
-            self._opened = served, classifier
-        return self._opened[1]
+        # By what it was made of: the served model itself needn't stay for it after a reload.
+        key, opened = (served.weights, served.stamp), self._opened
+        if opened is not None and opened[0] == key:
+            return opened[1]
+        if not _is_as_opened(served):
+            raise RunError("the model has been replaced: it takes a reload to explain it")
+        classifier = load_classifier(served.weights)
+        device = choose_device("auto")
+        classifier = replace(classifier, model=classifier.model.to(device).eval())
+        unmap(classifier.model)
+        self._opened = key, classifier
+        return classifier
+
+
+def _is_as_opened(served: Served) -> bool:
+    try:
+        return stamp_of(served.weights) == served.stamp
+    except OSError:
+        return False

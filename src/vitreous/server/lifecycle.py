@@ -19,7 +19,7 @@ import uvicorn
 from vitreous.core.console import Console
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.server.app import Service
-from vitreous.server.model import Wanted, open_served
+from vitreous.server.model import Served, Wanted, open_served
 from vitreous.server.patience import patient
 from vitreous.server.settings import Settings
 
@@ -51,14 +51,13 @@ def serve(
     """
     listening = _bind(settings)
     try:
-        served = open_served(replace(wanted, workers=settings.workers), console)
-        served.warm_up()
-        service = Service(served, settings)
+        # The service alone has the model, so that none stays in memory behind a reload.
+        service = Service(_opened(replace(wanted, workers=settings.workers), console), settings)
         config = uvicorn.Config(
             service.app,  # pyright: ignore[reportArgumentType]
             # uvloop, where it is installed, fails where a client has left, and gains nothing here.
             loop="asyncio",
-            http=patient(settings.timeout_s, 3 * settings.timeout_s),
+            http=patient(settings.timeout_s, settings.max_bytes),
             ws="none",
             lifespan="on",
             log_config=None,
@@ -127,15 +126,14 @@ class Running(uvicorn.Server):
             reloads = self.service.metrics.reloads
             try:
                 wanted = replace(self._wish, workers=self.service.served.workers)
-                served = open_served(wanted, self._console)
-                served.warm_up()
+                served = _opened(wanted, self._console)
             except Exception as error:
                 reloads.labels("failed").inc()
                 self._console.warn(f"the model stays as it was, opening it anew failed: {error}")
                 if not isinstance(error, VitreousError):
                     logging.getLogger(__name__).exception("reload")
                 return
-            self.service.served = served
+            self.service.take(served)
             reloads.labels("done").inc()
             self._console.info(f"{served.name} opened anew")
 
@@ -158,6 +156,12 @@ class Running(uvicorn.Server):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _opened(wanted: Wanted, console: Console) -> Served:
+    served = open_served(wanted, console)
+    served.warm_up()
+    return served
 
 
 def _hush() -> None:

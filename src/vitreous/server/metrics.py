@@ -13,7 +13,7 @@ class Metrics:
     Attributes:
         requests: answered, by route and status.
         pictures: by what became of them: "answered", "unreadable", "late" or "failed".
-        pending: that wait or are being worked on.
+        pending: pictures that wait or are being classified.
         seconds: a picture spent, by stage: "wait", "read" or "classify".
         reloads: by result: "done" or "failed".
     """
@@ -28,7 +28,7 @@ class Metrics:
             "vitreous_pictures", "Pictures worked on.", ("result",), registry=registry
         )
         self.pending = Gauge(
-            "vitreous_pending_pictures", "Pictures waiting or worked on.", registry=registry
+            "vitreous_pending_pictures", "Pictures waiting or being classified.", registry=registry
         )
         self.seconds = Histogram(
             "vitreous_picture_seconds",

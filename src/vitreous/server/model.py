@@ -31,6 +31,8 @@ from vitreous.training.classifier import unmap
 
 #: Pictures that a GPU classifies at once.
 _GPU_BATCH = 32
+#: What the page asks for by itself.
+_USUAL_COVERAGE = 0.9
 #: Ways to be cautious that are kept ready: people ask for the same few.
 _KEPT_GUARDS = 64
 
@@ -169,7 +171,12 @@ class Served:
         return Guard(rule, self.trust.refusal if refuse else None)
 
     def warm_up(self) -> None:
-        """Let each predictor choose its kernels and take its memory."""
+        """Let each predictor choose its kernels and take its memory.
+
+        A first set of classes imports SciPy, for which requests would have to wait.
+        """
+        if isinstance(self.trust, Calibration):
+            self.guard(_USUAL_COVERAGE, by_class=False, refuse=self.refusing)
         height, width = self.predictors[0].preprocess.image_size
         picture = np.zeros((height, width, 3), np.uint8)
         guard = self.guard(None, by_class=False, refuse=True) if self.refusing else None

@@ -133,7 +133,7 @@ _REASONS = {
     413: "too many bytes or pictures",
     415: "not a picture, a form or JSON",
     422: "unreadable, or a question that makes no sense for this model",
-    429: "too many pictures are waiting: try again after `Retry-After` seconds",
+    429: "too many are waiting: try again after `Retry-After` seconds",
     501: "this model can't be explained",
     503: "the answer took too long, or the server is ending",
 }

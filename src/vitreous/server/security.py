@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitreous.server.metrics import Metrics
-from vitreous.server.settings import Settings
+from vitreous.server.settings import Settings, origin_parts
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Gate:
         if not scope["path"].startswith(_GUARDED):
             return None
         origin = headers.get("origin")
-        if origin and urlsplit(origin).netloc != host:
+        if origin and origin_parts(origin)[1] != host:
             if origin not in self._settings.allow_origins:
                 return JSONResponse({"detail": "other web pages may not ask this server"}, 403)
             if scope["method"] == "OPTIONS":  # a browser asks first, and never sends the key then

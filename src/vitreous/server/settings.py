@@ -96,13 +96,22 @@ def read_key(file: Path | None) -> str | None:
     return key
 
 
+def origin_parts(origin: str) -> tuple[str, str]:
+    """Scheme, and host with its port; both empty for what can't be taken apart."""
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return "", ""
+    return parts.scheme, parts.netloc
+
+
 def _check_origins(name: str, origins: Sequence[str]) -> None:
     for origin in origins:
-        parts = urlsplit(origin)
+        scheme, host = origin_parts(origin)
         # Both end up in headers, so nothing but scheme, host and port.
-        if parts.scheme not in ("http", "https") or f"{parts.scheme}://{parts.netloc}" != origin:
+        if scheme not in ("http", "https") or f"{scheme}://{host}" != origin:
             raise ConfigError(
                 f"{name} '{origin}': an origin is scheme, host and port, as in https://example.org"
             )
-        if not parts.netloc or any(sign in origin for sign in " ;,'\"*"):
+        if not host or any(sign in origin for sign in " ;,'\"*"):
             raise ConfigError(f"{name} '{origin}': name one host, without signs around it")

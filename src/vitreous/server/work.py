@@ -4,7 +4,7 @@ The event loop hands pictures over and is told of answers; it never decodes or c
 worker reads a picture and classifies it, alone, and batches would only make others wait: two cores
 answer as many pictures one by one. On a GPU workers only read, and one more thread classifies what
 has been read, many at once: it waits for others no longer than a few milliseconds. Explanations
-take seconds, so they have a thread of their own, and their place in the line.
+take seconds, so they have a thread and a short line of their own, and no picture waits for them.
 """
 
 import asyncio
@@ -13,12 +13,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from fastapi import HTTPException
 
+from vitreous.core.threads import set_own_threads, torch_threads
 from vitreous.errors import UnreadablePicture
 from vitreous.server.bodies import Picture
 from vitreous.server.metrics import Metrics
@@ -26,6 +27,9 @@ from vitreous.server.model import Served
 from vitreous.server.settings import Settings
 from vitreous.serving.guard import Guard
 from vitreous.serving.predictor import Answer
+
+#: Explanations at a time: one that is made and two that wait.
+_EXPLANATIONS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +68,7 @@ class Work:
         workers = settings.workers or served.workers
         waiting = settings.queue or (2 * self._batch if self._batch > 1 else workers)
         self._places = workers + (self._batch if self._batch > 1 else 0) + waiting
-        self._pending = 0
+        self._pending = self._explaining = 0
         self._line: SimpleQueue[_Job | None] = SimpleQueue()
         self._read: SimpleQueue[tuple[_Job, np.ndarray] | None] = SimpleQueue()
         self._why: SimpleQueue[_Job | None] = SimpleQueue()
@@ -74,14 +78,17 @@ class Work:
         reader = self._answer if self._batch == 1 else self._pass_on
         self._readers = [self._thread(self._line, reader, at) for at in range(workers)]
         self._others = [self._thread(self._why, self._explain, 0)]
+        self._begun = threading.Barrier(len(self._readers) + len(self._others) + 1)
         if self._batch > 1:
             self._others.append(threading.Thread(target=self._classify_batches, daemon=True))
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Let the threads begin; answers are given in the loop."""
         self._loop = loop
-        for thread in (*self._readers, *self._others):
-            thread.start()
+        with torch_threads(torch.get_num_threads()):  # which those of new threads change
+            for thread in (*self._readers, *self._others):
+                thread.start()
+            self._begun.wait()
 
     def stop(self) -> None:
         """Let the threads end once the line is empty, and wait for that, though not for ever."""
@@ -96,15 +103,22 @@ class Work:
             thread.join(max(0.0, until - time.monotonic()))
 
     def check_room(self) -> None:
-        """Turn a request away where no place is free.
+        """Turn a request away where no picture has a place.
 
         Raises:
             HTTPException: 429.
         """
         if self._pending >= self._places:
-            raise HTTPException(
-                429, "too many pictures are waiting: try again", {"Retry-After": "1"}
-            )
+            _turn_away("pictures")
+
+    def check_room_to_explain(self) -> None:
+        """Turn a request away where no explanation has a place.
+
+        Raises:
+            HTTPException: 429.
+        """
+        if self._explaining >= _EXPLANATIONS:
+            _turn_away("explanations")
 
     async def predict(
         self, served: Served, pictures: Sequence[Picture], guard: Guard | None
@@ -116,12 +130,13 @@ class Work:
         """
         self.check_room()
         jobs = [_Job(picture, served, guard, self._loop.create_future()) for picture in pictures]
+        self._count(len(jobs))
         return await self._done(self._line, jobs)
 
     async def explain(
         self, served: Served, picture: Picture, explain: Callable[[Served, Picture], Any]
     ) -> Any:
-        """Have something said of a picture that takes long.
+        """Have something said of a picture that takes long; who waits no more has no place more.
 
         Args:
             served: the model.
@@ -131,12 +146,15 @@ class Work:
         Raises:
             HTTPException: 429 where no place is free, 503 where it takes too long.
         """
-        self.check_room()
+        self.check_room_to_explain()
         job = _Job(picture, served, None, self._loop.create_future(), explain)
-        return (await self._done(self._why, [job]))[0]
+        self._explaining += 1
+        try:
+            return (await self._done(self._why, [job]))[0]
+        finally:
+            self._explaining -= 1
 
     async def _done(self, line: "SimpleQueue[_Job | None]", jobs: Sequence[_Job]) -> list[Any]:
-        self._count(len(jobs))
         for job in jobs:
             line.put(job)
         try:
@@ -157,7 +175,8 @@ class Work:
 
     def _settle(self, job: _Job, result: object, kind: str) -> None:
         """In the event loop: a worker is done with a picture, whoever still waits."""
-        self._count(-1)
+        if job.explain is None:
+            self._count(-1)
         self._metrics.pictures.labels(kind if not job.future.cancelled() else "late").inc()
         if job.future.done():
             return
@@ -175,17 +194,18 @@ class Work:
         """A thread that works on one picture of a line after the other."""
 
         def go_on() -> None:
-            torch.set_num_threads(1)
+            set_own_threads(1)
+            self._begun.wait()
             while (job := line.get()) is not None:
                 self._stages["wait"].observe(time.perf_counter() - job.came)
-                if job.future.cancelled():
-                    self._tell(job, None, "late")
-                    continue
                 try:
-                    work(job, number)
+                    if job.future.cancelled():
+                        self._tell(job, None, "late")
+                    else:
+                        work(job, number)
                 except Exception as error:
                     self._fail(job, error)
-                del job  # its bytes need not wait for the next one
+                del job  # its bytes and its model need not wait for the next one
 
         # The process can end whatever a picture does to its worker.
         return threading.Thread(target=go_on, daemon=True)
@@ -222,21 +242,28 @@ class Work:
 
     def _classify_batches(self) -> None:
         """The thread that has the GPU."""
-        while (first := self._read.get()) is not None:
-            batch, last = [first], False
-            deadline = time.perf_counter() + self._settings.batch_wait_ms / 1000
-            while len(batch) < self._batch and not last:
-                try:
-                    more = self._read.get(timeout=max(0.0, deadline - time.perf_counter()))
-                except Empty:
-                    break
-                if more is None:
-                    last = True
-                else:
-                    batch.append(more)
+        goes_on = True
+        while goes_on:
+            batch, goes_on = self._next_batch()
             self._classify(batch)
-            if last:
-                return
+            del batch  # as in `_thread`
+
+    def _next_batch(self) -> tuple[list[tuple[_Job, np.ndarray]], bool]:
+        """What there is within a few milliseconds of the first, and whether more may come."""
+        first = self._read.get()
+        if first is None:
+            return [], False
+        batch = [first]
+        deadline = time.perf_counter() + self._settings.batch_wait_ms / 1000
+        while len(batch) < self._batch:
+            try:
+                more = self._read.get(timeout=max(0.0, deadline - time.perf_counter()))
+            except Empty:
+                break
+            if more is None:
+                return batch, False
+            batch.append(more)
+        return batch, True
 
     def _classify(self, batch: Sequence[tuple[_Job, np.ndarray]]) -> None:
         """Those asked for alike together: nearly always all."""
@@ -257,3 +284,7 @@ class Work:
             for job, answer in zip(jobs, answers, strict=True):
                 self._stages["classify"].observe(spent)
                 self._tell(job, answer, "answered")
+
+
+def _turn_away(what: str) -> NoReturn:
+    raise HTTPException(429, f"too many {what} are waiting: try again", {"Retry-After": "1"})

@@ -2,6 +2,8 @@
 
 SIGTERM and Ctrl-C end a server so that no request is lost: ``/readyz`` says no, whoever is still
 connected gets an answer and with it the end of the connection, and only then the port is closed.
+Connections that the system has taken and this process hasn't yet end with the port: no process can
+tell the system to take no more and still get those.
 SIGHUP opens the model anew, beside the old one, which answers until the new one is warm.
 """
 
@@ -20,11 +22,15 @@ from vitreous.core.console import Console
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.server.app import Service
 from vitreous.server.model import Served, Wanted, open_served
-from vitreous.server.patience import patient
+from vitreous.server.patience import Patient, patient
 from vitreous.server.settings import Settings
 
 #: Between the signal and the closing of the port; a balancer asks ``/readyz`` once a second or so.
 _LAST_CALL_S = 1.0
+#: After the port is closed, what has been sent by then may be so late; see `Running.shutdown`.
+_LATE_S = 1.0
+#: Between two looks at that.
+_TURN_S = 0.05
 #: An idle connection is kept so long; browsers and balancers keep theirs longer, and open new ones.
 _KEEP_ALIVE_S = 15
 #: Connections at once; the next ones are told 503. Each costs some kilobytes.
@@ -104,6 +110,24 @@ class Running(uvicorn.Server):
         _greet(self._settings, self.port, self.service.has_page, self._console)
         if self._on_ready:
             self._on_ready(self)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, and connections once nothing comes any more.
+
+        Uvicorn closes each that isn't being answered, one whose request has been sent and not been
+        read too.
+        """
+        for server in self.servers:
+            server.close()
+        until = self._loop.time() + _LATE_S
+        await asyncio.sleep(_TURN_S)  # those taken last become connections
+        while not self.force_exit and self._loop.time() < until and self._are_arriving():
+            await asyncio.sleep(_TURN_S)
+        await super().shutdown(sockets)
+
+    def _are_arriving(self) -> bool:
+        connections = self.server_state.connections
+        return any(isinstance(one, Patient) and one.is_arriving for one in connections)
 
     def end(self) -> None:
         """End without losing a request; callable from any thread. A second call ends at once."""

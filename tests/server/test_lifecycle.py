@@ -124,6 +124,7 @@ def test_it_is_not_ready_any_more_while_it_ends(serving, run):
             answer = live.http.get("/readyz")
             statuses.add(answer.status_code)
         assert answer.headers["connection"] == "close"
+        assert answer.headers["retry-after"] == "1"
         assert live.http.get("/healthz").status_code == 200
 
 
@@ -202,4 +203,5 @@ def test_who_listens_to_all_without_a_key_is_warned(run, capfd):
     assert ended.is_set()
     said = capfd.readouterr().err
     assert "warning: whoever reaches" in said
+    assert "page: http" in said
     assert "/docs" in said

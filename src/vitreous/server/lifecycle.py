@@ -33,7 +33,7 @@ _LATE_S = 1.0
 _TURN_S = 0.05
 #: An idle connection is kept so long; browsers and balancers keep theirs longer, and open new ones.
 _KEEP_ALIVE_S = 15
-#: Connections at once; the next ones are told 503. Each costs some kilobytes.
+#: Connections at once, each of some kilobytes; uvicorn itself tells the next ones 503, as plain text.
 _CONNECTIONS = 1000
 
 
@@ -101,13 +101,13 @@ class Running(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self.service, self.port = service, port
-        self._wish, self._settings, self._console = wanted, settings, console
+        self._wanted, self._settings, self._console = wanted, settings, console
         self._on_ready, self._reloading = on_ready, threading.Lock()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say so."""
         await super().startup(sockets)
-        _greet(self._settings, self.port, self.service.has_page, self._console)
+        _greet(self._settings, self.port, self._console)
         if self._on_ready:
             self._on_ready(self)
 
@@ -149,7 +149,7 @@ class Running(uvicorn.Server):
         with self._reloading:
             reloads = self.service.metrics.reloads
             try:
-                wanted = replace(self._wish, workers=self.service.served.workers)
+                wanted = replace(self._wanted, workers=self.service.served.workers)
                 served = _opened(wanted, self._console)
             except Exception as error:
                 reloads.labels("failed").inc()
@@ -214,7 +214,7 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _greet(settings: Settings, port: int, has_page: bool, console: Console) -> None:
+def _greet(settings: Settings, port: int, console: Console) -> None:
     host = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if not settings.is_local and settings.api_key is None:
@@ -222,5 +222,4 @@ def _greet(settings: Settings, port: int, has_page: bool, console: Console) -> N
             f"whoever reaches {address} can ask: give --api-key-file, or listen on this machine "
             "alone"
         )
-    page = f"page: {address}/  " if has_page else ""
-    console.info(f"{page}what programs can ask: {address}/docs  (stop: Ctrl-C)")
+    console.info(f"page: {address}/  what programs can ask: {address}/docs  (stop: Ctrl-C)")

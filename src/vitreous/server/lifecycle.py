@@ -33,7 +33,7 @@ _LATE_S = 1.0
 _TURN_S = 0.05
 #: An idle connection is kept so long; browsers and balancers keep theirs longer, and open new ones.
 _KEEP_ALIVE_S = 15
-#: Connections at once, each of some kilobytes; uvicorn itself tells the next ones 503, as plain text.
+#: Connections at once, of some kilobytes each; uvicorn tells the next ones 503, in plain text.
 _CONNECTIONS = 1000
 
 

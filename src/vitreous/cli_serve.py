@@ -59,8 +59,8 @@ def serve(
 ) -> None:
     """Answer over HTTP with RUN, and show a page to drop pictures on.
 
-    RUN is a run's folder, its weights, a sealed file, or a checkpoint of another library, also on
-    the Hugging Face hub: owner/name[@revision]. SIGHUP opens it anew, SIGTERM or Ctrl-C ends.
+    RUN is a run's folder, its weights, a sealed onnx file, or a checkpoint of another library, also
+    on the Hugging Face hub: owner/name[@revision]. SIGHUP opens it anew, SIGTERM or Ctrl-C ends.
     """
     from vitreous import api
 

@@ -239,7 +239,7 @@ def test_a_checkpoint_of_another_library_is_served_too(serving, tmp_path, monkey
 
 
 def test_a_sealed_file_is_served_like_its_run(live, run, serving, tmp_path, picture):
-    assert "sealed file" in CliRunner().invoke(cli, ["serve", "--help"]).stdout
+    assert "a sealed onnx file" in CliRunner().invoke(cli, ["serve", "--help"]).stdout
     sealed = vitreous.export(run, tmp_path / "faces.onnx", console=QUIET)
     query = "?sets=0.9&refuse=true"
     with serving(run, Wanted(sealed, NOTHING)) as server:

@@ -160,10 +160,10 @@ def predict(
         picture label and probability are ``None``.
 
     Raises:
-        ConfigError: for a runtime that isn't installed, a precision that it doesn't have, or a
-            coverage that isn't between 0 and 1.
+        ConfigError: for a runtime that isn't installed, a precision that it doesn't have, a
+            coverage that isn't between 0 and 1, or what the model isn't calibrated for.
         DataError: for a source that doesn't exist.
-        RunError: where there is no trained model, or it isn't calibrated for what is asked.
+        RunError: where there is no trained model.
     """
     console = console or Console()
     files = list_pictures(Path(source) for source in sources)

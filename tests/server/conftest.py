@@ -1,5 +1,6 @@
 """A small run, and real servers of it on free ports."""
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,16 @@ class Live:
 
     def predict(self, data: bytes, query: str = "", kind: str = "image/png") -> httpx.Response:
         return self.http.post(f"/v1/predict{query}", content=data, headers={"content-type": kind})
+
+
+def talk(port: int, sent: bytes) -> bytes:
+    """All that a server says to some bytes until it ends the connection."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S) as connection:
+        connection.sendall(sent)
+        found = b""
+        while chunk := connection.recv(65536):
+            found += chunk
+        return found
 
 
 @pytest.fixture(scope="session")

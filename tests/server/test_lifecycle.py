@@ -87,6 +87,35 @@ def test_no_request_is_lost_when_it_is_told_to_end(run, picture):
         assert "ending" in process.stderr.read()
 
 
+def connect_for_ever(address: tuple[str, int]) -> None:
+    while True:
+        socket.create_connection(address, PATIENCE_S).close()
+
+
+def test_what_is_on_its_way_when_the_port_is_closed_is_answered(serving, run, monkeypatch):
+    monkeypatch.setattr("vitreous.server.lifecycle._LAST_CALL_S", 0.1)
+    monkeypatch.setattr("vitreous.server.lifecycle._LATE_S", PATIENCE_S)
+    whole = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with serving(run) as live:
+        address = ("127.0.0.1", live.port)
+        # One has begun to ask, one is about to.
+        late = [socket.create_connection(address, PATIENCE_S) for _ in range(2)]
+        late[0].sendall(whole[:10])
+        assert live.http.get("/healthz").status_code == 200  # both are connections by now
+        live.running.end()
+        with pytest.raises(ConnectionRefusedError):  # the port is closed
+            connect_for_ever(address)
+        time.sleep(0.3)
+        for connection, rest in zip(late, (whole[10:], whole), strict=True):
+            connection.sendall(rest)
+            found = b""
+            while chunk := connection.recv(65536):
+                found += chunk
+            connection.close()
+            assert found.startswith(b"HTTP/1.1 200 ")
+            assert b"onnection: close" in found
+
+
 def test_it_is_not_ready_any_more_while_it_ends(serving, run):
     with serving(run) as live:
         live.running.end()
@@ -95,6 +124,7 @@ def test_it_is_not_ready_any_more_while_it_ends(serving, run):
             answer = live.http.get("/readyz")
             statuses.add(answer.status_code)
         assert answer.headers["connection"] == "close"
+        assert answer.headers["retry-after"] == "1"
         assert live.http.get("/healthz").status_code == 200
 
 
@@ -173,4 +203,5 @@ def test_who_listens_to_all_without_a_key_is_warned(run, capfd):
     assert ended.is_set()
     said = capfd.readouterr().err
     assert "warning: whoever reaches" in said
+    assert "page: http" in said
     assert "/docs" in said

@@ -191,6 +191,8 @@ def test_health_and_documentation_answer_without_loading_anything(live):
     described = live.http.get("/openapi.json").json()
     for path in described["paths"]:
         assert path in page
+    for status in ("400", "401", "403", "408", "413", "415", "422", "429", "431", "503"):
+        assert status in described["paths"]["/v1/predict"]["post"]["responses"], status
     assert "src=" not in page
     assert "://" not in page.replace("http://127.0.0.1", "")
 
@@ -244,6 +246,7 @@ def test_it_is_called_like_its_folder_or_as_it_is_told(run, serving, monkeypatch
 
 
 def test_a_sealed_file_is_served_like_its_run(live, run, serving, tmp_path, picture):
+    assert "a sealed onnx file" in CliRunner().invoke(cli, ["serve", "--help"]).stdout
     sealed = vitreous.export(run, tmp_path / "faces.onnx", console=QUIET)
     query = "?sets=0.9&refuse=true"
     with serving(run, Wanted(sealed, NOTHING)) as server:

@@ -5,7 +5,7 @@ import pytest
 
 from vitreous.core.console import Console
 from vitreous.data.preprocess import Preprocess
-from vitreous.errors import ConfigError, RunError
+from vitreous.errors import ConfigError
 from vitreous.evaluation.calibration import Calibration, save_calibration
 from vitreous.evaluation.conformal import ConformalScores
 from vitreous.evaluation.refusal import FEATURES, LOOKS, WORDS, Refusal, fit_views
@@ -95,13 +95,13 @@ def test_what_can_not_be_promised_is_a_warning_that_says_why(calibrated, capsys,
 def test_what_is_missing_is_an_error_that_says_what_to_do(calibrated):
     console = Console(quiet=True)
     weights = calibrated(100, refusal=False)
-    with pytest.raises(RunError, match="learned from"):
+    with pytest.raises(ConfigError, match="learned from"):
         open_guard(weights, "runs/x", None, False, True, console)
     with pytest.raises(ConfigError, match="between 0 and 1"):
         open_guard(weights, "runs/x", 90, False, False, console)
     assert open_guard(weights, "runs/x", None, False, False, console) is None
     (weights.parent / "calibration.safetensors").unlink()
-    with pytest.raises(RunError, match="vitreous calibrate runs/x DATA"):
+    with pytest.raises(ConfigError, match="vitreous calibrate runs/x DATA"):
         open_guard(weights, "runs/x", 0.9, False, False, console)
 
 

@@ -20,6 +20,9 @@ from vitreous.errors import RunError
 from vitreous.evaluation.conformal import ConformalScores
 from vitreous.evaluation.refusal import FEATURES, LOOKS, Refusal, View
 
+#: What it is called, beside a weights file.
+CALIBRATION_FILE = "calibration.safetensors"
+
 
 @dataclass(frozen=True)
 class Calibration:
@@ -39,7 +42,7 @@ class Calibration:
 
 def calibration_path(weights: Path) -> Path:
     """Where the calibration of a weights file lies."""
-    return weights.parent / "calibration.safetensors"
+    return weights.parent / CALIBRATION_FILE
 
 
 def save_calibration(weights: Path, calibration: Calibration) -> None:

@@ -23,7 +23,7 @@ from vitreous.server.explained import Explainer
 from vitreous.server.files import add_files
 from vitreous.server.metrics import Metrics
 from vitreous.server.model import Served
-from vitreous.server.security import Gate
+from vitreous.server.security import AccessControl
 from vitreous.server.settings import Settings
 from vitreous.server.work import Work
 
@@ -44,7 +44,6 @@ class Service:
         app: what a web server runs (ASGI).
         served: the model that new requests are for.
         metrics: what is counted.
-        has_page: whether there is something for people at ``/``.
     """
 
     def __init__(self, served: Served, settings: Settings) -> None:
@@ -54,7 +53,7 @@ class Service:
         self._bodies = Bodies(settings)
         self._explainer = Explainer(settings.max_pixels)
         routes = self._routes()
-        paths = {route.path: route.path for route in routes.routes if hasattr(route, "path")}  # pyright: ignore[reportAttributeAccessIssue]
+        paths = {route.path for route in routes.routes if hasattr(route, "path")}  # pyright: ignore[reportAttributeAccessIssue]
         inner = routes
         if settings.allow_origins:
             inner = CORSMiddleware(
@@ -64,8 +63,7 @@ class Service:
                 allow_headers=("Authorization", "Content-Type"),
                 expose_headers=("Retry-After",),
             )
-        self.has_page = "/" in paths
-        self.app = Gate(inner, settings, self.metrics, paths)
+        self.app = AccessControl(inner, settings, self.metrics, paths)
 
     @property
     def draining(self) -> bool:
@@ -93,7 +91,7 @@ class Service:
         app.add_exception_handler(RequestValidationError, _invalid)  # pyright: ignore[reportArgumentType]
         app.add_exception_handler(VitreousError, _in_words)  # pyright: ignore[reportArgumentType]
         app.add_exception_handler(Exception, _at_fault)
-        about_pictures = schema.problems(400, 401, 403, 408, 413, 415, 422, 429, 503)
+        about_pictures = schema.problems(400, 401, 403, 408, 413, 415, 422, 429, 431, 503)
         app.add_api_route(
             "/v1/predict",
             self.predict,
@@ -208,7 +206,7 @@ class Service:
     async def readyz(self) -> dict[str, str]:
         """Whether more requests are wanted: not any more while the server ends."""
         if self.draining:
-            raise HTTPException(503, "the server is ending")
+            raise HTTPException(503, "the server is ending", {"Retry-After": "1"})
         return {"status": "ready"}
 
     async def metrics_text(self) -> Response:

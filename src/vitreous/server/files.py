@@ -12,27 +12,21 @@ _KINDS = {".js": "text/javascript", ".mjs": "text/javascript", ".wasm": "applica
           ".webmanifest": "application/manifest+json", ".svg": "image/svg+xml"}  # fmt: skip
 
 
-def add_files(app: FastAPI, files: Mapping[str, bytes], index: str) -> list[str]:
+def add_files(app: FastAPI, files: Mapping[str, bytes], index: str) -> None:
     """Serve files, one of them at ``/`` and the others below it.
 
     Args:
         app: gets a route for each file.
         files: contents by address, relative to ``/``.
         index: which of them is served at ``/``.
-
-    Returns:
-        The addresses.
     """
-    addresses = []
     for name, content in files.items():
-        addresses.append("/" if name == index else f"/{name}")
         app.add_api_route(
-            addresses[-1],
+            "/" if name == index else f"/{name}",
             _answer(name, content),
             methods=["GET", "HEAD"],
             include_in_schema=False,
         )
-    return addresses
 
 
 def _answer(name: str, content: bytes) -> Callable[[Request], Response]:

@@ -2,6 +2,8 @@
 
 SIGTERM and Ctrl-C end a server so that no request is lost: ``/readyz`` says no, whoever is still
 connected gets an answer and with it the end of the connection, and only then the port is closed.
+Connections that the system has taken and this process hasn't yet end with the port: no process can
+tell the system to take no more and still get those.
 SIGHUP opens the model anew, beside the old one, which answers until the new one is warm.
 """
 
@@ -20,14 +22,18 @@ from vitreous.core.console import Console
 from vitreous.errors import ConfigError, VitreousError
 from vitreous.server.app import Service
 from vitreous.server.model import Served, Wanted, open_served
-from vitreous.server.patience import patient
+from vitreous.server.patience import Patient, patient
 from vitreous.server.settings import Settings
 
 #: Between the signal and the closing of the port; a balancer asks ``/readyz`` once a second or so.
 _LAST_CALL_S = 1.0
+#: After the port is closed, what has been sent by then may be so late; see `Running.shutdown`.
+_LATE_S = 1.0
+#: Between two looks at that.
+_TURN_S = 0.05
 #: An idle connection is kept so long; browsers and balancers keep theirs longer, and open new ones.
 _KEEP_ALIVE_S = 15
-#: Connections at once; the next ones are told 503. Each costs some kilobytes.
+#: Connections at once, of some kilobytes each; uvicorn tells the next ones 503, in plain text.
 _CONNECTIONS = 1000
 
 
@@ -95,15 +101,33 @@ class Running(uvicorn.Server):
     ) -> None:
         super().__init__(config)
         self.service, self.port = service, port
-        self._wish, self._settings, self._console = wanted, settings, console
+        self._wanted, self._settings, self._console = wanted, settings, console
         self._on_ready, self._reloading = on_ready, threading.Lock()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to listen, and say so."""
         await super().startup(sockets)
-        _greet(self._settings, self.port, self.service.has_page, self._console)
+        _greet(self._settings, self.port, self._console)
         if self._on_ready:
             self._on_ready(self)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port, and connections once nothing comes any more.
+
+        Uvicorn closes each that isn't being answered, one whose request has been sent and not been
+        read too.
+        """
+        for server in self.servers:
+            server.close()
+        until = self._loop.time() + _LATE_S
+        await asyncio.sleep(_TURN_S)  # those taken last become connections
+        while not self.force_exit and self._loop.time() < until and self._are_arriving():
+            await asyncio.sleep(_TURN_S)
+        await super().shutdown(sockets)
+
+    def _are_arriving(self) -> bool:
+        connections = self.server_state.connections
+        return any(isinstance(one, Patient) and one.is_arriving for one in connections)
 
     def end(self) -> None:
         """End without losing a request; callable from any thread. A second call ends at once."""
@@ -125,7 +149,7 @@ class Running(uvicorn.Server):
         with self._reloading:
             reloads = self.service.metrics.reloads
             try:
-                wanted = replace(self._wish, workers=self.service.served.workers)
+                wanted = replace(self._wanted, workers=self.service.served.workers)
                 served = _opened(wanted, self._console)
             except Exception as error:
                 reloads.labels("failed").inc()
@@ -190,7 +214,7 @@ def _bind(settings: Settings) -> socket.socket:
     return listening
 
 
-def _greet(settings: Settings, port: int, has_page: bool, console: Console) -> None:
+def _greet(settings: Settings, port: int, console: Console) -> None:
     host = socket.gethostname() if settings.host in ("0.0.0.0", "::") else settings.host
     address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     if not settings.is_local and settings.api_key is None:
@@ -198,5 +222,4 @@ def _greet(settings: Settings, port: int, has_page: bool, console: Console) -> N
             f"whoever reaches {address} can ask: give --api-key-file, or listen on this machine "
             "alone"
         )
-    page = f"page: {address}/  " if has_page else ""
-    console.info(f"{page}what programs can ask: {address}/docs  (stop: Ctrl-C)")
+    console.info(f"page: {address}/  what programs can ask: {address}/docs  (stop: Ctrl-C)")

@@ -20,7 +20,7 @@ from vitreous.evaluation.inference import TorchNetwork
 from vitreous.explanation.methods import METHOD_NAMES
 from vitreous.exporting.contract import Contract
 from vitreous.exporting.sealed_file import open_sealed
-from vitreous.serving.guard import Guard, MeasuredRefusal, sealed_guard
+from vitreous.serving.guard import Guard, MeasuredRefusal, run_guard, sealed_guard
 from vitreous.serving.predictor import Answer, Predictor, answer_pixels, open_predictor
 from vitreous.serving.runtimes import Engine, Precision, Runtime
 from vitreous.serving.sealed import check_as_written, sealed_predictor
@@ -156,19 +156,14 @@ class Served:
         return self._guards[asked]
 
     def _new_guard(self, sets: float | None, by_class: bool, refuse: bool) -> Guard:
+        wish = Wish(sets=sets, by_class=by_class, refuse=refuse)
         if isinstance(self.trust, Contract):
-            wish = Wish(sets=sets, by_class=by_class, refuse=refuse)
             guard = sealed_guard(self.trust, self.name, wish)
-            assert guard is not None
-            return guard
-        if self.trust is None:
-            raise ConfigError("this model isn't calibrated: it gives neither sets nor refusals")
-        if refuse and not self.refusing:
-            raise ConfigError("nobody knows what this model learned from: it can't refuse")
-        rule = None
-        if sets is not None:
-            rule = self.trust.scores.rule(sets, len(self.predictors[0].classes), by_class)
-        return Guard(rule, self.trust.refusal if refuse else None)
+        else:
+            classes = self.predictors[0].classes
+            guard = run_guard(self.trust, self.name, len(classes), wish)
+        assert guard is not None  # something is asked for
+        return guard
 
     def warm_up(self) -> None:
         """Let each predictor choose its kernels and take its memory.

@@ -134,8 +134,9 @@ _REASONS = {
     415: "not a picture, a form or JSON",
     422: "unreadable, or a question that makes no sense for this model",
     429: "too many are waiting: try again after `Retry-After` seconds",
+    431: "the head of the request is too long",
     501: "this model can't be explained",
-    503: "the answer took too long, or the server is ending",
+    503: "the answer took too long, the server is ending, or the model's file is gone",
 }
 
 

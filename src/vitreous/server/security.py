@@ -2,7 +2,7 @@
 
 import hmac
 import logging
-from collections.abc import Mapping
+from collections.abc import Set
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -42,23 +42,21 @@ def security_headers(settings: Settings) -> dict[str, str]:
     return headers
 
 
-class Gate:
+class AccessControl:
     """Lets requests through that may ask, counts them, and adds headers to all answers.
 
     Args:
         app: the routes.
         settings: key, host and origins.
         metrics: told of every answer.
-        routes: by path, under which name it is counted; all others are "other".
+        paths: that are counted by their own names; all others are "other".
 
     Attributes:
         draining: whether the server is about to end: connections are closed behind each answer.
     """
 
-    def __init__(
-        self, app: ASGIApp, settings: Settings, metrics: Metrics, routes: Mapping[str, str]
-    ) -> None:
-        self._app, self._settings, self._metrics, self._routes = app, settings, metrics, routes
+    def __init__(self, app: ASGIApp, settings: Settings, metrics: Metrics, paths: Set[str]) -> None:
+        self._app, self._settings, self._metrics, self._paths = app, settings, metrics, paths
         self._headers = security_headers(settings)
         self._key = settings.api_key.encode() if settings.api_key else None
         self.draining = False
@@ -67,7 +65,7 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        route = self._routes.get(scope["path"], "other")
+        route = scope["path"] if scope["path"] in self._paths else "other"
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from vitreous.core.console import Console
-from vitreous.errors import ConfigError, RunError
-from vitreous.evaluation.calibration import Calibration, calibration_path, load_calibration
+from vitreous.errors import ConfigError
+from vitreous.evaluation.calibration import CALIBRATION_FILE, Calibration, load_calibration
 from vitreous.evaluation.conformal import SURE, SetRule, needed_for
 from vitreous.evaluation.refusal import FEATURES, KEPT, WORDS, Refusal, reasons_of
 from vitreous.exporting.contract import Contract, RefusalLimit
@@ -130,30 +130,60 @@ def open_guard(
         ``None`` where nothing was asked for.
 
     Raises:
-        ConfigError: for a coverage that isn't between 0 and 1.
-        RunError: where the weights aren't calibrated for that.
+        ConfigError: for a coverage that isn't between 0 and 1, or what the weights aren't
+            calibrated for.
     """
     if sets is None and not refuse:
         return None
-    again = f"vitreous calibrate {where} DATA, DATA being labelled pictures it never saw"
-    calibration = load_calibration(weights)
+    calibration, classes = load_calibration(weights), read_description(weights).classes
+    wish = Wish(sets=sets, by_class=by_class, refuse=refuse)
+    guard = run_guard(calibration, where, len(classes), wish)
+    if guard and calibration:
+        again = _again(where)
+        if guard.rule:
+            _tell(*_promise_of_sets(guard.rule, calibration, classes, again), console)
+        if refuse and calibration.refusal:
+            _tell(*_promise_of_refusal(calibration.refusal, calibration, again), console)
+    return guard
+
+
+def run_guard(
+    calibration: Calibration | None, where: object, num_classes: int, wish: Wish
+) -> Guard | None:
+    """What was asked for of a run, without a word.
+
+    Args:
+        calibration: the run's; ``None`` where it has none.
+        where: what the person called it.
+        num_classes: that it knows.
+        wish: what is asked of its answers.
+
+    Returns:
+        ``None`` where nothing was asked for.
+
+    Raises:
+        ConfigError: for a coverage that isn't between 0 and 1, or what it isn't calibrated for.
+    """
+    if wish.sets is None and not wish.refuse:
+        return None
     if calibration is None:
-        raise RunError(
-            f"{where} isn't calibrated ({calibration_path(weights)} is missing): {again}"
+        raise ConfigError(
+            f"{where} isn't calibrated (no {CALIBRATION_FILE} lies beside its weights): "
+            f"{_again(where)}"
         )
-    if refuse and calibration.refusal is None:
-        raise RunError(
+    if wish.refuse and calibration.refusal is None:
+        raise ConfigError(
             f"nobody knows what {where} learned from, so it can't tell what is unlike it: leave "
             "--refuse out, or use a run of vitreous train"
         )
-    rule, refusal = None, calibration.refusal if refuse else None
-    if sets is not None:
-        classes = read_description(weights).classes
-        rule = calibration.scores.rule(sets, len(classes), by_class)
-        _tell(*_promise_of_sets(rule, calibration, classes, again), console)
-    if refusal:
-        _tell(*_promise_of_refusal(refusal, calibration, again), console)
-    return Guard(rule, refusal)
+    rule = None
+    if wish.sets is not None:
+        rule = calibration.scores.rule(wish.sets, num_classes, wish.by_class)
+    return Guard(rule, calibration.refusal if wish.refuse else None)
+
+
+def _again(where: object) -> str:
+    return f"vitreous calibrate {where} DATA, DATA being labelled pictures it never saw"
 
 
 def guard_of_sealed(

@@ -27,9 +27,9 @@ def open_model(
         The file that it was found in, and what answers.
 
     Raises:
-        ConfigError: for a runtime that isn't installed, a precision that it doesn't have, or a
-            coverage that can't be.
-        RunError: where there is no trained model, or it isn't calibrated for what is asked.
+        ConfigError: for a runtime that isn't installed, a precision that it doesn't have, a
+            coverage that can't be, or what it isn't calibrated for.
+        RunError: where there is no trained model.
         WeightsError: for a file that can't be read, or says too little.
     """
     path = find_classifier(where, told, console, sealed=True)

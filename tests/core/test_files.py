@@ -147,9 +147,7 @@ with atomic_path(Path({str(tmp_path)!r}) / "inner" / "a.txt") as staging:
     (tmp_path / "inner" / ".a.txt").write_text("mine")
     subprocess.run([sys.executable, "-c", script], check=True)
     assert len(list((tmp_path / "inner").iterdir())) == 2
-    remove_unfinished(tmp_path, "b.txt")
-    assert len(list((tmp_path / "inner").iterdir())) == 2
-    remove_unfinished(tmp_path, "a.txt")
+    remove_unfinished(tmp_path)
     assert [path.name for path in (tmp_path / "inner").iterdir()] == [".a.txt"]
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import tarfile
 from contextlib import contextmanager
 
@@ -168,6 +169,15 @@ def test_a_tar_that_asks_for_memory_is_refused(name, data, header, tmp_path):
             tar.addfile(tarfile.TarInfo("a.png"))
     with pytest.raises(DataError, match="no tar of pictures"):
         list_labelled(tmp_path / "train.tar")
+
+
+def test_shards_packed_anew_in_the_same_place_are_read_anew(class_folder, tmp_path):
+    for seed in (0, 1):
+        shutil.rmtree(tmp_path / "shards", ignore_errors=True)
+        class_folder(tmp_path / str(seed), {"cat": 3, "dog": 3}, seed=seed)
+        packed(tmp_path / str(seed), tmp_path / "shards")
+        found = contents(list_labelled(tmp_path / "shards"))
+        assert found == contents(list_labelled(tmp_path / str(seed)))
 
 
 def test_patterns_name_shards(faces, tmp_path):

@@ -242,16 +242,10 @@ def _inside(path: Path) -> tuple[Path, str] | None:
     """
     text = str(path)
     for match in _LEADS_INSIDE.finditer(text):
-        shard = _shard_at(text[: match.end() - 1])
-        if shard:
+        shard = Path(text[: match.end() - 1])
+        if is_remote(shard) or shard.is_file():
             return shard, text[match.end() :].replace(os.sep, "/")
     return None
-
-
-@lru_cache(4096)
-def _shard_at(text: str) -> Path | None:
-    shard = Path(text)
-    return shard if is_remote(shard) or shard.is_file() else None
 
 
 _contents_lock = threading.Lock()
@@ -259,11 +253,14 @@ _contents_lock = threading.Lock()
 
 def _contents(shard: Path) -> dict[str, Entry]:
     with _contents_lock:  # so that a table is read once, not by each thread
-        return _read_contents(shard)
+        # A path may be another file by now: packed anew, or seen from another working folder.
+        known = None if is_remote(shard) else shard.stat()
+        stamp = known and (known.st_dev, known.st_ino, known.st_mtime_ns, known.st_size)
+        return _read_contents(shard, stamp)
 
 
 @lru_cache(_KEPT)
-def _read_contents(shard: Path) -> dict[str, Entry]:
+def _read_contents(shard: Path, stamp: tuple[int, ...] | None) -> dict[str, Entry]:
     return {row.name: row.entry for row in rows_of(shard)}
 
 

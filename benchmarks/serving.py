@@ -53,7 +53,9 @@ def main() -> int:
             for peer in words.peers:
                 print(f"== {peer}", flush=True)
                 results[peer] = measure_peer(words, peer, checkpoint, pictures)
-    results["machine"] = machine("fastapi", "uvicorn", "onnxruntime", "transformers", "litserve")
+    libraries = {"pipeline": "transformers", "litserve": "litserve"}
+    peers = [libraries[peer] for peer in words.peers]
+    results["machine"] = machine("fastapi", "uvicorn", "onnxruntime", *peers)
     results["others_cores"] = other.cores()
     results["command"] = " ".join(sys.argv)
     if words.out:

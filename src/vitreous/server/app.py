@@ -12,6 +12,7 @@ from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
+from pydantic_core import PydanticSerializationError, to_json
 
 from vitreous.errors import RunError, UnreadablePicture, UserError, VitreousError
 from vitreous.explanation.pictures import Question
@@ -216,9 +217,12 @@ class Service:
 
 
 def _json(value: Any) -> Response:
-    # A name may hold half a character, which UTF-8 can't.
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return Response(text.encode("utf-8", "backslashreplace"), media_type="application/json")
+    try:
+        body = to_json(value)  # a thousand classes in a tenth of the time of Python's own
+    except PydanticSerializationError:  # a name may hold half a character, which UTF-8 can't
+        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+        body = text.encode("utf-8", "backslashreplace")
+    return Response(body, media_type="application/json")
 
 
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -49,7 +49,7 @@ class Answer:
         """
         if self.error is not None:
             return {"file": self.file, "error": self.error}
-        label = max(self.probabilities, key=lambda name: self.probabilities[name])
+        label = max(self.probabilities, key=self.probabilities.__getitem__)
         answer = {
             "file": self.file,
             "label": label,

@@ -19,7 +19,7 @@ from vitreous.core.run import RunFolder, check_beside, check_free
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.data.packing import pack
-from vitreous.data.remote import source_path
+from vitreous.data.remote import name_of, source_path
 from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError
 from vitreous.inquiry import diagnose
@@ -29,7 +29,7 @@ from vitreous.labels.visit import audit_run
 from vitreous.lecture.drawing import patches
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
-from vitreous.opening import open_own_pictures
+from vitreous.opening import open_own_pictures, with_cache
 from vitreous.processes import one_run
 from vitreous.recipes.configure import configure, named_overlay, named_settings
 from vitreous.recipes.facts import Choice
@@ -136,9 +136,9 @@ def train(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = source_path(source)
-    path, is_begun = run_place(Path("runs") / source.stem, out)
+    path, is_begun = run_place(Path("runs") / name_of(source), out)
     if is_begun:  # and torchrun has started its processes again
-        return resume(path, tensorboard=tensorboard, console=console)
+        return resume(path, cache=cache, tensorboard=tensorboard, console=console)
     check_free(path)
     named = named_settings(
         epochs, budget_s, seed, *(Path(file) if file else None for file in (cache, overlay))
@@ -270,9 +270,9 @@ def pretrain(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = source_path(source)
-    path, is_begun = run_place(Path("runs") / f"{source.stem}-pretrained", out)
+    path, is_begun = run_place(Path("runs") / f"{name_of(source)}-pretrained", out)
     if is_begun:
-        return resume(path, tensorboard=tensorboard, console=console)
+        return resume(path, cache=cache, tensorboard=tensorboard, console=console)
     check_free(path)
     named = named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
     listing = list_unlabelled(source)
@@ -289,11 +289,18 @@ def pretrain(
 
 
 @one_run
-def resume(run: Source, *, tensorboard: bool = False, console: Console | None = None) -> Run:
+def resume(
+    run: Source,
+    *,
+    cache: Source | None = None,
+    tensorboard: bool = False,
+    console: Console | None = None,
+) -> Run:
     """Go on with a run of `train` or `pretrain` that was stopped; a finished one is left as it is.
 
     Args:
         run: the run's folder.
+        cache: folder of decoded pictures; by default the one that the run began with.
         tensorboard: write TensorBoard's files too.
         console: where messages go.
 
@@ -304,7 +311,7 @@ def resume(run: Source, *, tensorboard: bool = False, console: Console | None = 
     clock = Clock(time.monotonic())
     console = console or Console()
     folder = RunFolder.open(Path(run))
-    run_config = from_mapping(RunConfig, load_toml(folder.config))
+    run_config = with_cache(from_mapping(RunConfig, load_toml(folder.config)), cache)
     if is_finished(folder, run_config):
         shown = f"Its report: {folder.report}" if folder.report.exists() else ""
         console.info(f"{folder.path} is finished, nothing to do. {shown}".rstrip())
@@ -337,7 +344,7 @@ def summary(model: str, *, image_size: int | None = None, classes: int | None = 
 def demo(
     folder: Source | None = None, *, console: Console | None = None, started: float | None = None
 ) -> Run:
-    """Draw faces, learn them, test on unseen ones and classify a few.
+    """Draw faces, learn them and test on unseen ones.
 
     Args:
         folder: where the drawn faces and the run go, which must not exist; by default ``demo``

@@ -41,12 +41,13 @@ def audit(
     from vitreous import api
     from vitreous.core.config import parse_assignments
     from vitreous.core.files import first_free
+    from vitreous.data.remote import name_of
     from vitreous.recipes.configure import parse_budget
 
     if budget is not None and epochs is not None:
         raise click.UsageError("--budget and --epochs exclude each other: give one of them")
     if out is None and not as_json:
-        out = first_free(Path("audits") / source.absolute().stem)
+        out = first_free(Path("audits") / name_of(source))
     found = api.audit(
         source,
         out,

@@ -33,9 +33,10 @@ def check(
     """
     from vitreous import api
     from vitreous.core.files import first_free
+    from vitreous.data.remote import name_of
 
     if out is None and not as_json:
-        out = first_free(Path("checks") / source.absolute().stem)
+        out = first_free(Path("checks") / name_of(source))
     checkup = api.check(source, out, console=options.console(quiet))
     if as_json:
         printing.print_json(checkup.to_json())

@@ -80,7 +80,7 @@ def train(
              "--preprocess": preprocess or None,
              "--explain-choice": explain_choice or None, "--seed": seed, "--config": config,
              "--set": assignments or None, "--overlay": overlay}  # fmt: skip
-    source = _source_or_resume(source, resumed, named, tensorboard, quiet)
+    source = _source_or_resume(source, resumed, named, cache, tensorboard, quiet)
     if source is None:
         return
     from vitreous import api
@@ -92,7 +92,7 @@ def train(
     settings = parse_assignments(assignments)
     if weights == "none":
         # Also where a file of settings names some.
-        settings |= {"init": None, "ladder": None}
+        settings |= {"init": None, "init_preprocess": [], "init_num_heads": None, "ladder": None}
         weights, recipe = None, recipe or "scratch"
     api.train(
         source,
@@ -155,7 +155,7 @@ def pretrain(
     named = {"--out": out, "--budget": budget, "--epochs": epochs, "--model": model,
              "--image-size": image_size, "--seed": seed, "--config": config,
              "--set": assignments or None}  # fmt: skip
-    source = _source_or_resume(source, resumed, named, tensorboard, quiet)
+    source = _source_or_resume(source, resumed, named, cache, tensorboard, quiet)
     if source is None:
         return
     from vitreous import api
@@ -183,6 +183,7 @@ def _source_or_resume(
     source: Path | None,
     resumed: Path | None,
     named: Mapping[str, Any],
+    cache: Path | None,
     tensorboard: bool,
     quiet: bool,
 ) -> Path | None:
@@ -201,5 +202,5 @@ def _source_or_resume(
             raise click.UsageError(f"{option} can't change a run that has begun (--resume)")
     from vitreous import api
 
-    api.resume(resumed, tensorboard=tensorboard, console=options.console(quiet))
+    api.resume(resumed, cache=cache, tensorboard=tensorboard, console=options.console(quiet))
     return None

@@ -31,23 +31,24 @@ from vitreous.diagnosis.examination import diagnose_run
 from vitreous.diagnosis.gather import cost_in_pictures
 from vitreous.doctor.findings import Checkup
 from vitreous.doctor.first_look import look_first
-from vitreous.errors import StorageError
+from vitreous.errors import StorageError, TrainingError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
 from vitreous.evaluation.thumbnails import thumbnail_answers
 from vitreous.folds import FoldScores, cross_validate, share_of_time
 from vitreous.ladder.climb import climb
-from vitreous.model.summary import summarize
 from vitreous.model.vit import ViT
 from vitreous.opening import open_pictures
 from vitreous.pages.pictures import picture_at
 from vitreous.recipes.facts import Choice
 from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run, temper_run
 from vitreous.serving.origin import first_encoder, original_encoder
+from vitreous.telling import tell_next, tell_plan
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
-from vitreous.training.device import choose_device, describe_device
+from vitreous.training.device import choose_device
+from vitreous.training.guard import is_out_of_memory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.pretrain import MaskedAutoencoder, PatchLearner, loss_on, reconstructions
 from vitreous.training.provenance import circumstances, note_memory
@@ -166,9 +167,23 @@ def work(
     clock: Clock,
     tensorboard: bool,
 ) -> None:
-    """Do what the configuration is for: learn classes, or pretrain."""
+    """Do what the configuration is for: learn classes, or pretrain.
+
+    Raises:
+        TrainingError: where a loss stays no number, or memory is too small.
+    """
     job = _pretrain if config.pretrain else _train
-    job(folder, config, dataset, console, clock, tensorboard)
+    try:
+        job(folder, config, dataset, console, clock, tensorboard)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        command = f"vitreous {'pretrain' if config.pretrain else 'train'} --resume"
+        raise TrainingError(
+            f"memory is too small; what was saved is whole: free some and go on ({command} "
+            f"{quote(str(folder.path))}), or begin another run with a smaller --model or "
+            "--image-size"
+        ) from None
 
 
 def _train(
@@ -180,7 +195,7 @@ def _train(
     tensorboard: bool,
 ) -> None:
     """Train, by folds first where they are asked for, then score the best weights."""
-    facts = _tell(config, dataset, choose_device(config.train.device), console)
+    facts = tell_plan(config, dataset, choose_device(config.train.device), console)
     if config.data.overlay:
         facts["Overlay"] = str(read_overlay(folder.overlay))
     split = "test" if "test" in dataset.sets else "valid"
@@ -249,16 +264,7 @@ def _conclude(
     )
     write_text(folder.report, render_report(report))
     console.info(verdict(evaluation))
-    if diagnosis.causes:
-        console.warn(f"{diagnosis}. Next: vitreous diagnose {folder.path}")
-    if folds:
-        console.info(folds.in_words())
-    if report.labels:
-        console.info(report.labels.verdict)
-        if report.labels.first:
-            console.info(f"next: {report.labels.command}")
-    console.info(f"report: {folder.report}")
-    console.info(f"next: vitreous predict {folder.path} PICTURE ...")
+    tell_next(folder, diagnosis, folds, report.labels, console)
 
 
 def _learn(
@@ -274,6 +280,9 @@ def _learn(
 
     A budget leaves time to score a split afterwards.
     """
+    # A first validation imports these two, and what it takes is counted many times over.
+    import sklearn.metrics  # noqa: F401
+
     from vitreous.report.collect import MISTAKES
     from vitreous.report.reasons import cost_in_pictures as cost_of_reasons
 
@@ -328,7 +337,7 @@ def _pretrain(
     from vitreous.report.reconstructions import draw_reconstructions
 
     device = choose_device(config.train.device)
-    _tell(config, dataset, device, console)
+    tell_plan(config, dataset, device, console)
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     clock = replace(clock, closing_validations=1)
 
@@ -352,7 +361,7 @@ def _pretrain(
         "exactly, 1 tells no more than its mean"
     )
     console.info(f"pictures: {folder.reconstructions}")
-    console.info(f"next: vitreous train FOLDER --init {folder.path}")
+    console.info(f"next: vitreous train FOLDER --init {quote(str(folder.path))}")
 
 
 def _note_memory(folder: RunFolder, device: torch.device, console: Console) -> None:
@@ -365,36 +374,3 @@ def is_finished(folder: RunFolder, config: RunConfig) -> bool:
     """Whether nothing is left to do."""
     shown = folder.reconstructions if config.pretrain else folder.report
     return folder.evaluation.exists() and shown.exists()
-
-
-def _tell(
-    config: RunConfig, dataset: Dataset, device: torch.device, console: Console
-) -> dict[str, str]:
-    """Say what will be trained on what; the same goes into the report."""
-    counts = ", ".join(f"{len(part)} {name}" for name, part in dataset.sets.items())
-    size = summarize(config.model)
-    height, width = config.model.image_size
-    train = config.train
-    length = f"{train.epochs:g} epochs"
-    if train.budget_s is not None:
-        length = f"{train.budget_s / 60:g} minutes, at most {length}"
-    if config.folds:
-        times = config.folds.count * config.folds.repeats
-        each = "each" if train.budget_s is None else "in all"
-        length = f"{length} {each}, {times + 1} times: {times} folds to score, the last to keep"
-    if config.ladder:
-        length = f"{length}, rung by rung: {', '.join(config.ladder.rungs)}"
-    classes = f"; classes {', '.join(dataset.classes)}" if dataset.classes else ""
-    start = f"begun with {config.init} and a new head" if config.init else "from scratch"
-    facts = {
-        "Pictures": f"{counts}{classes}",
-        "Model": f"ViT {start}, {size.parameters / 1e6:.1f} M parameters, {size.tokens} "
-        f"tokens, {height}x{width} px, {size.flops / 1e9:.2f} GFLOP a picture",
-        "Training": f"{length}, batches of {train.batch_size}, seed {train.seed}",
-        "Device": describe_device(device),
-    }
-    if config.preprocess.mirror:
-        facts["Answers"] = "mean over a picture and its mirror image; curves: the picture alone"
-    for label, text in facts.items():
-        console.info(f"{label.lower():9}{text}")
-    return facts

@@ -3,13 +3,14 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 
 from vitreous.core.console import Console
 from vitreous.core.files import read_json
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
-from vitreous.data.folder import Listing, list_labelled, list_unlabelled
+from vitreous.data.folder import Listing, is_unread, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import read_overlay
 from vitreous.data.remote import source_path
@@ -36,10 +37,15 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
             f"the cache has room for {dataset.pixels.array.num_kept} of {len(dataset.splits)} "
             "pictures (data.max_cache_gb): the others are decoded whenever they are seen"
         )
-    if listing.ignored:
+    if unread := [path for path in listing.ignored if is_unread(path)]:
+        console.warn(
+            f"photographs in a format that isn't read are left out, {len(unread)} in all, such as "
+            f"{unread[0]}: convert them to JPEG"
+        )
+    if others := [path for path in listing.ignored if not is_unread(path)]:
         console.info(
-            f"{len(listing.ignored)} files are not pictures by their names and are left out, "
-            f"such as {listing.ignored[0]}"
+            f"{len(others)} files are not pictures by their names and are left out, "
+            f"such as {others[0]}"
         )
     if config.train.soft_labels and dataset.sets["train"].votes is None:
         wanted = ", ".join(f"{VOTES}{name}" for name in listing.classes)
@@ -48,6 +54,13 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
             f"for every class: name a table with the columns {wanted}"
         )
     return dataset
+
+
+def with_cache(config: RunConfig, cache: str | PathLike[str] | None) -> RunConfig:
+    """The same with another folder of decoded pictures, where one is named."""
+    if cache is None:
+        return config
+    return replace(config, data=replace(config.data, cache_dir=str(Path(cache).absolute())))
 
 
 def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) -> Dataset:
@@ -101,7 +114,10 @@ def learned_from(
     listing: Listing, weights: Path, splits: Sequence[str] = ("train", "valid")
 ) -> str | None:
     """How many pictures a run has learned from or was chosen by, in words; ``None`` for none."""
-    run = RunFolder(weights.resolve().parent)
+    folder = weights.resolve().parent
+    if folder.parent.name in ("rungs", "folds"):  # inside a run, whose pictures they are
+        folder = folder.parent.parent
+    run = RunFolder(folder)
     if not run.split.exists():  # a file of weights alone
         return None
     with run.split.open(encoding="utf-8", newline="") as file:

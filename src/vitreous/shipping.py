@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
+from shlex import quote
 from typing import Literal, get_args
 
 import numpy as np
@@ -120,7 +121,7 @@ def export(
             terms = Terms(precision, max_drop, tested, learned, _warning(on_gate, console))
         _seal(weights, path, to, license or UNKNOWN_LICENSE, terms, console)
         if to == "onnx":
-            console.info(f"next: vitreous predict {path} photo.jpg")
+            console.info(f"next: vitreous predict {quote(str(path))} photo.jpg")
         return path
     if to == "web":
         _write_site(run, weights, path, license, runtime, console)

@@ -32,6 +32,7 @@ from vitreous.opening import (
     list_split,
     open_own_pictures,
     warn_unreadable,
+    with_cache,
 )
 from vitreous.serving.calibrate import calibrate_on
 from vitreous.serving.hub import hub_id
@@ -99,7 +100,8 @@ def evaluate(
     weights, predictor = open_model(run, told, wish, console)
     if data is None:
         folder = RunFolder.open(Path(run))
-        own = open_own_pictures(folder, from_mapping(RunConfig, load_toml(folder.config)), console)
+        config = with_cache(from_mapping(RunConfig, load_toml(folder.config)), cache)
+        own = open_own_pictures(folder, config, console)
         name = choose_split(set(own.sets), split, folder.path)
         pictures = own.sets[name]
     else:

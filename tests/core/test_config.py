@@ -108,3 +108,9 @@ def test_names_far_from_all_get_no_guess():
 
 def test_none_is_left_out_of_a_file():
     assert "name" not in to_mapping(Outer(1))["inner"]
+
+
+def test_a_folder_is_no_file_of_settings(tmp_path):
+    words = f"can't read {tmp_path}, .*: name {tmp_path}/config.toml"
+    with pytest.raises(ConfigError, match=words):
+        load_toml(tmp_path)

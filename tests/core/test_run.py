@@ -78,3 +78,9 @@ def test_a_run_in_use_is_refused_until_its_process_dies(run):
         except RunError:
             time.sleep(0.05)
     pytest.fail("the lock of a dead process stayed")
+
+
+def test_a_command_is_printed_as_it_has_to_be_typed(tmp_path):
+    run = RunFolder.create(tmp_path / "my faces", {"config.toml": "x = 1\n"})
+    with pytest.raises(RunError, match=f"--resume '{run.path}'\\)"):
+        check_free(run.path)

@@ -304,3 +304,21 @@ def test_the_typical_side_is_the_median_of_the_shorter_ones(tmp_path):
     nothing = Listing((Sample(tmp_path / "bad.png", "a"), Sample(tmp_path / "gone", "a")), ("a",))
     with pytest.raises(DataError, match="none of the 2 pictures tried can be read"):
         typical_side(nothing)
+
+
+def test_no_readable_test_picture_is_told_before_training(tmp_path, class_folder, opened):
+    source = tmp_path / "pictures"
+    for seed, split in enumerate(("train", "valid", "test")):
+        class_folder(source / split, {"ant": 4, "bee": 4}, seed=seed)
+    for path in (source / "test").rglob("*.png"):
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="has test pictures, but none that can be read"):
+        opened(source)
+
+
+def test_a_cache_without_a_limit(tmp_path, class_folder):
+    source = class_folder(tmp_path / "pictures", {"ant": 6, "bee": 6})
+    config = DataConfig(str(source), str(tmp_path / "cache"), max_cache_gb=float("inf"))
+    assert len(open_dataset(list_labelled(source), config, SMALL, 0).splits) == 12
+    with pytest.raises(ConfigError, match=r"data\.max_cache_gb is nan"):
+        DataConfig(str(source), max_cache_gb=float("nan"))

@@ -76,3 +76,20 @@ def test_a_class_with_fewer_pictures_than_folds_is_named(tmp_path, class_folder,
     dataset = opened(class_folder(tmp_path / "pictures", {"ant": 30, "bee": 4}))
     with pytest.raises(DataError, match="class 'bee' has 4 pictures"):
         fold_datasets(dataset, 5, repeat=0, seed=0)
+
+
+@pytest.mark.parametrize(("few", "count"), [(2, 2), (3, 2)])
+def test_no_advice_is_given_that_would_not_work(tmp_path, class_folder, opened, few, count):
+    """Beside a fold a class has to have one picture to learn from and one to validate on."""
+    dataset = opened(class_folder(tmp_path / "pictures", {"ant": 30, "bee": few}))
+    with pytest.raises(DataError, match=f"for {count} folds: add pictures"):
+        fold_datasets(dataset, count, repeat=0, seed=0)
+    with pytest.raises(DataError, match="'bee'"):
+        fold_datasets(dataset, 5, repeat=0, seed=0)
+
+
+def test_the_folds_advised_work(tmp_path, class_folder, opened):
+    dataset = opened(class_folder(tmp_path / "pictures", {"ant": 30, "bee": 3}))
+    with pytest.raises(DataError, match="take 3 folds at most"):
+        fold_datasets(dataset, 5, repeat=0, seed=0)
+    assert len(fold_datasets(dataset, 3, repeat=0, seed=0)) == 3

@@ -166,3 +166,6 @@ def leave_behind(case: Sick) -> None:
     path = case.take()
     path.rename(path.with_suffix(".download"))
     case.planted["passed over"] = "ignored", (path.with_suffix(".download"),)
+    photograph = case.folder / "train" / "happy" / "IMG_0001.HEIC"
+    photograph.write_bytes(b"\0\0\0\x18ftypheic")
+    case.planted["not read"] = "ignored", (photograph,)

@@ -21,7 +21,7 @@ PLANTED = (
     "garbled", "noise", "HEIC", "PNG cut off", "JPEG cut off", "empty", "text", "page", "PDF",
     "PNG named .jpg", "tiny", "blank", "film", "ink", "glass", "16 bits", "long", "copied",
     "saved as BMP", *ALTERED, "leak, same", "leak, altered", "label_conflict, same",
-    "label_conflict, altered", "names", "passed over",
+    "label_conflict, altered", "names", "passed over", "not read",
 )  # fmt: skip
 
 
@@ -74,7 +74,9 @@ def test_what_a_file_browser_leaves_is_a_note(sick):
     notes = [finding for finding in sick.checkup.findings if finding.kind == "ignored"]
     assert [path.name for finding in notes if finding.severity == "note"
             for path in finding.files] == ["Thumbs.db"]  # fmt: skip
-    assert [finding.severity for finding in notes] == ["warning", "note"]
+    assert [finding.severity for finding in notes] == ["warning", "warning", "note"]
+    unread = [finding for finding in notes if finding.detail.endswith("a format that isn't read")]
+    assert [[path.name for path in finding.files] for finding in unread] == [["IMG_0001.HEIC"]]
 
 
 def test_as_json(sick):

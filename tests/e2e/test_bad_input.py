@@ -36,7 +36,9 @@ def refused(result, *words: str) -> None:
 
 def test_an_empty_class(vitreous, pictures, tmp_path):
     (pictures / "bored").mkdir()
-    refused(vitreous("train", pictures, "--out", tmp_path / "run"), "'bored' is empty")
+    (pictures / "bored" / "IMG_1.HEIC").write_bytes(b"not read")
+    words = "'bored' is empty", "convert others, such as .heic, to JPEG"
+    refused(vitreous("train", pictures, "--out", tmp_path / "run"), *words)
     assert not (tmp_path / "run").exists()
 
 
@@ -63,6 +65,7 @@ def test_unreadable_files_are_listed_counted_and_left_out(vitreous, pictures, tm
     }
     for name, content in bad.items():
         (pictures / "happy" / name).write_bytes(content)
+    (pictures / "happy" / "IMG_1.HEIC").write_bytes(b"not read")
     bomb = Image.new("1", (1, 1))
     bomb.save(pictures / "happy" / "bomb.png")
     raw = bytearray((pictures / "happy" / "bomb.png").read_bytes())
@@ -75,6 +78,7 @@ def test_unreadable_files_are_listed_counted_and_left_out(vitreous, pictures, tm
     assert result.exit_code == 0, result.stderr
     for name in (*bad, "bomb.png"):
         assert result.stderr.count(f"/{name}: ") == 1
+    assert f"{pictures / 'happy' / 'IMG_1.HEIC'}: convert them to JPEG" in result.stderr
     with (tmp_path / "run" / "split.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 40
     found = json.loads(vitreous("evaluate", tmp_path / "run", pictures, "--json").stdout)

@@ -3,6 +3,7 @@
 import hashlib
 import html
 import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -13,6 +14,7 @@ from PIL import Image
 from safetensors import safe_open
 
 import vitreous as package
+from vitreous.data.faces import write_faces
 
 
 def folder_hash(folder: Path) -> str:
@@ -234,3 +236,26 @@ def test_python_and_command_are_one(run, faces):
 def test_the_help_shows_commands_line_by_line(vitreous):
     lines = vitreous("--help").stdout.splitlines()
     assert "    vitreous predict runs/faces photo.jpg" in lines
+
+
+FIRST_VALIDATION = """
+import sys
+from pathlib import Path
+from vitreous import api, job
+
+def begin(*_):
+    missing = {"sklearn.metrics", "scipy.stats"} - set(sys.modules)
+    sys.exit(f"still to import: {missing or 'nothing'}")
+
+job.run_training = begin
+api.train(sys.argv[1], Path(sys.argv[2]), epochs=1, settings={"data": {"check": False}})
+"""
+
+
+def test_the_first_validation_is_timed_without_its_imports(tmp_path):
+    """It is one of some pictures, and a budget leaves hundreds of times as long for the end."""
+    write_faces(tmp_path / "faces", 8, size=32)
+    words = [sys.executable, "-c", FIRST_VALIDATION, tmp_path / "faces", tmp_path / "run"]
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    done = subprocess.run(words, capture_output=True, text=True, env=environment)
+    assert done.stderr.endswith("still to import: nothing\n"), done.stderr

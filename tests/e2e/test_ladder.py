@@ -74,6 +74,10 @@ def test_the_runs_weights_are_those_of_the_rung_kept(climbed, vitreous, faces):
     assert again["accuracy"] == stated["accuracy"]
     result = vitreous("evaluate", run / "rungs" / "lora", faces, "--split", "valid", "--json")
     assert json.loads(result.stdout)["n"] == 30
+    assert "has learned from 30 of these 30 pictures or was chosen by them" in result.stderr
+    refused = vitreous("calibrate", run / "rungs" / "lora", faces, "--split", "valid")
+    assert refused.exit_code == 2
+    assert "calibrate on others" in refused.stderr
 
 
 def test_each_rung_changes_what_it_may(climbed, checkpoint):
@@ -184,7 +188,27 @@ def test_too_little_time_leaves_a_rung_out(vitreous, checkpoint, faces, tmp_path
     )
     assert result.exit_code == 0, result.stderr
     assert "too few for 'full'" in result.stderr
-    assert read_json(run / "ladder.json")["kept"] == "probe"
+    ladder = read_json(run / "ladder.json")
+    assert ladder["kept"] == "probe"
+    assert "full" in ladder["skipped"]
+
+
+def test_a_rung_left_out_stays_out(vitreous, checkpoint, faces, tmp_path, monkeypatch):
+    """Resumed behind it there may be more time, by the clock of another sitting."""
+    run = tmp_path / "run"
+    words = ("--weights", checkpoint, *QUICK, "--budget", "600s")
+    monkeypatch.setattr(options, "STARTED", time.monotonic() - 590)
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(climb._Climber, "keep", stop)
+        assert vitreous("train", faces, "--out", run, *words).exit_code == 130
+    assert read_json(run / "ladder.json")["skipped"] == ["lora", "full"]
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 0, result.stderr
+    assert [path.name for path in (run / "rungs").iterdir()] == ["probe"]
 
 
 def test_small_pictures_are_not_blown_up_to_the_weights_size(vitreous, timm, faces, tmp_path):

@@ -67,9 +67,11 @@ def test_another_version_is_told_first_and_written_down(vitreous, stopped):
     assert after["peak_memory_bytes"] > 0
 
 
-def test_nothing_is_told_where_nothing_has_changed(vitreous, stopped):
-    result = vitreous("train", "--resume", stopped)
+def test_nothing_is_told_where_nothing_has_changed(vitreous, stopped, tmp_path):
+    other = tmp_path / "elsewhere"  # where its pictures were decoded to says nothing about a run
+    result = vitreous("train", "--resume", stopped, "--cache", other)
     assert result.exit_code == 0, result.stderr
+    assert any(other.iterdir())
     assert "not to the same bits" not in result.stderr
     assert "later" not in read_json(stopped / "provenance.json")
 

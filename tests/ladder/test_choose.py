@@ -45,3 +45,12 @@ def test_what_can_not_be_told_from_the_best_is_taken_if_it_is_simpler():
     assert simplest_within_one_error([low, middle, best], labels) == 1
     assert simplest_within_one_error([best, middle], labels) == 0
     assert simplest_within_one_error([low], labels) == 0
+
+
+def test_one_picture_more_is_one_error_however_few_there_are():
+    for count in (1, 2, 5):
+        labels = np.repeat([0, 1, 2], count)
+        best = np.ones(3 * count, dtype=bool)
+        simple = best.copy()
+        simple[-1] = False
+        assert simplest_within_one_error([simple, best], labels) == 0

@@ -7,8 +7,12 @@ from vitreous.core.config import dump_toml, merge
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled
 from vitreous.errors import ConfigError
-from vitreous.recipes.configure import configure, named_settings, parse_budget
+from vitreous.recipes.configure import _named, configure, named_settings, parse_budget
+from vitreous.recipes.pace import measure_pictures_per_s
+from vitreous.serving.weights import Told
 from vitreous.training.config import TrainConfig
+from vitreous.training.guard import TooLittleMemory
+from vitreous.training.learner import Learner
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +130,53 @@ def test_the_pace_is_measured_with_what_was_named(faces, monkeypatch):
     assert configured(faces, model="Ti/16", changes=budget).train.learning_rate == 1e-3
     configured(faces, changes={"train": {"epochs": 3}})
     assert len(measured) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("epochs", float("nan")), ("epochs", float("inf")), ("budget_s", float("inf")),
+        ("learning_rate", float("nan")), ("clip_norm", float("nan")), ("betas", (0.9, 1.0)),
+        ("weight_decay", -1.0), ("final_learning_rate", -5.0),
+    ],
+)  # fmt: skip
+def test_what_no_training_can_use_is_refused_by_name(name, value):
+    with pytest.raises(ConfigError, match=rf"train\.{name} is"):
+        TrainConfig(**{name: value})
+
+
+def test_what_is_told_of_a_checkpoint_leaves_what_the_file_tells_besides(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('init = "x"\ninit_num_heads = 3\ninit_preprocess = ["half"]\n')
+    for told in (Told(None, ("clip",)), Told(None, (), 6)):
+        from_file, changes = _named(file, {}, None, told)
+        both = merge(from_file, changes)
+        assert both["init_num_heads"] == (told.num_heads or 3)
+        assert both["init_preprocess"] == (told.preprocess or ["half"])
+
+
+def test_where_memory_is_too_small_the_pace_is_that_of_smaller_pieces(faces, monkeypatch):
+    pieces = []
+
+    def measure(self, plan, seconds):
+        pieces.append(self.config.train.accumulate)
+        if len(pieces) < 3:
+            raise TooLittleMemory(self.config.train)
+        return 0.5
+
+    monkeypatch.setattr(Learner, "measure_step_s", measure)
+    config = configured(faces, changes={"train": {"epochs": 1, "shards": 1}})
+    assert measure_pictures_per_s(config) == config.train.batch_size / 0.5
+    assert pieces == [1, 2, 4]
+
+
+def test_published_weights_are_chosen_for_the_device_that_is_named(faces, monkeypatch):
+    asked = []
+
+    def choose(wanted):
+        asked.append(wanted)
+        return torch.device("cpu")
+
+    monkeypatch.setattr("vitreous.recipes.configure.choose_device", choose)
+    configured(faces, changes={"train": {"epochs": 1, "device": "cpu"}})
+    assert set(asked) == {"cpu"}

@@ -86,6 +86,9 @@ def load_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}") from None
+    except OSError as error:
+        inside = f": name {path / 'config.toml'}" if path.is_dir() else ""
+        raise ConfigError(f"can't read {path}, {error.strerror}{inside}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 

@@ -31,6 +31,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from shlex import quote
 
 from filelock import FileLock, Timeout
 
@@ -164,7 +165,7 @@ def check_free(path: Path) -> None:
     if (path / "config.toml").exists():
         raise RunError(
             f"{path} is an existing run and is never overwritten: go on with it "
-            f"(vitreous train --resume {path}) or choose another --out"
+            f"(vitreous train --resume {quote(str(path))}) or choose another --out"
         )
     raise RunError(f"{path} exists already: choose another --out")
 

@@ -18,7 +18,8 @@ class AugmentConfig:
         rotate_degrees: largest rotation.
         shear_degrees: largest shear.
         affine_chance: share of the pictures that get the changes of geometry above.
-        brightness, contrast, saturation: largest relative change.
+        brightness: largest change, in standard deviations of what the model is given.
+        contrast, saturation: largest relative change.
         color_chance: share of the pictures that get the changes of colour.
         erase_chance: share of the pictures in which a rectangle is replaced by noise.
         mixup_alpha: Beta parameter of mixup (Zhang et al. 2018); 0 turns it off.
@@ -91,6 +92,8 @@ class DataConfig:
     check: bool = True
 
     def __post_init__(self) -> None:
+        if not self.max_cache_gb > 0:
+            raise ConfigError(f"data.max_cache_gb is {self.max_cache_gb}: it is above 0")
         if self.shuffle_buffer < 1:
             raise ConfigError(f"data.shuffle_buffer is {self.shuffle_buffer}: it is 1 or more")
         if not 0.0 <= self.calibration_share <= 0.5:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,11 @@ def open_dataset(
             raise DataError(f"class '{name}' has no readable training picture in {config.source}")
     if "valid" not in dataset.sets or not len(dataset.sets["valid"]):
         raise DataError(f"{config.source} has no readable validation picture")
+    if "test" in dataset.sets and not len(dataset.sets["test"]):
+        raise DataError(
+            f"{config.source} has test pictures, but none that can be read: mend them, or leave "
+            "them out and the validation pictures are scored"
+        )
     return _keep_some(dataset, config, on_progress)
 
 
@@ -217,7 +223,7 @@ def _decode(
 def _cache_of(config: DataConfig) -> tuple[Path, int]:
     """Its folder, and how many bytes may be in it."""
     folder = Path(config.cache_dir) if config.cache_dir else default_cache_dir()
-    return folder, int(config.max_cache_gb * 1e9)
+    return folder, int(min(config.max_cache_gb * 1e9, sys.maxsize))
 
 
 def _keep_some(dataset: Dataset, config: DataConfig, on_progress: Progress | None) -> Dataset:

@@ -15,7 +15,13 @@ from vitreous.core.config import did_you_mean
 from vitreous.data.overlay import Overlay
 from vitreous.data.remote import SPOOL, is_remote
 from vitreous.data.shards import SUFFIXES, find_shards, rows_of
-from vitreous.data.table import EXTENSIONS, SPLIT_WORDS, Sample, table_samples
+from vitreous.data.table import (
+    EXTENSIONS,
+    SPLIT_WORDS,
+    UNREAD_EXTENSIONS,
+    Sample,
+    table_samples,
+)
 from vitreous.errors import DataError
 
 
@@ -282,5 +288,10 @@ def _is_picture(path: Path) -> bool:
     return path.suffix.lower() in EXTENSIONS
 
 
+def is_unread(path: Path) -> bool:
+    """Whether a file is, by its name, a photograph in a format that nothing here reads."""
+    return path.suffix.lower() in UNREAD_EXTENSIONS
+
+
 def _extension_words() -> str:
-    return "looked for " + " ".join(sorted(EXTENSIONS))
+    return f"looked for {' '.join(sorted(EXTENSIONS))}; convert others, such as .heic, to JPEG"

@@ -1,5 +1,6 @@
 """The same pictures divided several times, so that each is held out once."""
 
+import math
 import warnings
 
 import numpy as np
@@ -41,10 +42,12 @@ def fold_datasets(dataset: Dataset, count: int, repeat: int, seed: int) -> list[
     linked = link_pictures(groups, prints)
     for name in dataset.classes:
         parts = len({link for link, label in zip(linked, labels, strict=True) if label == name})
-        if parts < count:
+        # What is left beside a fold is learned from and validated on, so it takes two at least.
+        if parts < count or parts - math.ceil(parts / count) < 2:
+            fewer = f"take {parts} folds at most, or " if 3 <= parts < count else ""
             raise DataError(
-                f"class '{name}' has {parts} pictures that can be told apart or groups, fewer than "
-                f"{count} folds: take {max(parts, 2)} folds at most, or add pictures"
+                f"class '{name}' has {parts} pictures that can be told apart or groups, too few "
+                f"for {count} folds: {fewer}add pictures"
             )
     state = derive_seed(seed, "folds", repeat) % 2**32
     # Where every picture stands alone this is the same, and takes no seconds.

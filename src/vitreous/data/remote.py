@@ -6,6 +6,7 @@ url again where something is read. Naming a url is what allows the network; noth
 
 import errno
 import io
+import os
 import re
 import shutil
 import tempfile
@@ -32,6 +33,11 @@ def source_path(source: str | PathLike[str]) -> Path:
     """A source as a path: absolute where it lies here, and of a url the path that stands for it."""
     path = Path(source)
     return path if is_remote(path) else path.absolute()
+
+
+def name_of(source: Path) -> str:
+    """A source's last part without its ending; of `..` that of the folder which it means."""
+    return Path(os.path.abspath(source)).stem  # noqa: PTH100  # a link has a name of its own
 
 
 def is_remote(path: Path) -> bool:

@@ -17,6 +17,10 @@ from vitreous.errors import DataError
 
 #: What files of pictures are called.
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
+#: Formats that telephones and cameras write too, and that nothing here reads.
+UNREAD_EXTENSIONS = frozenset(
+    (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2")
+)
 #: What the columns of votes begin with; the class' name follows.
 VOTES = "votes_"
 SPLITS = ("train", "valid", "calibration", "test")

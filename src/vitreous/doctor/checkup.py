@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitreous.data.cache import Progress
-from vitreous.data.folder import Listing, folder_of, survey
+from vitreous.data.folder import Listing, folder_of, is_unread, survey
 from vitreous.data.table import EXTENSIONS
 from vitreous.doctor.classes import class_findings
 from vitreous.doctor.collection import Collection
@@ -80,7 +80,11 @@ def _ignored(listing: Listing) -> Iterator[Finding]:
     for path in hidden:
         detail = "a picture by its content, passed over for its name"
         yield Finding("ignored", (path,), detail, "warning")
-    rest = [path for path in others if path not in set(hidden)]
+    if unread := tuple(filter(is_unread, others)):
+        detail = f"{counted(len(unread), 'photograph')} in a format that isn't read"
+        yield Finding("ignored", unread, detail, "warning")
+    passed = {*hidden, *unread}
+    rest = [path for path in others if path not in passed]
     if rest:
         detail = f"{counted(len(rest), 'file')} not named like a picture, or outside all classes"
         yield Finding("ignored", tuple(rest), detail, "note")

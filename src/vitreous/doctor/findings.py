@@ -102,7 +102,8 @@ KINDS = {
     ),
     "ignored": Kind(
         "Passed over",
-        "Nothing has to be done, unless a picture is among them: then give it a picture's name.",
+        "Convert what isn't read (HEIC, AVIF, raw files of cameras) to JPEG, and give a picture "
+        "with another name a picture's. Nothing has to be done with anything else.",
     ),
 }
 

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from shlex import quote
 from typing import Any, get_args
 
 from vitreous.core.config import did_you_mean
@@ -83,7 +84,7 @@ def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
         raise WeightsError(f"{error}; these take it: {_able(config)}") from None
     if to == "safetensors":
         export_file(classifier, path)
-        return [f"next: vitreous predict {path} photo.jpg"]
+        return [f"next: vitreous predict {quote(str(path))} photo.jpg"]
     said = []
     if classifier.preprocess.mirror:
         said.append(

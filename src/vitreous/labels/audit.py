@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -197,11 +198,12 @@ def _why_not(run: RunFolder, config: RunConfig) -> str:
     if config.folds:
         return (
             f"{run.path} hasn't finished its folds: go on with it (vitreous train --resume "
-            f"{run.path})"
+            f"{quote(str(run.path))})"
         )
     return (
         f"{run.path} has no folds, and its model has learned the labels, the wrong ones too: audit "
-        f"the pictures themselves (vitreous audit {config.data.source}), or train with --folds 5"
+        f"the pictures themselves (vitreous audit {quote(config.data.source)}), or train with "
+        "--folds 5"
     )
 
 
@@ -212,5 +214,5 @@ def _check_same(run: RunFolder, source: Path, samples: Sequence[Sample]) -> None
     if known != [(path_as_text(sample.path), sample.label) for sample in samples]:
         raise RunError(
             f"{source} doesn't list the pictures and labels that {run.path} began with: put them "
-            f"back, or audit anew (vitreous audit {source})"
+            f"back, or audit anew (vitreous audit {quote(str(source))})"
         )

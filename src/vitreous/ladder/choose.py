@@ -44,5 +44,8 @@ def difference(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[
     gains = other.astype(float) - one.astype(float)
     of_classes = [gains[labels == label] for label in np.unique(labels)]
     mean = float(np.mean([gain.mean() for gain in of_classes]))
-    variance = sum(gain.var(ddof=1) / len(gain) if len(gain) > 1 else 0.0 for gain in of_classes)
+    # One picture of a class's n on which the two differ is an error of 1 / n: where n is 1, too.
+    variance = sum(
+        gain.var(ddof=1) / len(gain) if len(gain) > 1 else gain[0] ** 2 for gain in of_classes
+    )
     return mean, math.sqrt(variance) / len(of_classes)

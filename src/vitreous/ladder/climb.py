@@ -73,15 +73,21 @@ class Ladder:
 
     Args:
         rows: from the simplest.
+        skipped: names of rungs that there was no time for.
         kept: name of the rung that was kept; ``None`` until all are climbed.
     """
 
     rows: tuple[Row, ...] = ()
+    skipped: tuple[str, ...] = ()
     kept: str | None = None
 
     def has(self, name: str) -> bool:
         """Whether a way to answer was tried."""
         return any(row.name == name for row in self.rows)
+
+    def is_done_with(self, name: str) -> bool:
+        """Whether it was tried, or left out for good."""
+        return self.has(name) or name in self.skipped
 
     @property
     def seconds(self) -> float:
@@ -104,7 +110,8 @@ class Ladder:
         if not run.ladder.exists():
             return cls()
         values = read_json(run.ladder)
-        return cls(tuple(_row(row) for row in values["rows"]), values["kept"])
+        rows = tuple(_row(row) for row in values["rows"])
+        return cls(rows, tuple(values["skipped"]), values["kept"])
 
 
 def _row(values: dict[str, Any]) -> Row:
@@ -146,7 +153,7 @@ def climb(
         assert encoder is not None
         climber.look(encoder)
     for name in _TRAINED:
-        if name in config.ladder.rungs and not climber.ladder.has(name):
+        if name in config.ladder.rungs and not climber.ladder.is_done_with(name):
             climber.train(name)
     climber.keep()
 
@@ -192,7 +199,7 @@ class _Climber:
             self.console,
             None if budget_s is None else _FEATURES_SHARE * budget_s,
         )
-        count = self.settings.neighbors
+        count = min(self.settings.neighbors, len(features.train))
         answers = nearest_neighbors(features, len(self.classes), count)
         self._note("neighbors", f"{count} nearest pictures, features as they are", answers, started)
         started = time.monotonic()
@@ -212,8 +219,11 @@ class _Climber:
         """Climb a rung by training, from the best one below."""
         started = time.monotonic()
         config, clock = self._configured(name)
-        if config.train.budget_s is not None and config.train.budget_s < _LEAST_S:
-            self.console.warn(f"{config.train.budget_s:.0f} s are left, too few for '{name}'")
+        budget_s, has_begun = config.train.budget_s, (self.run.rungs / name).exists()
+        if budget_s is not None and budget_s < _LEAST_S and not has_begun:
+            self.console.warn(f"{budget_s:.0f} s are left, too few for '{name}'")
+            self.ladder = replace(self.ladder, skipped=(*self.ladder.skipped, name))
+            self._write()
             return
         rung = self.run.rung(name)
         encoder = load_encoder(self.run.rung(self._best_below()).best, with_head=True)
@@ -281,7 +291,7 @@ class _Climber:
         )
         seconds = round(time.monotonic() - started, 2)
         row = Row(name, what, score.accuracy, score.balanced_accuracy, score.loss, seconds)
-        self.ladder = Ladder((*self.ladder.rows, row))
+        self.ladder = replace(self.ladder, rows=(*self.ladder.rows, row))
         self._write()
         self.console.info(f"ladder: {Ladder((row,)).lines()[0]}")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from vitreous.core.console import Console
 from vitreous.core.files import read_tensors, write_tensors
@@ -90,7 +91,9 @@ def _network(config: RunConfig, encoder: Encoder) -> TorchNetwork:
     """The encoder up to where a head would stand, in the precision of training."""
     device = choose_device(config.train.device)
     dtype = choose_precision(config.train.precision, device)
-    model = encoder.load_into(drawn_model(replace(config.model, num_classes=0)))
+    # Drawn with its head, without which other numbers would be drawn for what is new below it.
+    model = encoder.load_into(drawn_model(config.model))
+    model.head = nn.Identity()
     return TorchNetwork(model.to(device, dtype), dtype)
 
 

@@ -66,18 +66,10 @@ def configure(
         ConfigError: for a wrong name or value, or a model that the weights don't fit.
         RunError: where the weights can't be read.
     """
-    changes = changes or {}
-    from_file = load_toml(config_file) if config_file else {}
-    if isinstance(train := from_file.get("train"), dict) and _asks_for_budget(changes):
-        train.pop("epochs", None)  # the recipe says how many at most
+    from_file, changes = _named(config_file, changes or {}, init, told)
     recipe = recipe or str(from_file.get("recipe", "scratch"))
     if recipe not in RECIPES:
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
-    if init:
-        changes = merge(changes, {"init": init})
-    if told != NOTHING:
-        about = {"init_preprocess": told.preprocess, "init_num_heads": told.num_heads}
-        changes = merge(changes, about)
     console = console or Console(quiet=True)
     side = typical_side(listing)
     named, why_init = _choose_init(merge(from_file, changes), recipe, side, console)
@@ -122,6 +114,23 @@ def configure(
     return replace(choice, reasons=(*why_init, *choice.reasons, Reason(("train.shards",), why)))
 
 
+def _named(
+    config_file: Path | None, changes: Mapping[str, Any], init: str | None, told: Told
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of the file, and those named beside it, as nested settings."""
+    from_file = load_toml(config_file) if config_file else {}
+    if isinstance(train := from_file.get("train"), dict) and _asks_for_budget(changes):
+        train.pop("epochs", None)  # the recipe says how many at most
+    if init:
+        changes = merge(changes, {"init": init})
+    # What isn't told of a checkpoint may stand in the file.
+    if told.preprocess:
+        changes = merge(changes, {"init_preprocess": told.preprocess})
+    if told.num_heads is not None:
+        changes = merge(changes, {"init_num_heads": told.num_heads})
+    return from_file, dict(changes)
+
+
 def _fitted(train: TrainConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """What only this machine decides, with what was named over it."""
     device = choose_device(train.device)
@@ -142,7 +151,7 @@ def _choose_init(
     is_silent = "init" not in named
     if named.get("init") != "auto" and not (is_silent and recipe == "scratch"):
         return named, ()
-    chosen, why = choose_pretrained(side, choose_device("auto").type != "cpu")
+    chosen, why = choose_pretrained(side, choose_device(_named_device(named)).type != "cpu")
     if is_silent:
         console.info(f"from scratch; --weights auto would begin with {chosen}")
         return named, ()
@@ -204,6 +213,12 @@ def _length(wanted: Mapping[str, Any]) -> dict[str, Any]:
         return {"budget_s": DEFAULT_BUDGET_S}
     named = from_mapping(TrainConfig, train, "train.")
     return {"epochs": named.epochs, "budget_s": named.budget_s}
+
+
+def _named_device(named: Mapping[str, Any]) -> str:
+    train = named.get("train")
+    device = train.get("device") if isinstance(train, Mapping) else None
+    return device if isinstance(device, str) else "auto"  # an error said later
 
 
 def _named_width(wanted: Mapping[str, Any]) -> int | None:

@@ -8,6 +8,8 @@ import torch
 from vitreous.core.rng import numpy_stream
 from vitreous.data.loader import PictureSet
 from vitreous.training.config import RunConfig
+from vitreous.training.device import free_memory
+from vitreous.training.guard import TooLittleMemory, with_less_memory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
 
@@ -26,6 +28,15 @@ def measure_pictures_per_s(config: RunConfig) -> float:
     labels = torch.arange(count) % config.model.num_classes
     pictures = PictureSet(noise, np.arange(count), labels, ())
     classes = tuple(map(str, range(config.model.num_classes)))
+    while True:
+        try:
+            return count / _measure_step_s(config, pictures, classes)
+        except TooLittleMemory:
+            config = with_less_memory(config)  # as training will
+        free_memory()
+
+
+def _measure_step_s(config: RunConfig, pictures: PictureSet, classes: tuple[str, ...]) -> float:
     with torch.random.fork_rng():
         learner = ClassLearner(config, pictures, classes)
-        return count / learner.measure_step_s(plan_epochs(config.train.epochs, 1.0), _MEASURED_S)
+        return learner.measure_step_s(plan_epochs(config.train.epochs, 1.0), _MEASURED_S)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any, Protocol
 
 import numpy as np
@@ -183,7 +184,7 @@ def run_guard(
 
 
 def _again(where: object) -> str:
-    return f"vitreous calibrate {where} DATA, DATA being labelled pictures it never saw"
+    return f"vitreous calibrate {quote(str(where))} DATA, DATA being labelled pictures it never saw"
 
 
 def guard_of_sealed(

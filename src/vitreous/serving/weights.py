@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
+from shlex import quote
 
 from vitreous.core.console import Console
 from vitreous.core.files import read_metadata
@@ -129,7 +130,8 @@ def find_own_weights(path: Path) -> Path:
         weights = RunFolder.open(path).best
     if not weights.exists():
         raise RunError(
-            f"{path} has no weights yet: let its training go on (vitreous train --resume {path})"
+            f"{path} has no weights yet: let its training go on (vitreous train --resume "
+            f"{quote(str(path))})"
         )
     return weights
 

@@ -7,6 +7,7 @@ called. It holds no time, path or run, so equal training gives equal bytes.
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -142,7 +143,7 @@ def _describe(path: Path, metadata: dict[str, Any]) -> Description:
     if "classes" not in metadata:
         raise RunError(
             f"{path} is pretrained and knows no classes yet: let it learn them with "
-            f"vitreous train FOLDER --init {path}"
+            f"vitreous train FOLDER --init {quote(str(path))}"
         )
     try:
         return Description(

@@ -1,5 +1,6 @@
 """Every setting of a run, in one frozen tree that is written to `config.toml`."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -81,9 +82,17 @@ class TrainConfig:
     parallel: Literal["none", "ddp", "fsdp"] = "ddp"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "clip_norm"):
-            if getattr(self, name) <= 0:
+        for name in ("epochs", "learning_rate"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"train.{name} is {getattr(self, name)}: a number above 0")
+        for name in ("batch_size", "clip_norm"):
+            if not getattr(self, name) > 0:
                 raise ConfigError(f"train.{name} is {getattr(self, name)}: it is above 0")
+        for name in ("weight_decay", "final_learning_rate"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"train.{name} is {getattr(self, name)}: it is 0 or more")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ConfigError(f"train.betas is {list(self.betas)}: both lie in [0, 1)")
         if not 1 <= self.shards <= self.batch_size:
             raise ConfigError(
                 f"train.shards is {self.shards}: it is 1 to train.batch_size, {self.batch_size}"
@@ -102,8 +111,8 @@ class TrainConfig:
                 "train.parallel 'fsdp' leaves each process a part of every matrix, and Muon needs "
                 "whole ones: set train.optimizer=adamw too"
             )
-        if self.budget_s is not None and self.budget_s <= 0:
-            raise ConfigError(f"train.budget_s is {self.budget_s}: it is above 0")
+        if self.budget_s is not None and not 0 < self.budget_s < math.inf:
+            raise ConfigError(f"train.budget_s is {self.budget_s}: a number of seconds above 0")
         if self.lora_rank < 0:
             raise ConfigError(f"train.lora_rank is {self.lora_rank}: it is 0 or more")
         if not 0.0 < self.layer_decay <= 1.0:

@@ -56,7 +56,7 @@ class Diary(Generic[Model]):
         tensorboard: write TensorBoard's files too.
 
     Raises:
-        StorageError: also from `save`, `check` and `close`, for a checkpoint begun earlier.
+        StorageError: also from `save` and `close`, for a checkpoint begun earlier.
     """
 
     def __init__(

@@ -9,6 +9,7 @@ from there is a resume like any other, and a run killed in between ends in the s
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from shlex import quote
 
 import torch
 
@@ -74,7 +75,7 @@ def plan_return(plan: Plan, fault: Diverged, config: RunConfig, run: RunFolder) 
         f"the loss is not a number in {MOST_IN_A_ROW} steps in a row up to step {fault.step}, at "
         f"learning rate {fault.rate:.1e}{tried}: try --set train.learning_rate={rate:.0e} or "
         f"--set train.precision=float32; {run.whole} keeps the last good state, and "
-        f"vitreous diagnose {run.whole} tells more"
+        f"vitreous diagnose {quote(str(run.whole))} tells more"
     )
 
 

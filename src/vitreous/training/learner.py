@@ -114,7 +114,8 @@ class Learner(ABC, Generic[Model]):
         Raises:
             TooLittleMemory: as much as is known of why is in its words.
         """
-        self.team.tell("learn", plan=plan.to_json())
+        if self.team.size > 1:
+            self.team.tell("learn", plan=plan.to_json())
         state, train = self.state, self.config.train
         now, then = state.step, state.step + 1
         # Nobody has tried two threads at once on MPS.

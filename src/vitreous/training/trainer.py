@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from shlex import quote
 from typing import Any
 
 import torch
@@ -154,7 +155,7 @@ def _sit(
                 diary.close()  # an error in saving comes first
                 raise Interrupted(
                     f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
-                    f"Go on with: vitreous {learner.command} --resume {run.whole}"
+                    f"Go on with: vitreous {learner.command} --resume {quote(str(run.whole))}"
                 )
     return learner
 

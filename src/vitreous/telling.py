@@ -1,0 +1,71 @@
+"""What a job says: before its work what is learned on what, and at its end what to do next."""
+
+from shlex import quote
+from typing import TYPE_CHECKING
+
+import torch
+
+from vitreous.core.console import Console
+from vitreous.core.run import RunFolder
+from vitreous.data.dataset import Dataset
+from vitreous.diagnosis.causes import Diagnosis
+from vitreous.folds import FoldScores
+from vitreous.model.summary import summarize
+from vitreous.training.config import RunConfig
+from vitreous.training.device import describe_device
+
+if TYPE_CHECKING:
+    from vitreous.report.parts import DoubtfulLabels
+
+
+def tell_plan(
+    config: RunConfig, dataset: Dataset, device: torch.device, console: Console
+) -> dict[str, str]:
+    """Say what will be trained on what; the same goes into the report."""
+    counts = ", ".join(f"{len(part)} {name}" for name, part in dataset.sets.items())
+    size = summarize(config.model)
+    height, width = config.model.image_size
+    train = config.train
+    length = f"{train.epochs:g} epochs"
+    if train.budget_s is not None:
+        length = f"{train.budget_s / 60:g} minutes, at most {length}"
+    if config.folds:
+        times = config.folds.count * config.folds.repeats
+        each = "each" if train.budget_s is None else "in all"
+        length = f"{length} {each}, {times + 1} times: {times} folds to score, the last to keep"
+    if config.ladder:
+        length = f"{length}, rung by rung: {', '.join(config.ladder.rungs)}"
+    classes = f"; classes {', '.join(dataset.classes)}" if dataset.classes else ""
+    start = f"begun with {config.init} and a new head" if config.init else "from scratch"
+    facts = {
+        "Pictures": f"{counts}{classes}",
+        "Model": f"ViT {start}, {size.parameters / 1e6:.1f} M parameters, {size.tokens} "
+        f"tokens, {height}x{width} px, {size.flops / 1e9:.2f} GFLOP a picture",
+        "Training": f"{length}, batches of {train.batch_size}, seed {train.seed}",
+        "Device": describe_device(device),
+    }
+    if config.preprocess.mirror:
+        facts["Answers"] = "mean over a picture and its mirror image; curves: the picture alone"
+    for label, text in facts.items():
+        console.info(f"{label.lower():9}{text}")
+    return facts
+
+
+def tell_next(
+    folder: RunFolder,
+    diagnosis: Diagnosis,
+    folds: FoldScores | None,
+    labels: "DoubtfulLabels | None",
+    console: Console,
+) -> None:
+    """What the run is stuck on, what its folds say, and what to do now."""
+    if diagnosis.causes:
+        console.warn(f"{diagnosis}. Next: vitreous diagnose {quote(str(folder.path))}")
+    if folds:
+        console.info(folds.in_words())
+    if labels:
+        console.info(labels.verdict)
+        if labels.first:
+            console.info(f"next: {labels.command}")
+    console.info(f"report: {folder.report}")
+    console.info(f"next: vitreous predict {quote(str(folder.path))} PICTURE ...")

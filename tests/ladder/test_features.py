@@ -24,6 +24,7 @@ def test_features_are_what_the_head_of_the_kept_model_sees():
     pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     features = torch.as_tensor(features_of_pixels(network, pixels, prepared))
     kept = encoder.load_into(drawn_model(new)).eval()
+    torch.nn.init.normal_(kept.head.weight)  # which is drawn as zero
     images = pixels.permute(0, 3, 1, 2) / 255 - torch.tensor(prepared.mean)[:, None, None]
     images = images / torch.tensor(prepared.std)[:, None, None]
     with torch.inference_mode():

@@ -36,7 +36,7 @@ _HELP = """Vision Transformers for your own pictures.
 \b
   vitreous check faces/                      one sub-folder a class
   vitreous train faces/ --out runs/faces
-  vitreous evaluate runs/faces faces/test
+  vitreous evaluate runs/faces
   vitreous predict runs/faces photo.jpg
   vitreous explain runs/faces photo.jpg
   vitreous serve runs/faces
@@ -64,7 +64,7 @@ cli.add_command(serve)
 @cli.command()
 @click.argument("run", type=options.PLACE)
 @click.argument("data", type=options.PATH, required=False)
-@options.split("test, else valid")
+@options.split("test, else valid, else those without a split")
 @options.checkpoint
 @options.runtime
 @options.precision

@@ -18,7 +18,7 @@ from vitreous import options, printing
 def diagnose(run: Path, experiments: bool, budget: str, as_json: bool, quiet: bool) -> None:
     """Say why RUN is stuck: what its log, weights and pictures show, and what to do next.
 
-    RUN is a folder of train, finished, stopped, or ended by a loss that is no number. At most three
+    RUN is a folder of train, finished, stopped, or ended by a loss of NaN. At most three
     causes are named, the likeliest first; a run that learned is left in peace.
     """
     from vitreous import api

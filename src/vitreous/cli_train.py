@@ -11,7 +11,8 @@ from vitreous import options, printing
 
 @click.command()
 @options.source
-@click.option("--out", type=options.PATH, help="Folder of the run; must not exist. [runs/<SOURCE>]")
+@click.option("--out", type=options.PATH, 
+              help="Folder of the run; must not exist. [runs/<SOURCE>, or with -2, -3 ... behind]")
 @options.resume
 @options.budget
 @options.epochs
@@ -124,7 +125,8 @@ def train(
 @click.command()
 @options.source
 @click.option("--out", type=options.PATH,
-              help="Folder of the run; must not exist. [runs/<SOURCE>-pretrained]")  # fmt: skip
+              help="Folder of the run; must not exist. [runs/<SOURCE>-pretrained, "
+              "or with -2, -3 ... behind]")  # fmt: skip
 @options.resume
 @options.budget
 @options.epochs

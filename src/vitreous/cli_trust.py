@@ -48,7 +48,7 @@ def calibrate(
 @click.argument("a", type=options.PLACE)
 @click.argument("b", type=options.PLACE)
 @click.argument("data", type=options.PATH)
-@options.split("test, else valid")
+@options.split("test, else valid, else those without a split")
 @options.cache
 @options.json
 @options.quiet

@@ -101,7 +101,7 @@ class PeerLearner:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.ema.set_window(self.step, peer.ema * plan.total_steps)
-        self.ema.update(self.model)
+        self.ema.update(self.model, torch.zeros((), device=self.device))
         self.step += 1
         return loss
 

@@ -144,7 +144,7 @@ class _TimmPictures(TorchDataset):
 
     def __getitem__(self, position: int) -> tuple[Tensor, int]:
         pixels = self.pictures.pixels[self.pictures.rows[position]]
-        return self.transform(Image.fromarray(np.array(pixels))), position
+        return self.transform(Image.fromarray(np.array(pixels))), position  # pyright: ignore[reportCallIssue]
 
 
 def timm_batches(pictures: PictureSet, batch_size: int, seed: int) -> Batches:

@@ -42,7 +42,7 @@ def by_timm(folder: Path, files: list[Path]) -> np.ndarray:
     rows = []
     for file in files:
         with Image.open(file) as image:
-            rows.append(model(transform(image.convert("RGB"))[None]).softmax(1)[0].numpy())
+            rows.append(model(transform(image.convert("RGB"))[None]).softmax(1)[0].numpy())  # pyright: ignore[reportCallIssue]
     return np.stack(rows)
 
 

@@ -121,8 +121,7 @@ def _look(folder: Path) -> tuple[int, str | None]:
         return step, "the best weights are mixed"
     try:
         write_checkpoint(folder / "checkpoints", _state(3))
-        for name in ("best.safetensors", "plan.json", "step-*.safetensors"):
-            remove_unfinished(folder, name)
+        remove_unfinished(folder)
     except StorageError as error:
         return step, f"the next save failed: {error}"
     if _whole(folder / "checkpoints" / "step-000000003.safetensors") != 3:

@@ -76,7 +76,7 @@ def compare(folder: Path, pairs: int, quick: bool) -> list[dict[str, Any]]:
             rows.append({"work": f"{title}, {what}"})
             if pairs:
                 workers = (Worker("feeding_ours.py", one, False) for one in (settings, cached))
-                speeds = take_turns(*workers, pairs)
+                speeds = take_turns(*workers, pairs)  # pyright: ignore[reportCallIssue]
                 rows[-1] = row(rows[-1]["work"], "folder in the cache", speeds)
             rows[-1]["processor"] = processor_ratio(settings, cached)
             print(rows[-1], flush=True)

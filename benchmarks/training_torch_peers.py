@@ -135,7 +135,7 @@ def transformers_model(model: str, side: int) -> Any:
     config = ViTConfig(
         hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads,
         intermediate_size=4 * width, image_size=side, patch_size=int(patch),
-        num_labels=NUM_CLASSES,
+        num_labels=NUM_CLASSES,  # pyright: ignore[reportCallIssue]
     )  # fmt: skip
     return ViTForImageClassification(config)
 

@@ -11,8 +11,11 @@ from vitreous import options, printing
 
 @click.command()
 @options.source
-@click.option("--out", type=options.PATH, 
-              help="Folder of the run; must not exist. [runs/<SOURCE>, or with -2, -3 ... behind]")
+@click.option(
+    "--out",
+    type=options.PATH,
+    help="Folder of the run; must not exist. [runs/<SOURCE>, or with -2, -3 ... behind]",
+)
 @options.resume
 @options.budget
 @options.epochs

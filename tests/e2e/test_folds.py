@@ -132,7 +132,7 @@ def test_a_budget_is_divided_among_all(vitreous, few, tmp_path, monkeypatch):
     ("words", "said"),
     [
         (("--repeats", "2"), "repeats is about folds"),
-        (("--folds", "21"), "has 20 pictures that can be told apart or groups, fewer than 21"),
+        (("--folds", "21"), "has 20 pictures that can be told apart or groups, too few for 21"),
         (("--folds", "1"), "--folds"),
     ],
 )

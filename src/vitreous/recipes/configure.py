@@ -218,7 +218,7 @@ def _length(wanted: Mapping[str, Any]) -> dict[str, Any]:
 def _named_device(named: Mapping[str, Any]) -> str:
     train = named.get("train")
     device = train.get("device") if isinstance(train, Mapping) else None
-    return device if isinstance(device, str) else "auto"  # an error said later
+    return device if device in ("cpu", "cuda", "mps") else "auto"  # others are an error said later
 
 
 def _named_width(wanted: Mapping[str, Any]) -> int | None:

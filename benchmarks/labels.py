@@ -6,7 +6,8 @@ EMOTIONS holds the folder `train` and `labels.csv`, with the FER+ label and the 
 of each picture. Three sets are trained on with five folds: 3,000 drawn faces and the emotions, both
 with a tenth of the labels flipped, and the emotions with their FER2013 labels, where that is one of
 the three classes; there "wrong" is what FER+ calls otherwise. `--runs FOLDER` keeps the runs, and
-takes those that are there. `--budget 2m --drawn-budget 1m` makes a quick try.
+takes those that are there. `--budget 2m --drawn-budget 1m` makes a quick try, `--only emotions` one
+of the sets.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from vitreous.recipes.configure import parse_budget
 
 FLIPPED = 0.1
 FIRST = (100, 200, 500)
+SETS = ("faces", "fer2013", "emotions")
 
 
 @dataclass(frozen=True)
@@ -205,20 +207,21 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--budget", default="27m", help="of each run on the emotions")
     parser.add_argument("--drawn-budget", default="6m", help="of the run on drawn faces")
+    parser.add_argument("--only", nargs="+", choices=SETS, default=SETS)
     parser.add_argument("--runs", type=Path, help="folder for the runs; those there are taken")
     parser.add_argument("--note", default="", help="about the machine, such as that it is shared")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
         runs = arguments.runs or Path(place)
         runs.mkdir(parents=True, exist_ok=True)
-        budgets = parse_budget(arguments.drawn_budget), parse_budget(arguments.budget)
         source = arguments.emotions.absolute()
-        plans = (("faces", drawn_faces(runs), budgets[0]),
-                 ("fer2013", emotions(source, older=True), budgets[1]),
-                 ("emotions", emotions(source, older=False), budgets[1]))  # fmt: skip
-        sets = [measure(folds_of(name, labelled, budget, runs), labelled)
-                for name, labelled, budget in plans]  # fmt: skip
-        provenance = read_json(runs / "emotions" / "provenance.json")
+        sets = []
+        for name in arguments.only:
+            labelled = drawn_faces(runs) if name == "faces" else emotions(source, name == "fer2013")
+            budget = arguments.drawn_budget if name == "faces" else arguments.budget
+            run = folds_of(name, labelled, parse_budget(budget), runs)
+            sets.append(measure(run, labelled))
+        provenance = read_json(run / "provenance.json")
     parts = [provenance["device"], f"torch {versions()['torch']}", arguments.note]
     machine = ", ".join(filter(None, parts))
     found = {"machine": machine, "sets": sets}

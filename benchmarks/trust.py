@@ -28,7 +28,7 @@ from vitreous.data.faces import write_faces
 from vitreous.data.folder import Listing, list_labelled
 from vitreous.evaluation.comparison import compare_answers
 from vitreous.evaluation.conformal import ConformalScores
-from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
+from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
 from vitreous.evaluation.reliability import measure_reliability
 from vitreous.evaluation.score import examine_set
 from vitreous.opening import choose_split
@@ -40,7 +40,7 @@ from vitreous.serving.weights import find_own_weights
 from vitreous.training.classifier import read_description
 
 COVERAGE = 0.9
-#: Class sizes and recalls, from even ones to a class of five.
+#: Class sizes and recalls: even ones, a class of five, and many classes that are all right.
 CLASSES = {
     "three classes of 34": ((34, 33, 33), (0.6, 0.8, 0.9)),
     "60, 30 and 10": ((60, 30, 10), (0.95, 0.8, 0.7)),
@@ -48,6 +48,9 @@ CLASSES = {
     "90 and 10": ((90, 10), (0.95, 0.6)),
     "95 and 5": ((95, 5), (0.95, 0.8)),
     "ten classes of 10": ((10,) * 10, (0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5, 0.4, 0.3)),
+    "ten good classes of 10": ((10,) * 10, (0.98, 0.96) * 5),
+    "a hundred classes of 10": ((10,) * 100, (0.99, 0.95, 0.9, 0.7) * 25),
+    "two hundred classes of 5": ((5,) * 200, (0.9, 0.8, 0.95, 0.7) * 50),
 }
 #: Shares of pictures that both classifiers, the first alone and the second alone are right on.
 PAIRS = {
@@ -77,9 +80,8 @@ def simulate_scores(draws: int) -> dict[str, dict[str, float]]:
         truth = float(np.average(recalls, weights=sizes)), float(np.mean(recalls))
         for _ in range(draws):
             hits = [int(rng.binomial(n, recall)) for n, recall in zip(sizes, recalls, strict=True)]
-            parts = [proportion_interval(h, n) for h, n in zip(hits, sizes, strict=True)]
             whole = proportion_interval(sum(hits), sum(sizes))
-            hit += [holds(whole, truth[0]), holds(mean_interval(parts), truth[1])]
+            hit += [holds(whole, truth[0]), holds(mean_share_interval(hits, sizes), truth[1])]
         found[name] = {"accuracy": hit[0] / draws, "balanced accuracy": hit[1] / draws}
     return found
 

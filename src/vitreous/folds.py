@@ -20,7 +20,7 @@ from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.data.folds import fold_datasets, rows_of
 from vitreous.evaluation.inference import TorchNetwork, predict_set
-from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
+from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
 from vitreous.evaluation.metrics import evaluate_probabilities
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
@@ -235,13 +235,16 @@ def _together(run: RunFolder, scores: FoldScores, dataset: Dataset, repeats: int
     # A picture that is answered rightly in one repeat of two counts as half a one.
     right = (probabilities.argmax(2) == labels).double().mean(0).numpy()
     parts = [right[labels.numpy() == label] for label in range(len(dataset.classes))]
-    every = [proportion_interval(round(part.sum()), len(part)) for part in (right, *parts)]
+    hits, sizes = [round(part.sum()) for part in parts], [len(part) for part in parts]
     return replace(
         scores,
         n=len(labels),
-        accuracy=_over_folds([fold.accuracy for fold in scores.folds], every[0]),
+        accuracy=_over_folds(
+            [fold.accuracy for fold in scores.folds],
+            proportion_interval(round(right.sum()), len(right)),
+        ),
         balanced_accuracy=_over_folds(
-            [fold.balanced_accuracy for fold in scores.folds], mean_interval(every[1:])
+            [fold.balanced_accuracy for fold in scores.folds], mean_share_interval(hits, sizes)
         ),
     )
 

@@ -1,15 +1,17 @@
 """The pictures of a run or of a question, opened with progress and a word on what is left out."""
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from os import PathLike
 from pathlib import Path
 
 from vitreous.core.console import Console
 from vitreous.core.files import read_json
 from vitreous.core.run import RunFolder
-from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled
+from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled, path_as_text
 from vitreous.data.folder import Listing, is_unread, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import read_overlay
@@ -120,9 +122,15 @@ def learned_from(
     run = RunFolder(folder)
     if not run.split.exists():  # a file of weights alone
         return None
+    place = cache(os.path.realpath)  # a folder may be reached by links, or by way of ".."
     with run.split.open(encoding="utf-8", newline="") as file:
-        known = {row["path"] for row in csv.DictReader(file) if row["split"] in splits}
-    old = [sample.path for sample in listing.samples if str(source_path(sample.path)) in known]
+        paths = [Path(row["path"]) for row in csv.DictReader(file) if row["split"] in splits]
+    known = {(place(path.parent), path.name) for path in paths}
+    old = [
+        sample.path
+        for sample in listing.samples
+        if (place(source_path(sample.path).parent), path_as_text(Path(sample.path.name))) in known
+    ]
     if not old:
         return None
     return (

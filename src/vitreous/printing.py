@@ -82,10 +82,10 @@ def print_calibration(calibration: "Calibration") -> None:
     click.echo(f"predict --sets promises, {100 * SURE:.0f} % sure, by {count} pictures: {most}")
     if calibration.refusal is None:
         click.echo("predict --refuse can't be: nobody knows what this checkpoint learned from")
-    elif calibration.refusal.promised:
+    elif (refusal := calibration.refusal).promised:
         click.echo(f"predict --refuse keeps at least {100 * KEPT:.0f} % of such pictures")
     else:
-        click.echo(f"predict --refuse promises nothing yet: that takes {needed_for(KEPT)}")
+        click.echo(f"predict --refuse promises nothing yet: that takes {refusal.needed}")
 
 
 def print_comparison(found: "Comparison", names: tuple[str, str]) -> None:

@@ -20,7 +20,7 @@ from .conftest import QUICK
 def unseen(tmp_path_factory) -> Path:
     """Faces that no run has seen."""
     folder = tmp_path_factory.mktemp("unseen") / "faces"
-    write_faces(folder, 40, size=32, seed=7)
+    write_faces(folder, 60, size=32, seed=7)
     return folder
 
 
@@ -30,7 +30,7 @@ def calibrated(vitreous, run, unseen, tmp_path) -> Path:
     copy = shutil.copytree(run, tmp_path / "run")
     result = vitreous("calibrate", copy, unseen)
     assert result.exit_code == 0, result.stderr
-    assert "sure, by 120 pictures: 0.95 and less" in result.stdout
+    assert "sure, by 180 pictures: 0.95 and less" in result.stdout
     assert "keeps at least 97 %" in result.stdout
     return copy
 
@@ -62,7 +62,11 @@ def test_sets_and_refusing(vitreous, calibrated, faces, tmp_path):
     words = ("predict", calibrated, faces / "test", tmp_path / "noise.png")
     result = vitreous(*words, "--sets", "0.9", "--refuse", "--json")
     assert result.exit_code == 0
-    assert "at least 90 % of such pictures (95 % sure; calibrated on 120 pictures" in result.stderr
+    promise = (
+        "at least 90 % of such pictures, less the 3 % at most that are refused (95 % sure; "
+        "calibrated on 180 pictures"
+    )
+    assert promise in result.stderr
     *answers, noise = json.loads(result.stdout)
     assert noise["refused"]
     assert noise["reason"]
@@ -117,6 +121,15 @@ def test_pictures_that_the_run_knows_do_not_calibrate_it(vitreous, run, faces):
     assert (run / "calibration.safetensors").read_bytes() == before
 
 
+def test_pictures_that_the_run_knows_are_known_by_any_way(vitreous, run, faces, tmp_path):
+    (tmp_path / "link").symlink_to(faces)
+    (tmp_path / "inside").mkdir()
+    for way in (tmp_path / "link", tmp_path / "inside" / ".." / "link"):
+        result = vitreous("calibrate", run, way, "--split", "valid")
+        assert result.exit_code == 2
+        assert "has learned from 30 of these 30 pictures or was chosen by them" in result.stderr
+
+
 def test_a_share_put_aside_in_training(vitreous, faces, unseen, tmp_path):
     path = tmp_path / "aside"
     words = (*QUICK, "--epochs", "1", "--set", "data.calibration_share=0.2")
@@ -125,7 +138,7 @@ def test_a_share_put_aside_in_training(vitreous, faces, unseen, tmp_path):
     assert "calibration" in result.stderr
     split = (path / "split.csv").read_text()
     aside = split.count(",calibration\n")
-    assert aside == 18  # a fifth of what validation leaves
+    assert aside == 30  # a fifth of what validation leaves
     result = vitreous("predict", path, faces / "test", "--sets", "0.8")
     assert f"calibrated on {aside} pictures used for nothing else" in result.stderr
     result = vitreous("evaluate", path, "--split", "calibration", "--json")
@@ -182,7 +195,7 @@ def test_compare(vitreous, run, faces, unseen, tmp_path):
     assert "faces is right on" in result.stdout
     assert result.stdout.rstrip().endswith("better")
     found = json.loads(vitreous("compare", other, run, unseen, "--json").stdout)
-    assert found["n"] == 120
+    assert found["n"] == 180
     assert found["better"] == "b"
     scores = [
         json.loads(vitreous("evaluate", one, unseen, "--json").stdout) for one in (other, run)

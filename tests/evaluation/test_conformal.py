@@ -63,11 +63,12 @@ def test_sets_are_mapies_at_the_level_that_the_promise_takes():
     assert 1 < found.sum(1).mean() < 2
 
 
-@pytest.mark.parametrize("count", [40, 300])
-@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize(
+    ("count", "by_class"), [(40, False), (300, False), (120, True), (300, True)]
+)
 def test_what_is_promised_is_kept(count, by_class):
     """In 95 % of the calibrations at least 90 % of the sets to come hold the true class."""
-    rng, kept, draws = np.random.default_rng(count), 0, 200
+    rng, kept, promised, draws = np.random.default_rng(count), 0, 0, 200
     new, truth = drawn(rng, 20_000)
     for _ in range(draws):
         calibrated_on = drawn(rng, count, shares=(1 / 3, 1 / 3, 1 / 3)) if by_class else drawn(
@@ -76,8 +77,11 @@ def test_what_is_promised_is_kept(count, by_class):
         rule = ConformalScores.of(*calibrated_on).rule(0.9, 3, by_class)
         held = rule.sets(new)[np.arange(len(new)), truth]
         shares = [held[truth == label].mean() for label in range(3)] if by_class else [held.mean()]
-        kept += np.mean([share >= 0.9 for share in shares]) if all(rule.promised) else 1
-    assert kept / draws >= 0.92
+        if all(rule.promised):
+            promised += 1
+            kept += np.mean([share >= 0.9 for share in shares])
+    assert promised > 0.8 * draws
+    assert kept / promised >= 0.92
 
 
 def test_no_set_is_empty_however_little_is_to_be_covered():

@@ -4,8 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import binomtest
 
-from vitreous.evaluation.intervals import mean_interval, proportion_interval, total_interval
+from vitreous.evaluation.intervals import (
+    mean_interval,
+    mean_share_interval,
+    proportion_interval,
+    total_interval,
+)
 
 
 def test_wilson_by_its_formula():
@@ -39,17 +45,39 @@ def test_the_mean_of_one_is_itself():
 
 @pytest.mark.parametrize(
     ("sizes", "recalls"),
-    [((40, 40, 40), (0.6, 0.8, 0.9)), ((10, 60, 30), (0.9, 0.95, 0.7)), ((5, 5), (0.8, 0.9))],
+    [
+        ((40, 40, 40), (0.6, 0.8, 0.9)),
+        ((10, 60, 30), (0.9, 0.95, 0.7)),
+        ((5, 5), (0.8, 0.9)),
+        ((95, 5), (0.98, 0.5)),
+        ((10,) * 10, (0.98, 0.96) * 5),  # classes that are all right leave no room above
+        ((5,) * 100, (0.9, 0.8, 0.95, 0.7) * 25),
+        ((1,) * 200, (0.3, 0.5, 0.7, 0.6) * 50),
+    ],
 )
 def test_balanced_accuracy_is_covered_as_promised(sizes, recalls):
     rng = np.random.default_rng(0)
-    truth, covered, draws = float(np.mean(recalls)), 0, 2000
+    truth, covered, draws = float(np.mean(recalls)), 0, 1000
     for _ in range(draws):
-        hits = [rng.binomial(n, r) for n, r in zip(sizes, recalls, strict=True)]
-        parts = [proportion_interval(int(h), n) for h, n in zip(hits, sizes, strict=True)]
-        found = mean_interval(parts)
+        hits = rng.binomial(sizes, recalls)
+        found = mean_share_interval(hits.tolist(), sizes)
+        assert found.value == pytest.approx(np.mean(hits / sizes))
         covered += found.low <= truth <= found.high
     assert 0.92 <= covered / draws <= 0.99
+
+
+def test_the_mean_of_no_shares_leaves_everything_open():
+    assert mean_share_interval([], []).low == 0.0
+    assert mean_share_interval([], []).high == 1.0
+
+
+@pytest.mark.parametrize(
+    ("hits", "total"), [(0, 1), (1, 1), (3, 7), (0, 40), (40, 40), (999, 1000)]
+)
+def test_wilson_is_scipys(hits, total):
+    bounds = binomtest(hits, total).proportion_ci(0.95, method="wilson")
+    found = proportion_interval(hits, total)
+    assert (found.low, found.high) == pytest.approx((bounds.low, bounds.high), abs=1e-12)
 
 
 @pytest.mark.parametrize(

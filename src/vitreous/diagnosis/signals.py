@@ -10,7 +10,7 @@ import numpy as np
 
 from vitreous.diagnosis.course import Course
 from vitreous.diagnosis.inside import Inside
-from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
+from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
 from vitreous.evaluation.metrics import negative_log_likelihood
 
 
@@ -56,15 +56,13 @@ class Answers:
         answers = probabilities.argmax(1)
         right = answers == labels
         given = np.bincount(answers, minlength=probabilities.shape[1])
-        recalls = [
-            proportion_interval(int(right[labels == name].sum()), int((labels == name).sum()))
-            for name in np.unique(labels)
-        ]
+        present, sizes = np.unique(labels, return_counts=True)
+        hits = [int(right[labels == name].sum()) for name in present]
         return cls(
             n=len(labels),
             accuracy=proportion_interval(int(right.sum()), len(labels)),
-            balanced=mean_interval(recalls),
-            chance=1 / max(len(recalls), 2),
+            balanced=mean_share_interval(hits, sizes.tolist()),
+            chance=1 / max(len(present), 2),
             loss=negative_log_likelihood(probabilities, labels),
             favourite=int(given.argmax()),
             favourite_share=float(given.max() / given.sum()),

@@ -11,6 +11,7 @@ from vitreous.evaluation.intervals import (
     Interval,
     difference_interval,
     mean_interval,
+    mean_share_interval,
     proportion_interval,
 )
 
@@ -87,7 +88,11 @@ def compare_answers(
         n=len(truth),
         accuracy={name: accuracy(name, everything) for name in right},
         balanced_accuracy={
-            name: mean_interval([accuracy(name, chosen) for chosen in classes]) for name in right
+            name: mean_share_interval(
+                [int(right[name][chosen].sum()) for chosen in classes],
+                [int(chosen.sum()) for chosen in classes],
+            )
+            for name in right
         },
         only_right=only,
         gain=gain(everything),

@@ -7,6 +7,7 @@ model and these calibration pictures, and not only on average over all that migh
 """
 
 import math
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,18 @@ from vitreous.errors import ConfigError
 SURE = 0.95
 
 
-def tolerance_rank(n: int, share: float) -> int | None:
+def tolerance_rank(n: int, share: float, limits: int = 1) -> int | None:
     """Which of n sorted values at least a share of all to come stays below or at, surely enough.
 
     The share of a distribution up to the k-th smallest of n draws has a Beta(k, n + 1 - k)
     distribution (Wilks 1941), whatever the distribution is; k is the smallest with which that
-    share is large enough in 95 % of the cases.
+    share is large enough in 95 % of the cases. What stays within several limits at once, all drawn
+    by the same n, is known less well: each further one costs one more of the n (Tukey 1947).
+
+    Args:
+        n: values.
+        share: of those to come.
+        limits: that hold at once.
 
     Returns:
         k, from 1; ``None`` where even the largest of so few values is not enough.
@@ -33,28 +40,37 @@ def tolerance_rank(n: int, share: float) -> int | None:
     """
     from scipy.stats import binom
 
-    rank = int(binom.ppf(SURE, n, share)) + 1 if n else 1
+    rank = int(binom.ppf(SURE, n, share)) + limits if n else limits
     return rank if rank <= n else None
 
 
-def needed_for(share: float) -> int:
+def needed_for(share: float, limits: int = 1) -> int:
     """With how many values a promise of so large a share begins.
 
     Example:
-        >>> needed_for(0.9), needed_for(0.95)
-        (29, 59)
+        >>> needed_for(0.9), needed_for(0.95), needed_for(0.97, limits=2)
+        (29, 59, 157)
     """
-    return math.ceil(math.log(1 - SURE) / math.log(share))
+
+    def enough(n: int) -> bool:
+        return tolerance_rank(n, share, limits) is not None
+
+    return bisect_left(range(1 << 40), True, key=enough)
 
 
-def limit_of(values: np.ndarray, share: float) -> tuple[float, bool]:
+def limit_of(values: np.ndarray, share: float, limits: int = 1) -> tuple[float, bool]:
     """A limit that at least a share of values to come keeps.
+
+    Args:
+        values: seen so far.
+        share: to be kept.
+        limits: how many the values are the largest of (see `tolerance_rank`).
 
     Returns:
         The limit, and whether it can be promised. Where it can't, it is the largest value seen, and
         without any there is none.
     """
-    rank = tolerance_rank(len(values), share)
+    rank = tolerance_rank(len(values), share, limits)
     if rank is None:
         return float(values.max()) if len(values) else math.inf, False
     return float(np.sort(values)[rank - 1]), True

@@ -16,7 +16,7 @@ import numpy as np
 
 from vitreous.evaluation.intervals import (
     Interval,
-    mean_interval,
+    mean_share_interval,
     proportion_interval,
     total_interval,
 )
@@ -94,15 +94,16 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErr
     sizes = np.bincount(labels, minlength=probabilities.shape[1])
     joint = _confident_joint(probabilities, labels, own, sizes)
     agreed = np.bincount(labels, odds <= 1, len(sizes))
-    shares = [proportion_interval(int(agreed[label]), int(sizes[label]))
-              for label in np.flatnonzero(sizes)]  # fmt: skip
+    present = np.flatnonzero(sizes)
     return LabelErrors(
         order=np.argsort(-odds, kind="stable"),
         against=int((odds > 1).sum()),
         suggested=others.argmax(1),
         noise=_calibrated(joint, sizes),
         expected=_expected(joint, sizes),
-        agreement=mean_interval(shares),
+        agreement=mean_share_interval(
+            agreed[present].astype(int).tolist(), sizes[present].tolist()
+        ),
     )
 
 

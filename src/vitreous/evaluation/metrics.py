@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.evaluation.intervals import Interval, mean_interval, proportion_interval
+from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
 from vitreous.evaluation.reliability import Reliability
 
 
@@ -122,11 +122,13 @@ def evaluate_probabilities(
         majority_class = int(np.bincount(labels).argmax())
     confusion = confusion_matrix(labels, answers, labels=np.arange(len(classes)))
     per_class = _class_scores(confusion, labels, answers, classes)
-    present = [score.recall for score in per_class.values() if score.support]
+    sizes = confusion.sum(1)
+    present = np.flatnonzero(sizes)
+    hits = confusion.diagonal()[present].tolist()
     return Evaluation(
         n=len(labels),
         accuracy=proportion_interval(int(np.trace(confusion)), len(labels)),
-        balanced_accuracy=mean_interval(present),
+        balanced_accuracy=mean_share_interval(hits, sizes[present].tolist()),
         loss=negative_log_likelihood(probabilities, labels),
         classes=tuple(classes),
         per_class=per_class,

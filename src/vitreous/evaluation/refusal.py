@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vitreous.evaluation.conformal import limit_of
+from vitreous.evaluation.conformal import limit_of, needed_for
 
 #: Of the person's own kind of pictures, to be kept.
 KEPT = 0.97
@@ -172,12 +172,17 @@ class Refusal:
             for name, view in views.items()
         }
         strangest = cls(views, 1.0, False).strangeness(seen).amax(1).numpy()
-        return cls(views, *limit_of(strangest, KEPT))
+        return cls(views, *limit_of(strangest, KEPT, limits=len(views)))
 
     @property
     def calibrated_on(self) -> int:
         """Pictures that the limit was taken from."""
         return len(self.views[LOOKS].distances)
+
+    @property
+    def needed(self) -> int:
+        """Pictures that a promise takes."""
+        return needed_for(KEPT, limits=len(self.views))
 
     def strangeness(self, numbers: Mapping[str, Tensor]) -> Tensor:
         """Of each picture, as each view has it.

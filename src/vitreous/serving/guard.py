@@ -142,7 +142,8 @@ def open_guard(
     if guard and calibration:
         again = _again(where)
         if guard.rule:
-            _tell(*_promise_of_sets(guard.rule, calibration, classes, again), console)
+            found = _promise_of_sets(guard.rule, calibration, classes, refuse, again)
+            _tell(*found, console)
         if refuse and calibration.refusal:
             _tell(*_promise_of_refusal(calibration.refusal, calibration, again), console)
     return guard
@@ -198,7 +199,8 @@ def guard_of_sealed(
     guard = sealed_guard(contract, where, wish)
     promises = []
     if guard and guard.rule:
-        promises.append((all(guard.rule.promised), _said_of_sets(guard.rule.coverage)))
+        said = _said_of_sets(guard.rule.coverage, wish.refuse)
+        promises.append((all(guard.rule.promised), said))
     if guard and guard.refusal and contract.refuse:
         promises.append((contract.refuse.promised, _said_of_refusal()))
     for promised, said in promises:
@@ -227,8 +229,11 @@ def sealed_guard(contract: Contract, where: object, wish: Wish) -> Guard | None:
     return Guard(rule, refusal)
 
 
-def _said_of_sets(coverage: float) -> str:
-    return f"sets hold the true class of at least {_percent(coverage)} of such pictures"
+def _said_of_sets(coverage: float, refuse: bool, by_class: bool = False) -> str:
+    which = "such pictures of any one class" if by_class else "such pictures"
+    said = f"sets hold the true class of at least {_percent(coverage)} of {which}"
+    # The set of a refused picture is empty, and some that are refused are proper ones.
+    return f"{said}, less the {_percent(1 - KEPT)} at most that are refused" if refuse else said
 
 
 def _said_of_refusal() -> str:
@@ -244,12 +249,11 @@ def _tell(is_promise: bool, text: str, console: Console) -> None:
 
 
 def _promise_of_sets(
-    rule: SetRule, calibration: Calibration, classes: Sequence[str], again: str
+    rule: SetRule, calibration: Calibration, classes: Sequence[str], refuse: bool, again: str
 ) -> tuple[bool, str]:
-    said = _said_of_sets(rule.coverage)
     counts, needed = rule.counts, needed_for(rule.coverage)
+    said = _said_of_sets(rule.coverage, refuse, by_class=len(counts) > 1)
     if len(counts) > 1:
-        said += " of each class"
         few = [at for at, promised in enumerate(rule.promised) if not promised]
         if few:
             names = ", ".join(f"'{classes[at]}' ({counts[at]})" for at in few[:_LISTED])
@@ -263,8 +267,8 @@ def _promise_of_sets(
 
 def _promise_of_refusal(refusal: Refusal, calibration: Calibration, again: str) -> tuple[bool, str]:
     said = _said_of_refusal()
-    count, needed = refusal.calibrated_on, needed_for(KEPT)
-    return _promise(said, refusal.promised, count, needed, calibration.untouched, again)
+    count = refusal.calibrated_on
+    return _promise(said, refusal.promised, count, refusal.needed, calibration.untouched, again)
 
 
 def _promise(

@@ -227,8 +227,9 @@ def main() -> None:
     found = {"machine": machine, "sets": sets}
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "labels.json", found)
+    only = "" if len(arguments.only) == len(SETS) else f" --only {' '.join(arguments.only)}"
     command = (
-        f"python benchmarks/labels.py EMOTIONS --budget {arguments.budget} --drawn-budget "
+        f"python benchmarks/labels.py EMOTIONS{only} --budget {arguments.budget} --drawn-budget "
         f"{arguments.drawn_budget} --out DIR"
     )
     text = page(found, command)

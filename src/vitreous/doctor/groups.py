@@ -49,11 +49,9 @@ def _by_column(collection: Collection) -> Iterator[Finding]:
 
 def _by_name(collection: Collection) -> Iterator[Finding]:
     groups = named_groups(collection)
-    parted = {}
     for name, rows in groups.items():
         splits = collection.splits_of(rows)
         if len(splits) > 1:
-            parted[name] = rows
             paths = tuple(collection.path(row) for row in rows)
             detail = f"names that begin with '{name}' in {listed(splits)}"
             yield Finding("group_leak", paths, detail, "warning")

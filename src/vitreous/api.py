@@ -15,9 +15,9 @@ from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.files import first_free
 from vitreous.core.launch import run_place
-from vitreous.core.run import RunFolder, check_beside, check_free
+from vitreous.core.run import RunFolder, check_free
 from vitreous.data.faces import write_faces
-from vitreous.data.folder import list_labelled, list_unlabelled
+from vitreous.data.folder import check_beside, list_labelled, list_unlabelled
 from vitreous.data.packing import pack
 from vitreous.data.remote import name_of, source_path
 from vitreous.doctor.visit import check

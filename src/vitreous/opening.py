@@ -39,6 +39,8 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
             f"the cache has room for {dataset.pixels.array.num_kept} of {len(dataset.splits)} "
             "pictures (data.max_cache_gb): the others are decoded whenever they are seen"
         )
+    for name in listing.dropped:
+        console.warn(f"the overlay drops every picture of class '{name}': no model will know it")
     if unread := [path for path in listing.ignored if is_unread(path)]:
         console.warn(
             f"photographs in a format that isn't read are left out, {len(unread)} in all, such as "

@@ -191,7 +191,10 @@ def print_audit(audit: "Audit") -> None:
     click.echo(audit.verdict)
     if audit.page and audit.suspects:
         click.echo(f"page: {audit.page}, to look through them and save an overlay")
-        click.echo(f"proposal: {audit.overlay}, which leaves them all out, looked at or not")
+        click.echo(
+            f"proposal: {audit.overlay}, which leaves them out, looked at or not, "
+            "but no more than half of a class"
+        )
         source, overlay = quote(str(audit.source)), quote(str(audit.overlay))
         click.echo(f"next: vitreous train {source} --overlay {overlay}")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngImageFile
 
-from vitreous.data.decode import Header, read_header, read_picture, read_size
+from vitreous.data.decode import Header, read_picture, read_size, read_with_header
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.errors import UnreadablePicture
 
@@ -414,7 +414,7 @@ def test_a_header_says_how_many_frames_there_are(tmp_path, kind):
     frames = [Image.new("RGB", (16, 8), color) for color in ((250, 0, 0), (0, 0, 250))]
     more = {} if kind == "JPEG" else {"save_all": True, "append_images": frames[1:]}
     film = encoded(frames[0], kind, **more)
-    header = read_header(write(tmp_path / "x", film))
+    header, _ = read_with_header(write(tmp_path / "x", film))
     assert (header.height, header.width) == (8, 16)
     assert header.format == kind.replace("MPO", "JPEG")
     assert header.animated == (kind not in ("JPEG", "MPO"))
@@ -422,8 +422,29 @@ def test_a_header_says_how_many_frames_there_are(tmp_path, kind):
 
 def test_a_header_says_what_the_pixels_are(tmp_path):
     inked = write(tmp_path / "x", encoded(Image.new("CMYK", (2, 1)), "JPEG"))
-    assert read_header(inked) == Header("JPEG", "CMYK", 1, 2, animated=False, transparent=False)
+    assert read_with_header(inked)[0] == Header(
+        "JPEG", "CMYK", 1, 2, animated=False, transparent=False
+    )
     glass = write(tmp_path / "y", encoded(Image.new("LA", (2, 1)), "PNG"))
-    assert read_header(glass).transparent
+    assert read_with_header(glass)[0].transparent
     with pytest.raises(UnreadablePicture, match="not a picture"):
-        read_header(write(tmp_path / "z", b"text"))
+        read_with_header(write(tmp_path / "z", b"text"))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_a_header_has_the_sides_of_the_upright_picture(tmp_path, kind, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = write(tmp_path / "x", encoded(noise("RGB", 5, 3, 0), kind, exif=exif))
+    header, picture = read_with_header(path)
+    assert (header.height, header.width) == picture.shape[:2]
+    assert (header.height > header.width) == (orientation >= 5)
+    np.testing.assert_array_equal(picture, read_picture(path))
+
+
+def test_a_header_of_a_jpeg_that_is_decoded_smaller_has_its_whole_size(tmp_path):
+    path = write(tmp_path / "x", encoded(noise("RGB", 400, 200, 0), "JPEG"))
+    header, picture = read_with_header(path, cover=(20, 20))
+    assert (header.height, header.width) == (200, 400)
+    assert picture.shape == (50, 100, 3)

@@ -5,8 +5,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from vitreous.data.folder import list_labelled, list_pictures, list_unlabelled, survey
-from vitreous.errors import DataError
+from vitreous.data.folder import (
+    check_beside,
+    list_labelled,
+    list_pictures,
+    list_unlabelled,
+    survey,
+)
+from vitreous.errors import DataError, RunError
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -357,3 +363,30 @@ def test_without_labels_there_is_still_something_to_refuse(tmp_path):
     assert "no column 'path': it has file; needed are path (or image), and" in refusal(
         tmp_path / "odd.csv"
     )
+
+
+def test_beside_pictures_is_not_among_them(tmp_path, monkeypatch):
+    """Of a table too: what is written beside its classes' folders would be a class by next time."""
+    faces = touch(tmp_path / "faces", "happy/a.jpg", "sad/b.jpg")
+    (faces / "t.csv").write_text("path,label\nhappy/a.jpg,happy\nsad/b.jpg,sad\n")
+    split = touch(tmp_path / "split", "train/sad/a.jpg", "train/sad/b.jpg")
+    (split / "t.csv").write_text("path,label\ntrain/sad/a.jpg,sad\ntrain/sad/b.jpg,glad\n")
+    for source, folder in ((faces, faces), (faces / "t.csv", faces), (split / "t.csv", split)):
+        monkeypatch.chdir(folder)
+        for out in (Path("checks/t"), folder / "checks", folder / "happy" / "x"):
+            with pytest.raises(RunError, match=r"lies among the pictures of .*: name another"):
+                check_beside(out, source)
+        check_beside(Path("../checks"), source)
+
+
+def test_a_table_above_the_folders_of_its_pictures_has_room_beside_it(tmp_path):
+    touch(tmp_path, "pictures/a.jpg", "pictures/happy/b.jpg")
+    table = tmp_path / "t.csv"
+    table.write_text("path,label\npictures/a.jpg,happy\npictures/happy/b.jpg,happy\n")
+    check_beside(tmp_path / "checks", table)
+    with pytest.raises(RunError, match="lies among"):
+        check_beside(tmp_path / "pictures" / "checks", table)
+    (tmp_path / "bare.csv").write_text("path\npictures/a.jpg\n")
+    check_beside(tmp_path / "checks", tmp_path / "bare.csv", labelled=False)
+    with pytest.raises(RunError, match="exists already"):
+        check_beside(tmp_path / "pictures", table)

@@ -41,13 +41,15 @@ def test_what_is_written_is_read_again(tmp_path):
         Change("train/big, old/a.jpg", "drop", reason='says "no"'),
         Change("ä\udcff.jpg", "relabel", "dog"),
         Change("/far/b.jpg", "group", "anna"),
+        Change(" happy/ a.jpg ", "relabel", "Sad "),
+        Change("\tb.jpg", "drop", reason=" so "),
     ]
     path = tmp_path / "overlay.csv"
     path.write_bytes(overlay_text(changes).encode("utf-8", "surrogateescape"))
     overlay = read_overlay(path)
     assert [change for _, change in overlay.changes] == changes
-    assert [line for line, _ in overlay.changes] == [2, 3, 4]
-    assert str(overlay) == "1 dropped, 1 relabelled, 1 grouped"
+    assert [line for line, _ in overlay.changes] == [2, 3, 4, 5, 6]
+    assert str(overlay) == "2 dropped, 2 relabelled, 1 grouped"
     assert overlay.text == overlay_text(changes)
     assert str(overlay_at(tmp_path)) == "nothing to change"
 
@@ -154,6 +156,27 @@ def test_other_columns_are_refused(tmp_path, head):
 def test_a_missing_overlay(tmp_path):
     with pytest.raises(DataError, match=r"can't read the overlay .*gone.csv: No such file"):
         read_overlay(tmp_path / "gone.csv")
+
+
+def test_spaces_belong_to_files_and_classes(tmp_path):
+    root = touch(tmp_path / "root", " cat/a.jpg", "cat/a.jpg", "dog/b.jpg")
+    listing = list_labelled(root, overlay_at(tmp_path, " cat/a.jpg, drop , ,"))
+    assert [sample.label for sample in listing.samples] == ["cat", "dog"]
+    assert "no class 'cat '" in refusal(tmp_path, "b.jpg,relabel,cat ,")
+    grouped = overlay_at(tmp_path, "cat/a.jpg,group, anna,", "dog/b.jpg,group,anna,")
+    assert [sample.group for sample in list_labelled(root, grouped).samples] == [
+        None, "anna", "anna"
+    ]  # fmt: skip
+
+
+def test_a_class_of_which_nothing_is_left_is_named_and_a_renamed_one_is_not(tmp_path, pictures):
+    rows = [f"cat/{name}.jpg,drop,," for name in "abc"]
+    assert list_labelled(pictures).dropped == ()
+    assert list_labelled(pictures, overlay_at(tmp_path, *rows[:2])).dropped == ()
+    assert list_labelled(pictures, overlay_at(tmp_path, *rows)).dropped == ("cat",)
+    rows[0] = "cat/a.jpg,relabel,dog,"
+    renamed = list_labelled(pictures, overlay_at(tmp_path, *rows))
+    assert (renamed.classes, renamed.dropped) == (("dog",), ())
 
 
 def test_reasons_and_order_of_columns_are_free(tmp_path, pictures):

@@ -37,6 +37,16 @@ def test_no_time_no_look(healthy, left_s):
     assert look_first(list_labelled(healthy), healthy, left_s) is None
 
 
+def test_a_look_that_takes_longer_than_was_thought_is_given_up(healthy, monkeypatch):
+    monkeypatch.setattr(first_look, "_needed_s", lambda listing: 0.0)
+    told = []
+    listing = list_labelled(healthy)
+    assert look_first(listing, healthy, 1e-6, lambda *words: told.append(words)) is None
+    assert told == []
+    assert look_first(listing, healthy, 1e6, lambda *words: told.append(words)) is not None
+    assert told
+
+
 def test_time_enough(healthy):
     found = look_first(list_labelled(healthy), healthy, left_s=1e6)
     assert found is not None

@@ -94,6 +94,18 @@ def test_in_a_film_not_every_frame_is_paired_with_every_other(monkeypatch):
     assert counts.max() == similar._MOST_PARTNERS
 
 
+def test_of_a_film_no_more_than_a_tile_s_pairs_are_kept_at_once(monkeypatch):
+    widths, choose = [], similar._most_similar
+    monkeypatch.setattr(similar, "_TILE", 10)
+    monkeypatch.setattr(
+        similar, "_most_similar", lambda found: widths.append(found.shape[1]) or choose(found)
+    )
+    luma = np.repeat(grey(faces(1)), 120, axis=0)
+    find_candidates(luma, np.arange(120))
+    assert len(widths) > 12
+    assert max(widths) <= 10 * similar._MOST_PARTNERS + 2 * 10 * 10
+
+
 def test_a_crop_is_laid_where_it_was_cut():
     """Pillow cuts and scales; the stretch and the shift follow from the box."""
     picture = Image.fromarray(draw_face("sad", 256, np.random.default_rng(3))).convert("L")

@@ -83,14 +83,20 @@ def test_the_status_says_what_was_asked(vitreous, spoiled, faces):
     assert vitreous("check", spoiled, "--json", "--fail-on", "warning").exit_code == 1
 
 
-def test_mistakes_are_one_line(vitreous, spoiled, tmp_path):
+def test_mistakes_are_one_line(vitreous, spoiled, tmp_path, monkeypatch):
     inside = vitreous("check", spoiled, "--out", spoiled / "check")
     assert "lies among the pictures" in inside.stderr
     there = vitreous("check", spoiled, "--out", spoiled.parent)
     assert "exists already" in there.stderr
+    table = spoiled / "faces.csv"
+    table.write_text("path,label\nhappy/00001.png,happy\nsad/00001.png,sad\n")
+    monkeypatch.chdir(spoiled)
+    beside = vitreous("check", "faces.csv")
+    assert "checks/faces lies among the pictures of faces.csv: name another --out" in beside.stderr
+    assert not (spoiled / "checks").exists()
     gone = vitreous("check", tmp_path / "gone")
     assert "no folder or table at" in gone.stderr
-    for result in (inside, there, gone):
+    for result in (inside, there, beside, gone):
         assert result.exit_code == 2
         assert result.stdout == ""
 
@@ -107,13 +113,13 @@ def test_python_finds_the_same_and_writes_nothing_unasked(vitreous, spoiled, tmp
 
 
 def test_ctrl_c_leaves_nothing_behind(vitreous, spoiled, tmp_path, monkeypatch):
-    read_header = examine.read_header
+    read = examine.read_with_header
 
-    def interrupted(path: Path) -> object:
+    def interrupted(path: Path, cover: tuple[int, int]) -> object:
         os.kill(os.getpid(), signal.SIGINT)
-        return read_header(path)
+        return read(path, cover)
 
-    monkeypatch.setattr(examine, "read_header", interrupted)
+    monkeypatch.setattr(examine, "read_with_header", interrupted)
     # Whatever an earlier test's library made of the signal.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
@@ -171,6 +177,16 @@ def test_training_applies_the_proposal_and_keeps_it(vitreous, spoiled, tmp_path)
     assert vitreous("train", "--resume", moved).exit_code == 0
     assert json.loads((moved / "evaluation.json").read_text()) == held_back
     assert folder_hash(spoiled) == before
+
+
+def test_a_class_that_the_overlay_drops_is_named(vitreous, spoiled, tmp_path):
+    overlay = tmp_path / "overlay.csv"
+    rows = [f"angry/{path.name},drop," for path in (spoiled / "angry").iterdir()]
+    overlay.write_text("\n".join(["path,action,value", *rows]))
+    words = ("--overlay", overlay, "--out", tmp_path / "run", *FAST)
+    result = vitreous("train", spoiled, *words)
+    assert result.exit_code == 0, result.stderr
+    assert "drops every picture of class 'angry': no model will know it" in result.stderr
 
 
 def test_training_tells_what_is_wrong_with_its_pictures(vitreous, spoiled, tmp_path):

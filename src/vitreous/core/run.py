@@ -170,17 +170,6 @@ def check_free(path: Path) -> None:
     raise RunError(f"{path} exists already: choose another --out")
 
 
-def check_beside(path: Path, source: Path) -> None:
-    """The same, and refuse a place among the pictures of a folder.
-
-    Raises:
-        RunError: naming what is wrong with it.
-    """
-    check_free(path)
-    if source.is_dir() and path.resolve().is_relative_to(source.resolve()):
-        raise RunError(f"{path} lies among the pictures of {source}: name another --out")
-
-
 def versions() -> dict[str, str]:
     """Versions of what decides a run's numbers."""
     found = {"python": platform.python_version()}

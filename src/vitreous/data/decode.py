@@ -76,20 +76,17 @@ def read_picture(
         UnreadablePicture: for anything that isn't a whole picture within the limits.
     """
     with _opened(source, max_image_pixels) as image:
-        if cover:
-            _decode_smaller(image, cover)
-        image.load()
-        return _to_rgb(_upright(image))
+        return _decoded(image, cover)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its picture before anything is decoded.
+    """What a file says of its picture.
 
     Args:
         format: one of `FORMATS`, by its content.
         mode: of its pixels, as Pillow names them: "RGB", "L", "CMYK", "I;16", ...
-        height: in pixels, before any turning.
+        height: in pixels, of the upright picture.
         width: likewise.
         animated: whether there are more frames than the first, which is the one that is read.
         transparent: whether it may have places to see through.
@@ -103,23 +100,28 @@ class Header:
     transparent: bool
 
 
-def read_header(path: Path) -> Header:
-    """What a file is, without decoding it.
+def read_with_header(path: Path, cover: tuple[int, int] | None = None) -> tuple[Header, np.ndarray]:
+    """What a file is, and its picture as `read_picture` has it, of one reading.
 
     Raises:
-        UnreadablePicture: where there is no such header.
+        UnreadablePicture: as there.
     """
     with _opened(path, MAX_IMAGE_PIXELS) as image:
+        # Decoding changes these.
+        mode, size, transparent = image.mode, image.size, image.has_transparency_data
+        picture = _decoded(image, cover)
+        width, height = size[::-1] if _lies_on_its_side(image) else size
         # A JPEG with further pictures behind it, as some telephones write for previews and depth.
         is_multi_picture = image.format == "MPO"
-        return Header(
+        header = Header(
             format="JPEG" if is_multi_picture else str(image.format),
-            mode=image.mode,
-            height=image.height,
-            width=image.width,
+            mode=mode,
+            height=height,
+            width=width,
             animated=getattr(image, "is_animated", False) and not is_multi_picture,
-            transparent=image.has_transparency_data,
+            transparent=transparent,
         )
+    return header, picture
 
 
 def read_size(path: Path) -> tuple[int, int]:
@@ -194,12 +196,19 @@ def open_file(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def _decoded(image: Image.Image, cover: tuple[int, int] | None) -> np.ndarray:
+    if cover:
+        _decode_smaller(image, cover)
+    image.load()
+    return _to_rgb(_upright(image))
+
+
 def _decode_smaller(image: Image.Image, cover: tuple[int, int]) -> None:
     """Let the JPEG decoder leave out frequencies that a later resize would throw away."""
     if not isinstance(image, JpegImageFile):
         return
     height, width = cover
-    if _orientation(image) >= 5:  # lies on its side
+    if _lies_on_its_side(image):
         height, width = width, height
     image.draft(None, (OVERSAMPLING * width, OVERSAMPLING * height))
 
@@ -219,11 +228,16 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """As EXIF has it, from 1 to 8; from 5 on, height and width change places."""
+    """As EXIF has it, from 1 to 8."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # an EXIF block beyond reading says nothing about the pixels
         return 1
+
+
+def _lies_on_its_side(image: Image.Image) -> bool:
+    """Whether height and width change places when the picture is turned upright."""
+    return _orientation(image) >= 5
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:

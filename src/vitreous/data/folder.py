@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitreous.core.config import did_you_mean
+from vitreous.core.run import check_free
 from vitreous.data.overlay import Overlay
 from vitreous.data.remote import SPOOL, is_remote
 from vitreous.data.shards import SUFFIXES, find_shards, rows_of
@@ -22,7 +23,7 @@ from vitreous.data.table import (
     Sample,
     table_samples,
 )
-from vitreous.errors import DataError
+from vitreous.errors import DataError, RunError
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Listing:
         classes: names in sorted order; an index into it is the model's output index.
         ignored: files passed over: without a picture's extension, or outside all class folders.
         empty: folders of classes without a picture; none where that is refused.
+        dropped: classes of which an overlay leaves no picture, under any name.
     """
 
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
     ignored: tuple[Path, ...] = ()
     empty: tuple[Path, ...] = ()
+    dropped: tuple[str, ...] = ()
 
 
 def list_labelled(source: Path, overlay: Overlay | None = None) -> Listing:
@@ -58,12 +61,16 @@ def list_labelled(source: Path, overlay: Overlay | None = None) -> Listing:
         raise DataError(
             f"class '{folder.name}' is empty: {folder} has no pictures ({_extension_words()})"
         )
-    samples = found.samples
+    samples, dropped = found.samples, ()
     if overlay:
         samples = tuple(overlay.applied_to(samples, folder_of(source)))
         if not samples:
             raise DataError(f"{overlay.name} drops every picture of {source}")
-    return replace(found, samples=samples, classes=_known_classes(samples, source))
+        kept = {sample.path for sample in samples}
+        labels = {sample.label for sample in found.samples if sample.path in kept}
+        dropped = tuple(name for name in found.classes if name not in labels)
+    classes = _known_classes(samples, source)
+    return replace(found, samples=samples, classes=classes, dropped=dropped)
 
 
 def survey(source: Path) -> Listing:
@@ -80,6 +87,39 @@ def survey(source: Path) -> Listing:
         if source.is_dir():
             return _list_folder(source)
         return _listing(table_samples(source, labelled=True), [], [])
+
+
+def check_beside(out: Path, source: Path, labelled: bool = True) -> None:
+    """Refuse a place where something stands already, or that lies among pictures.
+
+    Among those of a table it lies beside a folder that is called like the class of its pictures:
+    whoever names the folder around them would find a class more.
+
+    Args:
+        out: what is to be written.
+        source: the folder or table of pictures.
+        labelled: whether a table has to have classes.
+
+    Raises:
+        RunError: naming what is wrong with it.
+        DataError: for a bad table.
+    """
+    check_free(out)
+    for folder in _folders_of_classes(source, labelled):
+        if out.resolve().is_relative_to(folder.resolve()):
+            raise RunError(f"{out} lies among the pictures of {source}: name another --out")
+
+
+def _folders_of_classes(source: Path, labelled: bool) -> set[Path]:
+    if source.is_dir():
+        return {source}
+    if is_remote(source) or find_shards(source):
+        return set()
+    with _access_errors():
+        samples = table_samples(source, labelled)
+    folders = {(sample.path.parent, sample.label) for sample in samples}
+    found = {folder.parent for folder, label in folders if folder.name == label}
+    return found | {folder.parent for folder in found if folder.name.lower() in SPLIT_WORDS}
 
 
 def folder_of(source: Path) -> Path:

@@ -127,7 +127,7 @@ def read_overlay(path: Path) -> Overlay:
             place = f"{path}, line {rows.line_num}"
             if len(row) > len(columns):
                 raise DataError(f"{place}: {len(row)} fields for {len(columns)} columns")
-            values = dict(zip(columns, map(str.strip, row), strict=False))
+            values = dict(zip(columns, row, strict=False))
             changes.append((rows.line_num, _change(place, values)))
     except csv.Error as error:
         raise DataError(f"{path} is not a CSV table: {error}") from None
@@ -178,12 +178,16 @@ def plain_path(path: Path) -> str:
 
 def _change(place: str, values: dict[str, str]) -> Change:
     path, word, value = (values.get(name, "") for name in _NEEDED)
-    if not path:
+    word = word.strip()
+    if not path.strip():
         raise DataError(f"{place}: 'path' is empty")
     actions: tuple[Action, ...] = get_args(Action)
     if word not in actions:
         raise DataError(f"{place}: unknown action '{word}': {did_you_mean(word, actions)}")
     action = actions[actions.index(word)]
+    # Spaces at the ends of a file's or a class' name belong to it, those of a group's tell nothing.
+    if action == "group" or not value.strip():
+        value = value.strip()
     if (action == "drop") == bool(value):
         needed = "takes no value" if value else "needs a value: a class or the name of a group"
         raise DataError(f"{place}: {action} {needed}")

@@ -34,11 +34,10 @@ from vitreous.core.files import (
     write_text,
 )
 from vitreous.core.rng import numpy_stream
-from vitreous.core.run import check_beside
 from vitreous.data.cache import Progress, fingerprint, in_threads
 from vitreous.data.dataset import path_as_text
 from vitreous.data.decode import open_file, read_picture
-from vitreous.data.folder import Listing, folder_of, list_labelled, list_unlabelled
+from vitreous.data.folder import Listing, check_beside, folder_of, list_labelled, list_unlabelled
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.data.remote import source_path
 from vitreous.data.shard_files import SHARD_FILES
@@ -130,7 +129,7 @@ def pack(
     """
     console = console or Console()
     source, out = source_path(source), Path(out)
-    check_beside(out, source)
+    check_beside(out, source, labelled)
     listing = list_labelled(source) if labelled else list_unlabelled(source)
     config = PackConfig(form, round(shard_mb * 1e6), size, seed)
     with console.stages() as on_progress:

@@ -51,14 +51,15 @@ def check_listing(listing: Listing, source: Path, on_progress: Progress | None =
     """
     paths = [sample.path for sample in listing.samples]
     collection = Collection(listing, examine(paths, on_progress), folder_of(source))
-    findings = sort_findings(list(_findings(collection, on_progress)))
+    found = sort_findings(list(_findings(collection, on_progress)))
+    findings, proposal = propose(collection, found)
     return Checkup(
         source=source,
         folder=collection.folder,
         pictures=dict(Counter(collection.splits)),
         classes=listing.classes,
         findings=findings,
-        proposal=propose(collection, findings),
+        proposal=proposal,
     )
 
 

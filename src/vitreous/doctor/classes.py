@@ -1,8 +1,10 @@
 """What is wrong with the classes as a whole: missing, small, uneven, named twice."""
 
+import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 
 from vitreous.data.table import SPLIT_WORDS
 from vitreous.doctor.collection import Collection
@@ -13,6 +15,8 @@ from vitreous.doctor.findings import Finding, counted
 _FEW, _VERY_FEW = 50, 10
 #: Largest class to smallest, from which they are uneven, and very much so.
 _UNEVEN, _VERY_UNEVEN = 3, 10
+#: What may be written between two words, or not: never a minus or the middle of a range of numbers.
+_BETWEEN_WORDS = re.compile(r"(?<=[^\d\s_-])[\s_-]+(?=[^\d\s_-])")
 
 
 def class_findings(collection: Collection) -> Iterator[Finding]:
@@ -24,10 +28,33 @@ def class_findings(collection: Collection) -> Iterator[Finding]:
         outside = folder.parent == collection.folder
         counts["" if outside else SPLIT_WORDS[folder.parent.name.lower()]][folder.name] += 0
     learned = counts.get("train") or counts.get("") or Counter()
+    yield from _nothing_to_learn(collection)
     yield from _missing(collection, counts)
     yield from _names(collection)
     if learned:
         yield from _sizes({name: learned[name] for name in collection.listing.classes})
+
+
+def _nothing_to_learn(collection: Collection) -> Iterator[Finding]:
+    """What training refuses before it reads any picture."""
+    folder = collection.folder
+    name, *others = collection.listing.classes
+    if not others:
+        detail = f"the single class '{name}': a classifier needs at least 2"
+        if inner := _folders_inside(folder / name, collection):
+            names = ", ".join(f"'{one}'" for one in inner[:3])
+            more = ", ..." if len(inner) > 3 else ""
+            detail += f"; it has the folders {names}{more}: name {folder / name} instead"
+        yield Finding("too_little", (), detail, "error")
+    if collection.splits and not {"", "train"} & set(collection.splits):
+        yield Finding("too_little", (), "no training pictures, only some held back", "error")
+
+
+def _folders_inside(folder: Path, collection: Collection) -> list[str]:
+    """Folders of pictures in that of the only class, which may be the classes themselves."""
+    paths = [sample.path for sample in collection.samples if sample.path.is_relative_to(folder)]
+    inside = {path.relative_to(folder).parts for path in paths}
+    return sorted({parts[0] for parts in inside if len(parts) > 1})
 
 
 def _missing(collection: Collection, counts: dict[str, Counter[str]]) -> Iterator[Finding]:
@@ -58,9 +85,14 @@ def _names(collection: Collection) -> Iterator[Finding]:
 
 
 def plain_name(name: str) -> str:
-    """A class' name without case, spaces, hyphens and underscores."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(letter for letter in folded if not letter.isspace() and letter not in "-_")
+    """A class' name without case, and without spaces, hyphens and underscores between words.
+
+    "-1" and "1", "10-19" and "1019", "A" and "a" stay what they are.
+    """
+    name = name.strip()
+    if len(name) == 1:
+        return name
+    return _BETWEEN_WORDS.sub("", unicodedata.normalize("NFKC", name)).casefold()
 
 
 def _sizes(learned: dict[str, int]) -> Iterator[Finding]:

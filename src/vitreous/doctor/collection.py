@@ -54,6 +54,14 @@ class Collection:
         return tuple(sample.label or "" for sample in self.samples)
 
     @cached_property
+    def rows_of(self) -> dict[Path, list[int]]:
+        """Where each file is listed: a table may list one several times."""
+        found: dict[Path, list[int]] = {}
+        for row, sample in enumerate(self.samples):
+            found.setdefault(sample.path, []).append(row)
+        return found
+
+    @cached_property
     def readable(self) -> np.ndarray:
         """Rows of the pictures that can be decoded, ascending."""
         found = [row for row, picture in enumerate(self.examined) if not picture.fault]

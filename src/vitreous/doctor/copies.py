@@ -5,15 +5,18 @@ confirms. A cluster across splits is a leak, one under several classes a conflic
 a duplicate or a near duplicate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from vitreous.data.cache import Progress
-from vitreous.data.decode import Header, read_picture
+from vitreous.data.decode import OVERSAMPLING, Header, read_picture
 from vitreous.doctor.align import LEAST_SCORE, LEAST_SCORE_OF_SMALL, SMALL_SIDE, score_pairs
 from vitreous.doctor.collection import Collection
+from vitreous.doctor.examine import COVER
 from vitreous.doctor.findings import Finding, listed
 from vitreous.doctor.similar import find_candidates
 from vitreous.errors import UnreadablePicture
@@ -22,8 +25,12 @@ from vitreous.errors import UnreadablePicture
 SMALLEST_SIDE = 24
 #: Score from which a pair may be the same pixels in two formats.
 _SURE = 0.98
-#: JPEGs above this side are decoded smaller (`examine`), so equal pixels may not show.
-_WHOLE_SIDE = 512
+#: JPEGs of at least this shorter side are decoded at half their size or less (`examine`), so that
+#: equal pixels in another format may not show.
+_SMALLER_FROM = 2 * OVERSAMPLING * COVER[0]
+#: Share of their strength by which the colours of copies differ that is no matter of compression or
+#: brightness, and strength (mean square) that counts for nothing.
+_OTHER_COLOURS, _COLOUR_NOISE = 0.2, 16.0
 
 
 @dataclass(frozen=True)
@@ -60,10 +67,12 @@ def find_copies(collection: Collection, on_progress: Progress | None = None) -> 
     small = np.maximum(sides[pairs.first], sides[pairs.second]) < SMALL_SIDE
     copied = scores >= np.where(small, LEAST_SCORE_OF_SMALL, LEAST_SCORE)
     confirmed = np.stack([pairs.first, pairs.second], axis=1)[copied]
+    # The pairs of a picture follow one another.
+    read = lru_cache(2)(read_picture)
     same = [
-        pair
-        for pair, score in zip(confirmed, scores[copied], strict=True)
-        if score > _SURE and _same_pixels(collection, *map(int, pair))
+        (one, other)
+        for (one, other), score in zip(confirmed.tolist(), scores[copied], strict=True)
+        if score > _SURE and _same_pixels(collection, one, other, read)
     ]
     exact = _joined(exact, np.array(same, dtype=np.int64).reshape(-1, 2))
     cluster = _joined(exact, confirmed)
@@ -90,15 +99,20 @@ def _joined(names: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return joined
 
 
-def _same_pixels(collection: Collection, one: int, other: int) -> bool:
-    """Whether large pictures are equal once both are decoded whole, such as a JPEG and its PNG."""
-    headers = collection.examined[one].header, collection.examined[other].header
-    sizes = [(header.height, header.width) for header in headers if header]
-    if sizes[0] != sizes[1] or max(sizes[0]) < _WHOLE_SIDE:
+def _same_pixels(
+    collection: Collection, one: int, other: int, read: Callable[[Path], np.ndarray]
+) -> bool:
+    """Whether a large JPEG and another file are equal once both are decoded whole.
+
+    Two JPEGs of equal pixels are equal decoded smaller too, and others are never decoded smaller.
+    """
+    headers = list(_headers(collection, [one, other]))
+    sizes = [(header.height, header.width) for header in headers]
+    jpegs = sum(header.format == "JPEG" for header in headers)
+    if jpegs != 1 or sizes[0] != sizes[1] or min(sizes[0]) < _SMALLER_FROM:
         return False
     try:
-        whole = read_picture(collection.path(one))
-        return np.array_equal(whole, read_picture(collection.path(other)))
+        return np.array_equal(read(collection.path(one)), read(collection.path(other)))
     except UnreadablePicture:  # has changed since
         return False
 
@@ -112,14 +126,34 @@ def copy_findings(collection: Collection, copies: Copies) -> Iterator[Finding]:
         splits = collection.splits_of(rows)
         if len(splits) > 1:
             yield Finding("leak", paths, f"in {listed(splits)}: {how}", "error")
-        labels = sorted({f"'{collection.labels[row]}'" for row in rows})
-        if len(labels) > 1:
-            yield Finding("label_conflict", paths, f"as {listed(labels)}: {how}", "error")
+        yield from _conflicts(collection, copies, rows)
         places: dict[tuple[str, str], list[int]] = {}
         for row in rows:
             places.setdefault((collection.splits[row], collection.labels[row]), []).append(row)
         for here in places.values():
             yield from _duplicates(collection, copies, here)
+
+
+def _conflicts(collection: Collection, copies: Copies, rows: list[int]) -> Iterator[Finding]:
+    """Copies under several classes: an error of equal pixels, of altered ones it may be meant."""
+    by_pixels: dict[int, list[int]] = {}
+    for row in rows:
+        by_pixels.setdefault(int(copies.exact[row]), []).append(row)
+    for same in by_pixels.values():
+        if len(labels := _labels(collection, same)) > 1:
+            paths = tuple(collection.path(row) for row in same)
+            yield Finding("label_conflict", paths, f"as {listed(labels)}: the same pixels", "error")
+    labels = _labels(collection, rows)
+    if len(by_pixels) > 1 and len(labels) > 1:
+        detail = f"as {listed(labels)}: {_likeness(collection, copies, rows)}"
+        if _differences(collection, copies, rows):
+            detail += "; the classes may differ in just that"
+        paths = tuple(collection.path(row) for row in rows)
+        yield Finding("label_conflict", paths, detail, "warning")
+
+
+def _labels(collection: Collection, rows: Sequence[int]) -> list[str]:
+    return sorted({f"'{collection.labels[row]}'" for row in rows})
 
 
 def _duplicates(collection: Collection, copies: Copies, rows: list[int]) -> Iterator[Finding]:
@@ -149,11 +183,29 @@ def _likeness(collection: Collection, copies: Copies, rows: Sequence[int]) -> st
     """In what altered copies differ, as far as that can be told at once."""
     sizes = {(header.width, header.height): None for header in _headers(collection, rows)}
     words = [f"nearly the same picture{'' if len(rows) == 2 else f' in {len(rows)} files'}"]
-    if int(copies.cluster[rows[0]]) in copies.mirrored:
-        words.append("mirrored")
+    words += _differences(collection, copies, rows)
     if len(sizes) > 1:
         words.append(" and ".join(f"{width} x {height}" for width, height in list(sizes)[:3]))
     return ", ".join(words)
+
+
+def _differences(collection: Collection, copies: Copies, rows: Sequence[int]) -> list[str]:
+    """In what altered copies differ that may make two classes of them."""
+    words = ["mirrored"] if int(copies.cluster[rows[0]]) in copies.mirrored else []
+    first, *others = (collection.examination.chroma[row].astype(float) - 128 for row in rows)
+    if any(_recoloured(first, other) for other in others):
+        words.append("in other colours")
+    return words
+
+
+def _recoloured(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether pictures differ in colour, mirrored or not.
+
+    Shape:
+        each (16, 16, 2), without the 128 that is grey
+    """
+    apart = min(((one - turned) ** 2).mean() for turned in (other, other[:, ::-1]))
+    return apart > _OTHER_COLOURS * ((one**2).mean() + (other**2).mean() + _COLOUR_NOISE)
 
 
 def _headers(collection: Collection, rows: Sequence[int]) -> Iterator[Header]:

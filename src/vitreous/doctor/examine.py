@@ -15,15 +15,15 @@ from PIL import Image
 
 from vitreous.core.files import storage_errors
 from vitreous.data.cache import Progress, fingerprint, in_threads
-from vitreous.data.decode import Header, read_header, read_picture
+from vitreous.data.decode import Header, read_with_header
 from vitreous.data.shards import entry_of
 from vitreous.doctor.damage import diagnose
 from vitreous.errors import UnreadablePicture
 
 #: Side in pixels of the small pictures: light and dark, and colour.
 LUMA, CHROMA = 64, 16
-#: JPEGs of more than four times this side are decoded smaller, see `decode`.
-_COVER = (4 * LUMA, 4 * LUMA)
+#: JPEGs of several times this size are decoded smaller, see `decode`.
+COVER = (4 * LUMA, 4 * LUMA)
 #: Width in pixels of the edge that is looked at, of the small picture's.
 _BORDER = 3
 
@@ -100,8 +100,7 @@ _SMALL_BYTES = LUMA * LUMA + 2 * CHROMA * CHROMA
 
 def _examine(path: Path) -> tuple[Examined, bytes]:
     try:
-        header = read_header(path)
-        picture = read_picture(path, cover=_COVER)
+        header, picture = read_with_header(path, COVER)
         packed = entry_of(path)
         size_bytes = packed.size if packed else path.stat().st_size
     except (UnreadablePicture, OSError) as error:

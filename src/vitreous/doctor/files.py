@@ -57,7 +57,10 @@ def _faults(collection: Collection) -> Iterator[Finding]:
 
 def _plain(collection: Collection) -> Iterator[Finding]:
     for row, header in _headers(collection):
-        if collection.is_blank(row):
+        if collection.is_blank(row) and pixel_kind(header) == "16-bit":
+            detail = "the upper eight bits, which are what is read, are nearly constant"
+            yield _finding(collection, row, "narrow_range", detail, "warning")
+        elif collection.is_blank(row):
             yield _finding(collection, row, "blank", "one colour, or nearly so", "warning")
         if header.animated:
             detail = f"a {header.format} of several frames, of which the first is used"

@@ -53,6 +53,10 @@ KINDS = {
         "One person or scene in two splits",
         "Divide by group, not by picture: the score shall tell how new people or scenes go.",
     ),
+    "too_little": Kind(
+        "Nothing to learn from",
+        "Training refuses it: it takes at least two classes, and pictures that aren't held back.",
+    ),
     "missing_class": Kind(
         "A class without pictures",
         "Add pictures, or remove the class: each split needs some of every class.",
@@ -76,6 +80,10 @@ KINDS = {
     ),
     "blank": Kind("Nothing to be seen", "Leave it out: it is one colour or nearly so."),
     "tiny": Kind("Tiny beside the others", "Find a larger copy, or leave it out."),
+    "narrow_range": Kind(
+        "16 bits, of which those that are read tell nothing",
+        "Convert it to 8 bits first, from the darkest to the brightest of its values.",
+    ),
     "animated": Kind(
         "Several frames",
         "Only the first one is read: if another one shows the subject, save that as a picture.",

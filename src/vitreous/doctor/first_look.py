@@ -3,6 +3,7 @@
 `job` asks for it and keeps what was found with the run, for its report.
 """
 
+import math
 import time
 from pathlib import Path
 
@@ -40,7 +41,22 @@ def look_first(
         return None
     if left_s is not None and _needed_s(listing) > SHARE * left_s:
         return None
-    return check_listing(listing, source, on_progress)
+    deadline = time.monotonic() + SHARE * left_s if left_s is not None else math.inf
+
+    def in_time(description: str, done: int, total: int) -> None:
+        if time.monotonic() > deadline:
+            raise _TooLongError
+        if on_progress:
+            on_progress(description, done, total)
+
+    try:
+        return check_listing(listing, source, in_time)
+    except _TooLongError:
+        return None
+
+
+class _TooLongError(Exception):
+    """Comparing all pairs takes longer than the few pictures that were tried could tell."""
 
 
 def _needed_s(listing: Listing) -> float:

@@ -9,13 +9,18 @@ from vitreous.doctor.collection import Collection
 from vitreous.doctor.findings import Finding, counted, listed
 
 #: "anna_003", "scene 12-4", "ben (2)": what comes before the last number is one person or scene.
-_SEPARATED = re.compile(r"^(?P<stem>.+?)(?:[\s_\-.]+\d+|\s*\(\d+\))$")
+#: A number of six digits and more is no counter but the picture's own, or a date.
+_SEPARATED = re.compile(r"^(?P<stem>.+?)(?:[\s_\-.]+0*\d{1,5}|\s*\(\d+\))$")
+#: "Screenshot 2024-01-01 at 12.00": what telephones and programs write behind their own name.
+_AT_TIME = re.compile(r"\sat\s[\d\s.:-]+([ap]m)?$", re.IGNORECASE)
 #: Stems that cameras, telephones and programs give to everything.
 _GENERIC = frozenset(
     ("img", "image", "images", "dsc", "dscn", "dscf", "dcim", "imgp", "pict", "pic", "picture",
      "pictures", "photo", "photos", "foto", "pxl", "mvi", "vid", "video", "frame", "screenshot",
      "scan", "untitled", "file", "sample", "train", "valid", "val", "test", "face", "crop", "copy",
-     "whatsapp", "whatsappimage", "signal", "mg", "wp", "download", "unnamed")
+     "whatsapp", "whatsappimage", "signal", "mg", "wp", "download", "unnamed", "fbimg", "received",
+     "dji", "mvimg", "shutterstock", "adobestock", "istockphoto", "pexels", "pexelsphoto",
+     "gettyimages", "snapchat", "screenshotfrom", "photoon")
 )  # fmt: skip
 #: Fewest pictures of a group, and largest share of a class that is one group.
 _FEWEST, _MOST_SHARE = 2, 0.5
@@ -44,22 +49,29 @@ def _by_column(collection: Collection) -> Iterator[Finding]:
 
 def _by_name(collection: Collection) -> Iterator[Finding]:
     groups = named_groups(collection)
-    parted = {}
     for name, rows in groups.items():
         splits = collection.splits_of(rows)
         if len(splits) > 1:
-            parted[name] = rows
             paths = tuple(collection.path(row) for row in rows)
             detail = f"names that begin with '{name}' in {listed(splits)}"
             yield Finding("group_leak", paths, detail, "warning")
-    if groups and not any(collection.splits):
-        rows = [row for members in groups.values() for row in members]
-        names = ", ".join(f"'{name}'" for name in list(groups)[:3])
+    # Where no split is for validation, training takes that out of what it learns from.
+    undivided = {} if "valid" in collection.splits else _learned(collection, groups)
+    if undivided:
+        rows = [row for members in undivided.values() for row in members]
+        names = ", ".join(f"'{name}'" for name in list(undivided)[:3])
         detail = (
-            f"names look like {counted(len(groups), 'group')} ({names}"
-            f"{', ...' if len(groups) > 3 else ''}); a division by chance would part them"
+            f"names look like {counted(len(undivided), 'group')} ({names}"
+            f"{', ...' if len(undivided) > 3 else ''}); a division by chance would part them"
         )
         yield Finding("group_leak", tuple(collection.path(row) for row in rows), detail, "note")
+
+
+def _learned(collection: Collection, groups: dict[str, list[int]]) -> dict[str, list[int]]:
+    """What of each group is to be learned from, where that can be parted."""
+    found = {name: [row for row in rows if collection.splits[row] in ("", "train")]
+             for name, rows in groups.items()}  # fmt: skip
+    return {name: rows for name, rows in found.items() if len(rows) >= _FEWEST}
 
 
 def named_groups(collection: Collection) -> dict[str, list[int]]:
@@ -88,7 +100,7 @@ def name_stem(path: Path) -> str:
     """What a file's name has before its number, where that may be a person or a scene."""
     match = _SEPARATED.match(path.stem)
     stem = match["stem"].strip(" _-.") if match else ""
-    words = _plain(stem)
+    words = _plain(_AT_TIME.sub("", stem))
     return stem if len(words) > 1 and words not in _GENERIC else ""
 
 

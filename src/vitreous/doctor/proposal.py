@@ -5,7 +5,7 @@ right), both are dropped, and the reason says so.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,91 +15,129 @@ from vitreous.doctor.collection import Collection
 from vitreous.doctor.findings import KINDS, Finding
 from vitreous.doctor.groups import name_stem
 
-_DROPPED = ("unreadable", "truncated", "empty", "not_a_picture", "blank", "tiny")
+#: Dropped for what they are: nothing is lost with the first, with the others something may be.
+_DAMAGED, _ODD = ("unreadable", "truncated", "empty", "not_a_picture"), ("blank", "tiny")
+#: Kinds whose drops may be mistakes.
+_JUDGED = (*_ODD, "label_conflict", "leak")
+#: Findings whose files are kept together: altered copies, and names that no split parts yet.
+_ALTERED = (("near_duplicate", "warning"), ("label_conflict", "warning"))
+_NAMED_ALIKE = ("group_leak", "note")
+#: Largest share of all pictures that may be dropped as tiny, and of a class in one split that may
+#: be dropped by judgement.
+_MOST_TINY, _MOST_OF_CLASS = 0.05, 0.5
 
 
-def propose(collection: Collection, findings: Sequence[Finding]) -> tuple[Change, ...]:
+def propose(
+    collection: Collection, findings: Sequence[Finding]
+) -> tuple[tuple[Finding, ...], tuple[Change, ...]]:
     """Changes for an overlay: one for each picture and kind of change, none beside a drop.
 
     A picture of two groups, a person's and that of its copies, joins them.
+
+    Returns:
+        The findings, with a word where too much would go; the changes.
     """
+    drops = [_drops(collection, finding) for finding in findings]
+    told = list(findings)
+    for number in _too_much(collection, findings, drops):
+        detail = f"{findings[number].detail}; too many to be dropped unseen"
+        told[number], drops[number] = replace(findings[number], detail=detail), {}
     changes: dict[tuple[str, Action], Change] = {}
     groups = Groups()
-    for change in _changes(collection, findings):
+    for change in _changes(collection, findings, drops):
         first = changes.setdefault((change.path, change.action), change)
         if change.action == "group":
             groups.join(first.value, change.value)
-    return tuple(
+    return tuple(told), tuple(
         replace(change, value=groups.whole(change.value)) if action == "group" else change
         for (path, action), change in changes.items()
         if action == "drop" or (path, "drop") not in changes
     )
 
 
-def _changes(collection: Collection, findings: Sequence[Finding]) -> Iterator[Change]:
-    rows: dict[Path, int] = {}
-    for row, sample in enumerate(collection.samples):
-        rows.setdefault(sample.path, row)
-    parted = any(collection.splits)
-    for number, finding in enumerate(findings):
-        files = [(path, rows[path]) for path in dict.fromkeys(finding.files) if path in rows]
-        if finding.kind in _DROPPED:
-            yield from _drop(collection, files, KINDS[finding.kind].title.lower())
-        elif finding.kind == "label_conflict":
-            yield from _drop(collection, _disputed(collection, files), finding.detail)
-        elif finding.kind == "leak":
-            yield from _drop(collection, _learned(collection, files), finding.detail)
-        elif finding.kind == "duplicate":
-            kept = path_in_overlay(files[0][0], collection.folder)
-            yield from _drop(collection, files[1:], f"same pixels as {kept}")
-        elif finding.kind == "near_duplicate" and not parted:
-            yield from _group(collection, files, f"copies-{number}", finding.detail)
-        elif finding.kind == "group_leak" and not parted:
-            for path, row in files:
-                yield from _group(collection, [(path, row)], name_stem(path), "by the file's name")
-        elif finding.kind == "class_names":
-            yield from _rename(collection, files)
+def _drops(collection: Collection, finding: Finding) -> dict[Path, str]:
+    """The files that are better left out for a finding, each with the reason."""
+    files = list(dict.fromkeys(finding.files))
+    if finding.kind in (*_DAMAGED, *_ODD):
+        return dict.fromkeys(files, KINDS[finding.kind].title.lower())
+    if finding.kind == "label_conflict" and finding.severity == "error":
+        return dict.fromkeys(_disputed(collection, files), finding.detail)
+    if finding.kind == "leak":
+        return dict.fromkeys(_learned(collection, files), finding.detail)
+    if finding.kind == "duplicate":
+        # A file that is listed under several classes is dropped itself.
+        kept, *others = sorted(files, key=lambda path: len(_labels(collection, path)) > 1)
+        return dict.fromkeys(others, f"same pixels as {path_in_overlay(kept, collection.folder)}")
+    return {}
 
 
-def _drop(
-    collection: Collection, files: Sequence[tuple[Path, int]], reason: str
-) -> Iterator[Change]:
-    for path, _ in files:
-        yield Change(path_in_overlay(path, collection.folder), "drop", reason=reason)
+def _labels(collection: Collection, path: Path) -> set[str]:
+    return {collection.labels[row] for row in collection.rows_of[path]}
 
 
-def _group(
-    collection: Collection, files: Sequence[tuple[Path, int]], name: str, reason: str
-) -> Iterator[Change]:
-    for path, _ in files:
-        yield Change(path_in_overlay(path, collection.folder), "group", name, reason)
+def _disputed(collection: Collection, files: Sequence[Path]) -> list[Path]:
+    """The copies that more than half of all contradict; without such a majority, all.
 
-
-def _disputed(collection: Collection, files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
-    """The copies that more than half of all contradict; without such a majority, all."""
-    labels = Counter(collection.labels[row] for _, row in files)
+    A file under several classes contradicts itself.
+    """
+    labels = Counter(collection.labels[row] for path in files for row in collection.rows_of[path])
     label, count = labels.most_common(1)[0]
-    if 2 * count <= len(files):
-        return files
-    return [(path, row) for path, row in files if collection.labels[row] != label]
+    usual = {label} if 2 * count > labels.total() else set()
+    return [path for path in files if _labels(collection, path) != usual]
 
 
-def _learned(collection: Collection, files: list[tuple[Path, int]]) -> list[tuple[Path, int]]:
+def _learned(collection: Collection, files: Sequence[Path]) -> list[Path]:
     """The copies that don't stand in the last split that has one: a test stays as it is."""
-    last = collection.splits_of([row for _, row in files])[-1]
-    return [(path, row) for path, row in files if collection.splits[row] != last]
+    splits = {path: collection.splits_of(collection.rows_of[path]) for path in files}
+    last = collection.splits_of([row for path in files for row in collection.rows_of[path]])[-1]
+    return [path for path in files if last not in splits[path]]
 
 
-def _rename(collection: Collection, files: list[tuple[Path, int]]) -> Iterator[Change]:
+def _too_much(
+    collection: Collection, findings: Sequence[Finding], drops: Sequence[Mapping[Path, str]]
+) -> set[int]:
+    """The findings whose drops, all together, would take too much of all or of a class."""
+    tiny = {number for number, finding in enumerate(findings) if finding.kind == "tiny"}
+    found = tiny if len(tiny) > max(1, _MOST_TINY * len(collection.readable)) else set()
+    judged = {
+        number: {row for path in drops[number] for row in collection.rows_of[path]}
+        for number, finding in enumerate(findings)
+        if finding.kind in _JUDGED and number not in found
+    }
+    places = list(zip(collection.splits, collection.labels, strict=True))
+    gone = Counter(places[row] for row in set().union(*judged.values()))
+    there = Counter(places[row] for row in map(int, collection.readable))
+    emptied = {place for place in gone if gone[place] > _MOST_OF_CLASS * there[place]}
+    return found | {
+        number
+        for number, rows in judged.items()
+        if not emptied.isdisjoint(places[row] for row in rows)
+    }
+
+
+def _changes(
+    collection: Collection, findings: Sequence[Finding], drops: Sequence[Mapping[Path, str]]
+) -> Iterator[Change]:
+    for number, finding in enumerate(findings):
+        for path, reason in drops[number].items():
+            yield Change(path_in_overlay(path, collection.folder), "drop", reason=reason)
+        if finding.kind == "class_names":
+            yield from _rename(collection, finding.files)
+        for path in finding.files:
+            name = path_in_overlay(path, collection.folder)
+            if (finding.kind, finding.severity) in _ALTERED:
+                yield Change(name, "group", f"copies-{number}", finding.detail)
+            elif (finding.kind, finding.severity) == _NAMED_ALIKE:
+                yield Change(name, "group", name_stem(path), "by the file's name")
+
+
+def _rename(collection: Collection, files: Sequence[Path]) -> Iterator[Change]:
     """The name that most pictures have of those that are written almost alike."""
     sizes = Counter(collection.labels)
-    for path, row in files:
-        plain = plain_name(collection.labels[row])
-        alike = [name for name in collection.listing.classes if plain_name(name) == plain]
-        usual = max(alike, key=lambda name: sizes[name])
-        yield Change(
-            path_in_overlay(path, collection.folder),
-            "relabel",
-            usual,
-            f"was '{collection.labels[row]}'",
-        )
+    usual: dict[str, str] = {}
+    for name in sorted(collection.listing.classes, key=lambda name: -sizes[name]):
+        usual.setdefault(plain_name(name), name)
+    for path in files:
+        label = collection.labels[collection.rows_of[path][0]]
+        name = path_in_overlay(path, collection.folder)
+        yield Change(name, "relabel", usual[plain_name(label)], f"was '{label}'")

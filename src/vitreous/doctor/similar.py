@@ -79,13 +79,14 @@ def find_candidates(
     total, done = tiles * (tiles + 1) // 2, 0
     found: list[np.ndarray] = []
     for down in range(tiles):
-        of_tile: list[np.ndarray] = []
+        best = np.zeros((4, 0))
         for across in range(down, tiles):
-            of_tile += _compare(whole, middle, down * _TILE, across * _TILE)
+            more = _compare(whole, middle, down * _TILE, across * _TILE)
+            best = _most_similar(np.concatenate([best, *more], axis=1))
             done += 1
             if on_progress:
                 on_progress("comparing pictures", done, total)
-        found.append(_most_similar(np.concatenate(of_tile, axis=1)))
+        found.append(best)
     first, second, mirrored = np.concatenate(found, axis=1)[:3]
     return Candidates(
         rows[first.astype(np.int64)], rows[second.astype(np.int64)], mirrored.astype(bool)

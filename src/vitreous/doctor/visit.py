@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vitreous.core.console import Console
 from vitreous.core.files import storage_errors, write_text
-from vitreous.core.run import check_beside
+from vitreous.data.folder import check_beside
 from vitreous.data.overlay import write_overlay
 from vitreous.doctor.findings import Checkup
 from vitreous.pages.pictures import picture_at

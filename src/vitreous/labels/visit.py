@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitreous.core.files import storage_errors, write_text
-from vitreous.core.run import RunFolder, check_beside
+from vitreous.core.run import RunFolder
+from vitreous.data.folder import check_beside
 from vitreous.data.overlay import write_overlay
 from vitreous.labels.audit import Audit, audit_folds
 from vitreous.pages.pictures import picture_at

@@ -15,9 +15,10 @@ from vitreous.core.run import RunFolder
 from vitreous.data.cache import Progress
 from vitreous.data.dataset import Dataset
 from vitreous.data.folder import folder_of
+from vitreous.data.folds import fold_datasets
 from vitreous.diagnosis.case import Case
 from vitreous.diagnosis.causes import Diagnosis
-from vitreous.diagnosis.examination import read_course, read_weights
+from vitreous.diagnosis.examination import newest_part, read_course, read_weights
 from vitreous.diagnosis.gather import gather
 from vitreous.diagnosis.judge import judge
 from vitreous.diagnosis.trials import try_causes
@@ -63,6 +64,9 @@ def diagnose(
             f"{folder.path} was pretrained and knows no classes: name a run of 'vitreous train'"
         )
     dataset = open_own_pictures(folder, config, console)
+    part = newest_part(folder)
+    place = part.path.relative_to(folder.path).parts
+    dataset, config = of_part(dataset, config, place)
     split = "test" if "test" in dataset.sets else "valid"
     encoder = original_encoder(config, console)
     train, held_out = dataset.sets["train"], dataset.sets[split]
@@ -74,17 +78,37 @@ def diagnose(
         config,
         dataset,
         split,
-        read_course(folder),
-        read_weights(folder, config, encoder),
+        read_course(part),
+        read_weights(part, config, encoder),
         thumbnails=thumbnail_answers(train, held_out, config.train.seed),
         copies=copies,
     )
-    case = Case(signals, config, dataset.classes, str(folder.path))
+    case = Case(signals, config, dataset.classes, str(folder.path), "/".join(place))
     diagnosis = judge(case)
     # What a ladder trains, rung by rung, is not what its settings say.
     if not experiments or config.ladder or (config.init and encoder is None):
         return diagnosis
     return try_causes(case, diagnosis, encoder, train, budget_s, console)
+
+
+def of_part(
+    dataset: Dataset, config: RunConfig, place: tuple[str, ...]
+) -> tuple[Dataset, RunConfig]:
+    """A run's pictures as a part of it divides them, and its settings as that part has them.
+
+    Args:
+        dataset: of the run.
+        config: likewise.
+        place: where the part's folder is in the run's, such as ("folds", "2-1", "rungs", "lora").
+    """
+    if place[:1] == ("folds",) and config.folds:
+        repeat, _, number = place[1].rpartition("-")
+        folds = fold_datasets(dataset, config.folds.count, int(repeat or 1) - 1, config.train.seed)
+        dataset = folds[int(number) - 1]
+    if place[-2:] == ("rungs", "lora") and config.ladder:
+        rank, rate = config.ladder.lora_rank, config.ladder.lora_learning_rate
+        config = replace(config, train=replace(config.train, lora_rank=rank, learning_rate=rate))
+    return dataset, config
 
 
 def find_leaks(

@@ -1,10 +1,13 @@
 """Which causes are named for which signals, and in what order."""
 
+import shlex
 from dataclasses import replace
 
 import pytest
 
-from vitreous.data.config import DataConfig
+from vitreous.cli import cli
+from vitreous.core.config import from_mapping, merge, parse_assignments, to_mapping
+from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.data.preprocess import Preprocess
 from vitreous.diagnosis.case import Case
 from vitreous.diagnosis.course import Course
@@ -13,7 +16,7 @@ from vitreous.diagnosis.judge import MOST, judge
 from vitreous.diagnosis.signals import Answers, Signals
 from vitreous.evaluation.intervals import proportion_interval
 from vitreous.model.config import ModelConfig
-from vitreous.training.config import RunConfig
+from vitreous.training.config import LadderConfig, RunConfig
 
 CLASSES = ("angry", "happy", "sad")
 CONFIG = RunConfig(
@@ -22,6 +25,9 @@ CONFIG = RunConfig(
     ModelConfig(image_size=(32, 32), patch_size=(8, 8), num_classes=3),
     Preprocess(image_size=(32, 32)),
 )
+#: Settings of which signals alone show nothing.
+DIVIDED = replace(CONFIG, preprocess=replace(CONFIG.preprocess, std=(50.0, 50.0, 50.0)))
+TURNED = replace(CONFIG, augment=AugmentConfig(rotate_degrees=180.0))
 INSIDE = Inside(logits=2.0, size=1.0, off=None, gradient=1.0)
 
 
@@ -59,6 +65,9 @@ NOTHING_LEARNED = replace(
 )
 
 
+ONE_LABEL = {"counts": (5, 290, 5), "held_out": answers(0.34, 120, 0.99)}
+
+
 def named(signals: Signals, config: RunConfig = CONFIG) -> list[str]:
     diagnosis = judge(Case(signals, config, CLASSES, "runs/a"))
     assert diagnosis.seen
@@ -85,8 +94,8 @@ def training(**changes) -> RunConfig:
     ],
 )
 def test_odd_signals_of_a_run_that_learned_are_let_be(odd):
-    assert named(replace(LEARNED, **odd)) == []
-    assert named(replace(LEARNED, **odd), training(warmup=0.0)) == []
+    for config in (CONFIG, DIVIDED, TURNED, training(warmup=0.0)):
+        assert named(replace(LEARNED, **odd), config) == []
 
 
 def test_nothing_is_guessed():
@@ -94,21 +103,47 @@ def test_nothing_is_guessed():
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"),
+    ("kind", "changes", "config"),
     [
-        ("rate_too_high", {"step": 0.5}),
-        ("rate_too_low", {"step": 1e-6, "moved": 1e-4}),
-        ("normalisation", {"input_std": 0.004}),
-        ("augmentation", {"likeness": 0.1}),
-        ("head", {"before": replace(INSIDE, logits=100.0)}),
-        ("head", {"before": replace(INSIDE, logits=0.0, size=1e6)}),
-        ("head", {"before": replace(INSIDE, off=1.0), "after": replace(INSIDE, off=1.0)}),
-        ("labels", {"thumbnails": answers(0.33, 120)}),
-        ("one_label", {"counts": (5, 290, 5), "held_out": answers(0.34, 120, 0.99)}),
+        ("rate_too_high", {"step": 0.5}, CONFIG),
+        ("rate_too_low", {"step": 1e-6, "moved": 1e-4}, CONFIG),
+        ("normalisation", {"input_std": 0.004}, DIVIDED),
+        ("augmentation", {"likeness": 0.1}, TURNED),
+        ("head", {"before": replace(INSIDE, logits=100.0)}, CONFIG),
+        ("head", {"before": replace(INSIDE, logits=0.0, size=1e6)}, CONFIG),
+        ("head", {"before": replace(INSIDE, off=1.0), "after": replace(INSIDE, off=1.0)}, CONFIG),
+        ("labels", {"thumbnails": answers(0.33, 120)}, CONFIG),
+        ("one_label", ONE_LABEL, CONFIG),
     ],
 )
-def test_each_signal_of_a_run_that_learned_nothing_is_named(kind, changes):
-    assert named(replace(NOTHING_LEARNED, **changes)) == [kind]
+def test_each_signal_of_a_run_that_learned_nothing_is_named(kind, changes, config):
+    assert named(replace(NOTHING_LEARNED, **changes), config) == [kind]
+
+
+def test_what_is_set_as_usual_is_not_blamed():
+    black = replace(NOTHING_LEARNED, input_mean=-0.99, input_std=0.004)
+    assert named(black) == []
+    # Nor does it hide what else is wrong.
+    assert named(replace(black, before=replace(INSIDE, logits=100.0))) == ["head"]
+    jumped = replace(black.course, peak=5.0)
+    assert named(replace(black, step=0.05, course=jumped), training(warmup=0.0)) == ["no_warmup"]
+    # Divided by a quarter and not a half, they would be as black.
+    imagenet = replace(CONFIG.preprocess, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    assert named(black, replace(CONFIG, preprocess=imagenet)) == []
+    assert named(replace(NOTHING_LEARNED, likeness=0.1)) == []
+
+
+def test_one_label_hides_no_setting_and_no_dead_head():
+    signals = replace(NOTHING_LEARNED, **ONE_LABEL)
+    assert named(replace(signals, step=0.5)) == ["rate_too_high", "one_label"]
+    assert named(replace(signals, input_std=0.004), DIVIDED) == ["normalisation", "one_label"]
+    always = answers(0.97, favourite_share=1.0)
+    always = replace(always, balanced=answers(1 / 3).balanced)
+    dead = replace(signals, train=always, after=replace(INSIDE, off=1.0, gradient=0.0))
+    assert named(dead) == ["collapse", "one_label"]
+    # It explains what is left where no setting does.
+    assert named(replace(signals, train=always)) == ["one_label"]
+    assert named(replace(signals, thumbnails=answers(0.33, 120))) == ["one_label"]
 
 
 def test_a_rate_in_between_is_told_by_what_the_loss_did():
@@ -129,7 +164,10 @@ def test_the_lectures_collapse_comes_before_its_settings():
         after=replace(INSIDE, off=1.0, gradient=0.0),
         course=replace(NOTHING_LEARNED.course, first=100.0, peak=3800.0),
     )
-    lecture = training(learning_rate=1e-3, warmup=0.0, final_learning_rate=1.0)
+    lecture = replace(
+        training(learning_rate=1e-3, warmup=0.0, final_learning_rate=1.0),
+        preprocess=replace(CONFIG.preprocess, mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3),
+    )
     diagnosis = judge(Case(signals, lecture, CLASSES, "runs/stuck"))
     assert [cause.kind for cause in diagnosis.causes] == ["collapse", "normalisation"]
     first = diagnosis.causes[0]
@@ -163,6 +201,34 @@ def test_what_is_known_by_heart():
     assert named(hard) == []
 
 
+@pytest.mark.parametrize("counts", [(10, 10, 10), (100, 100, 100)])
+def test_what_began_with_pretrained_weights_is_not_told_to(counts):
+    by_heart = replace(LEARNED, train=answers(1.0), held_out=answers(0.45, 120), counts=counts)
+
+    def advised(config: RunConfig) -> tuple[str, str]:
+        cause = judge(Case(by_heart, config, CLASSES, "runs/a")).causes[0]
+        assert "Collect more pictures" in cause.advice
+        return cause.advice, cause.command
+
+    advice, command = advised(CONFIG)
+    assert "pretrained model" in advice
+    assert command == "vitreous train faces --weights auto --out runs/a-2"
+    begun = replace(CONFIG, init="runs/b c")
+    all_tuned = replace(begun, ladder=LadderConfig(rungs=("full",)))
+    for config in (begun, all_tuned):
+        advice, command = advised(config)
+        assert "a new head alone" in advice
+        assert command == (
+            "vitreous train faces --config runs/a/config.toml --weights 'runs/b c' --tune probe "
+            "--out runs/a-2"
+        )
+    # Of a ladder that had a head alone, the simplest as good as the best was kept.
+    advice, command = advised(replace(begun, ladder=LadderConfig()))
+    assert "head" not in advice
+    assert "pretrained" not in advice
+    assert command == ""
+
+
 def test_too_short_and_too_small():
     short = replace(NOTHING_LEARNED, course=replace(NOTHING_LEARNED.course, steps=9, total_steps=9))
     assert named(short) == ["underfitting"]
@@ -171,17 +237,42 @@ def test_too_short_and_too_small():
     assert named(replace(NOTHING_LEARNED, parameters=700)) == ["underfitting"]
 
 
+def test_labels_come_behind_what_keeps_any_from_being_learned():
+    hard = replace(NOTHING_LEARNED, thumbnails=answers(0.33, 120))
+    assert named(replace(hard, parameters=700)) == ["underfitting"]
+    always = {"train": answers(0.34, favourite_share=1.0), "held_out": answers(0.34, 120, 1.0)}
+    assert named(replace(hard, **always)) == ["collapse"]
+    by_heart = replace(hard, parameters=700, train=answers(0.6))
+    assert named(by_heart) == ["labels"]
+
+
+def test_four_times_as_long_is_more_than_the_epochs_there_may_be():
+    falling = replace(NOTHING_LEARNED.course, middle=1.1, last=0.9, epochs=60.0)
+    signals = replace(NOTHING_LEARNED, course=falling)
+
+    def change(**train) -> dict:
+        case = Case(signals, training(**train), CLASSES, "runs/a")
+        return dict(judge(case).causes[0].change)
+
+    at_its_cap = {"train.budget_s": 400.0, "train.epochs": 240.0}
+    assert change(budget_s=100.0, epochs=60.0) == at_its_cap
+    assert change(budget_s=100.0, epochs=1000.0) == {"train.budget_s": 400.0}
+    assert change(epochs=60.0) == {"train.epochs": 240.0}
+    # A rung may have a share of the epochs.
+    assert change(epochs=240.0) == {"train.epochs": 960.0}
+
+
 def test_not_more_than_three_are_named():
     everything = replace(
         NOTHING_LEARNED, leaked=60, step=0.5, input_std=0.004, likeness=0.0, right_if_not=0.3
     )
-    kinds = named(everything)
+    kinds = named(everything, DIVIDED)
     assert kinds == ["leak", "rate_too_high", "normalisation"]
     assert len(kinds) == MOST
 
 
 def test_a_change_is_a_command_for_a_shell():
-    config = replace(CONFIG, data=DataConfig("my faces"))
+    config = replace(DIVIDED, data=DataConfig("my faces"))
     signals = replace(NOTHING_LEARNED, input_std=0.004)
     cause = judge(Case(signals, config, CLASSES, "runs/a b")).causes[0]
     assert cause.command == (
@@ -203,7 +294,52 @@ def test_a_run_that_left_nothing():
     )
     diagnosis = judge(Case(bare, CONFIG, CLASSES, "runs/a"))
     assert diagnosis.seen == "It stopped at step 3 of 60 and left no weights."
+    fold = judge(Case(bare, CONFIG, CLASSES, "runs/a", "folds/2"))
+    assert fold.seen == f"Looked at is its folds/2, which was trained last. {diagnosis.seen}"
     non_finite = replace(bare, course=replace(bare.course, non_finite_step=4), step=1e27)
     found = judge(Case(non_finite, training(learning_rate=1e30), CLASSES, "runs/a"))
     assert [cause.kind for cause in found.causes] == ["non_finite"]
     assert found.causes[0].change["train.learning_rate"] < 1e3
+
+
+def test_low_rank_updates_of_a_ladder_have_a_rate_of_their_own():
+    course = Course(steps=3, total_steps=60, non_finite_step=4)
+    ladder = LadderConfig(lora_learning_rate=1e3)
+    config = replace(training(learning_rate=1e3, lora_rank=4), init="runs/b", ladder=ladder)
+    signals = replace(NOTHING_LEARNED, course=course)
+    change = judge(Case(signals, config, CLASSES, "runs/a", "rungs/lora")).causes[0].change
+    assert change["ladder.lora_learning_rate"] < 1e3
+    assert "train.learning_rate" not in change
+
+
+EVERY_CASE = [
+    (LEARNED, {"leaked": 30}, CONFIG),
+    (NOTHING_LEARNED, {"course": Course(steps=3, total_steps=60, non_finite_step=4)}, CONFIG),
+    (NOTHING_LEARNED, {"before": replace(INSIDE, logits=100.0)}, CONFIG),
+    (NOTHING_LEARNED, {"before": replace(INSIDE, logits=100.0)}, replace(CONFIG, init="runs/b")),
+    (NOTHING_LEARNED, {"before": replace(INSIDE, off=1.0)}, CONFIG),
+    (NOTHING_LEARNED, {"step": 0.5}, CONFIG),
+    (NOTHING_LEARNED, {"input_std": 0.004}, DIVIDED),
+    (NOTHING_LEARNED, {"likeness": 0.1}, TURNED),
+    (NOTHING_LEARNED, {"thumbnails": answers(0.33, 120)}, CONFIG),
+    (NOTHING_LEARNED, ONE_LABEL, CONFIG),
+    (NOTHING_LEARNED, {"parameters": 700}, CONFIG),
+    (NOTHING_LEARNED, {"course": replace(LEARNED.course, total_steps=700)}, CONFIG),
+    (LEARNED, {"train": answers(1.0), "held_out": answers(0.45, 120)}, CONFIG),
+    (LEARNED, {"train": answers(1.0), "held_out": answers(0.45, 120)},
+     replace(CONFIG, init="runs/b")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("signals", "changes", "config"), EVERY_CASE)
+def test_every_command_is_one_that_there_is(signals, changes, config):
+    """Read as a shell and the command line read it; settings are checked by themselves."""
+    diagnosis = judge(Case(replace(signals, **changes), config, CLASSES, "runs/a"))
+    assert diagnosis.causes
+    for cause in diagnosis.causes:
+        program, name, *words = shlex.split(cause.command)
+        assert program == "vitreous"
+        context = cli.commands[name].make_context(name, words)
+        named = parse_assignments(context.params.get("assignments", ()))
+        assert from_mapping(RunConfig, merge(to_mapping(config), named))
+        assert bool(named) == bool(cause.change)

@@ -12,14 +12,16 @@ from vitreous.core.config import merge
 from vitreous.core.console import Console
 from vitreous.data.dataset import open_dataset
 from vitreous.data.folder import list_labelled
+from vitreous.data.loader import PictureSet
 from vitreous.diagnosis import trials
 from vitreous.diagnosis.case import Case
 from vitreous.diagnosis.causes import Cause, Diagnosis
 from vitreous.diagnosis.course import Course
 from vitreous.diagnosis.gather import Weights, gather
-from vitreous.diagnosis.trials import Trials, changed, try_causes
+from vitreous.diagnosis.trials import Outcome, Trials, changed, try_causes
 from vitreous.errors import ConfigError
 from vitreous.recipes.configure import configure
+from vitreous.training.learner import first_weights
 
 SMALL = {"model": {"depth": 1, "embed_dim": 32, "num_heads": 2, "stem": [8, 16, 32],
                    "stem_blocks": [0, 0, 0]}}  # fmt: skip
@@ -47,7 +49,8 @@ def sixty_steps(monkeypatch):
 def case_of(opened, change: dict | None = None) -> Case:
     config, dataset = opened
     config = changed(config, change or {})
-    signals = gather(config, dataset, "valid", Course(), Weights())
+    first = first_weights(config, None)
+    signals = gather(config, dataset, "valid", Course(), Weights(first, first, first))
     return Case(signals, config, dataset.classes, "runs/a")
 
 
@@ -84,11 +87,52 @@ def test_labels_are_held_against_shuffled_ones(opened):
     assert "make no difference" in found.causes[0].tried
 
 
+def test_labels_that_nothing_was_learned_of_are_not_shown_to_be_wrong(opened):
+    found = tried(opened, case_of(opened, {"train.learning_rate": 1e-6}), Cause("labels", "", ""))
+    assert [one.kind for one in found.causes] == ["labels"]
+    assert found.causes[0].tried.startswith("tried, too briefly to show: after 60 steps")
+
+
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_answering_blindly_is_not_learning(opened, weights):
+    """Nine of ten upright: their share alone is told, with smoothed targets."""
+    config, dataset = opened
+    train = dataset.sets["train"]
+    upright, others = (np.flatnonzero(train.labels.numpy() == label) for label in (0, 1))
+    few = np.sort(np.concatenate([upright, others[: len(upright) // 9]]))
+    uneven = replace(train, rows=train.rows[few], labels=train.labels[few], paths=())
+    config = changed(config, {"train.label_smoothing": 0.2, "train.class_weights": weights})
+    black = replace(uneven, pixels=np.zeros_like(train.pixels[:]))
+
+    def outcome_of(pictures: PictureSet) -> Outcome:
+        trials = Trials(config, pictures, dataset.classes, None)
+        trials.steps = 60
+        return trials.run({})
+
+    assert outcome_of(uneven).has_learned
+    outcome = outcome_of(black)
+    assert not outcome.has_learned
+    shares = np.sort(np.bincount(uneven.labels.numpy()))[::-1] / len(uneven)
+    weight = 1 / (2 * shares) if weights == "balanced" else np.ones(2)
+    entropy = np.log(2) if weights == "balanced" else -(shares * np.log(shares)).sum()
+    assert outcome.blind == pytest.approx(entropy)
+    assert entropy <= outcome.mean
+    # One answer for all black pictures, whose losses are those of the many and of the few.
+    answer = np.exp(-np.unique(outcome.losses.round(6)) / weight)
+    assert answer.sum() == pytest.approx(1, abs=1e-4)
+
+
 def test_a_run_stuck_on_nothing_that_shows_is_tried_at_other_rates(opened):
     found = tried(opened, case_of(opened, {"train.learning_rate": 1e-5}))
     assert [cause.kind for cause in found.causes] == ["rate_too_low"]
     assert found.causes[0].change == {"train.learning_rate": 1e-4}
     assert found.causes[0].command.startswith("vitreous train ")
+
+
+def test_of_a_run_that_left_no_weights_no_other_rates_are_tried(opened):
+    case = case_of(opened, {"train.learning_rate": 1e-5})
+    case = replace(case, signals=replace(case.signals, train=None, held_out=None))
+    assert tried(opened, case) == Diagnosis("")
 
 
 def test_what_no_short_training_can_show_is_left_as_it_is(opened):

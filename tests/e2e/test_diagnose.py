@@ -10,12 +10,21 @@ import pytest
 import vitreous as package
 from benchmarks.stuck_runs import Pictures
 from tests.pages.reading import Page
+from vitreous.core.config import from_mapping, load_toml
+from vitreous.core.console import Console
+from vitreous.core.files import read_tensors
+from vitreous.core.run import RunFolder
+from vitreous.data.folds import rows_of
 from vitreous.diagnosis import trials
+from vitreous.inquiry import of_part
+from vitreous.opening import open_own_pictures
+from vitreous.training.config import RunConfig
 from vitreous.training.learner import Learner
 
 TINY = ("--set", "train.batch_size=16", "--set", "model.depth=1", "--set", "model.embed_dim=32",
         "--set", "model.num_heads=2", "--set", "model.stem=[8,16,32]",
         "--set", "model.stem_blocks=[0,0,0]", "--set", "model.patch_size=[8,8]")  # fmt: skip
+NO_NUMBER = ("--set", "train.learning_rate=1e30", "--set", "train.clip_norm=1e30")
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +98,7 @@ def test_experiments_put_the_cause_to_the_test_and_the_command_runs(vitreous, st
 def test_a_loss_that_is_no_number(vitreous, faces, tmp_path, monkeypatch):
     monkeypatch.setattr(trials, "_FEWEST_STEPS", 100)
     run = tmp_path / "run"
-    words = ("--set", "train.learning_rate=1e30", "--set", "train.clip_norm=1e30")
-    result = vitreous("train", faces, "--out", run, "--epochs", "4", *TINY, *words)
+    result = vitreous("train", faces, "--out", run, "--epochs", "4", *TINY, *NO_NUMBER)
     assert result.exit_code == 1
     assert f"vitreous diagnose {run}" in result.stderr
     found = json.loads(vitreous("diagnose", run, "--budget", "10s", "--json").stdout)
@@ -99,6 +107,79 @@ def test_a_loss_that_is_no_number(vitreous, faces, tmp_path, monkeypatch):
     assert set(found["causes"][0]["change"]) == {
         "train.learning_rate", "train.precision", "train.clip_norm",
     }  # fmt: skip
+
+
+def test_a_fold_whose_loss_is_no_number(vitreous, faces, tmp_path):
+    run = tmp_path / "run"
+    result = vitreous(
+        "train", faces, "--out", run, "--epochs", "4", *TINY, *NO_NUMBER, "--folds", "3"
+    )
+    assert result.exit_code == 1
+    found = json.loads(vitreous("diagnose", run, "--budget", "5s", "--json").stdout)
+    assert found["seen"].startswith("Looked at is its folds/1, which was trained last.")
+    assert [cause["kind"] for cause in found["causes"]] == ["non_finite"]
+
+
+def test_a_fold_that_was_stopped_is_looked_at_with_its_own_pictures(
+    vitreous, faces, tmp_path, monkeypatch
+):
+    learn, begun, run = Learner.learn, [], tmp_path / "run"
+
+    def stop_in_the_fourth(self, plan):
+        loss = learn(self, plan)
+        begun.extend([self] if self.state.step == 1 else [])
+        if len(begun) == 4 and self.state.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return loss
+
+    words = ("--epochs", "1", "--folds", "2", "--repeats", "2")
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", stop_in_the_fourth)
+        assert vitreous("train", faces, "--out", run, *TINY, *words).exit_code == 130
+    diagnosis = package.diagnose(run, experiments=False)
+    assert diagnosis.seen.startswith("Looked at is its folds/2-2, which was trained last. Stopped")
+    assert " on 135 held back" in diagnosis.seen
+    assert [cause.kind for cause in diagnosis.causes] == ["underfitting"]
+    assert diagnosis.causes[0].command == f"vitreous train --resume {run}"
+    config = from_mapping(RunConfig, load_toml(run / "config.toml"))
+    dataset = open_own_pictures(RunFolder(run), config, Console(quiet=True))
+    for name in ("1", "2", "2-1"):
+        answers, _ = read_tensors(run / "folds" / name / "answers.safetensors")
+        part, _ = of_part(dataset, config, ("folds", name))
+        assert rows_of(part, "test").tolist() == answers["rows"].tolist()
+
+
+def test_a_rung_whose_loss_is_no_number(vitreous, faces, stuck, tmp_path):
+    run = tmp_path / "run"
+    words = ("--set", "ladder.lora_learning_rate=1e30", "--set", "train.clip_norm=1e30",
+             "--set", "train.batch_size=16")  # fmt: skip
+    result = vitreous("train", faces, "--out", run, "--weights", stuck[0], "--epochs", "4", *words)
+    assert result.exit_code == 1
+    assert "--set ladder.lora_learning_rate=" in result.stderr
+    found = json.loads(vitreous("diagnose", run, "--json").stdout)
+    assert found["seen"].startswith("Looked at is its rungs/lora, which was trained last.")
+    assert [cause["kind"] for cause in found["causes"]] == ["non_finite"]
+    assert "at a learning rate of 1e+30" in found["causes"][0]["evidence"]
+    assert found["causes"][0]["change"]["ladder.lora_learning_rate"] < 1e30
+    assert "short trainings" not in found["tried"]
+
+
+def test_few_pictures_and_pretrained_weights(vitreous, learned, tmp_path):
+    """The command that is named learns a head alone."""
+    pictures = Pictures(tmp_path, 6, 20, 24, seed=5)
+    words = ("--init", learned, "--epochs", "100", "--out", tmp_path / "run")
+    result = vitreous("train", pictures.whole(), *words, "--set", "train.batch_size=16")
+    assert result.exit_code == 0, result.stderr
+    first, *_ = json.loads((tmp_path / "run" / "diagnosis.json").read_text())["causes"]
+    assert first["kind"] == "too_little_data"
+    assert "learn a new head alone" in first["advice"]
+    program, *words = shlex.split(first["command"])
+    assert program == "vitreous"
+    again = vitreous(*words)
+    assert again.exit_code == 0, again.stderr
+    ladder = json.loads((tmp_path / "run-2" / "ladder.json").read_text())
+    assert ladder["kept"] == "probe"
+    assert [row["name"] for row in ladder["rows"]] == ["baseline", "neighbors", "probe"]
 
 
 @pytest.mark.parametrize("stop_at", [3, 12])

@@ -13,6 +13,8 @@ from vitreous.training.config import RunConfig
 
 #: A step that moves a block's matrices by this share of themselves suits most models.
 USUAL_STEP = 0.005
+#: Standard deviation of an input in which there is hardly anything to be seen.
+_FLAT = 0.05
 
 
 @dataclass(frozen=True)
@@ -24,12 +26,15 @@ class Case:
         config: its settings.
         classes: their names.
         run: its folder, for commands.
+        part: of the run that the signals are of, such as "folds/2" or "rungs/lora"; empty for the
+            run itself.
     """
 
     signals: Signals
     config: RunConfig
     classes: tuple[str, ...]
     run: str
+    part: str = ""
 
     @cached_property
     def knows(self) -> float:
@@ -61,14 +66,25 @@ class Case:
 
     @cached_property
     def is_odd_scale(self) -> bool:
-        """Whether what the model is given lies far from a mean of 0 and a spread of 1."""
-        signals = self.signals
-        return not 0.05 < signals.input_std < 8 or abs(signals.input_mean) > 8
+        """Whether settings bring what the model is given far from a mean of 0 and a spread of 1.
+
+        Pictures that are nearly of one colour are so on the usual scale, too, and no setting is to
+        blame.
+        """
+        signals, spreads = self.signals, self.config.preprocess.std
+        is_odd = not _FLAT < signals.input_std < 8 or abs(signals.input_mean) > 8
+        return is_odd and signals.input_std * sum(spreads) / len(spreads) / 0.5 > _FLAT
 
     def usual_scale(self) -> dict[str, list[float]]:
-        """Settings that bring pixels to between -1 and 1, where they are far from it."""
+        """Settings that bring pixels to between -1 and 1, where others bring them far from it."""
         half = [0.5, 0.5, 0.5]
         return {"preprocess.mean": half, "preprocess.std": half} if self.is_odd_scale else {}
+
+    @cached_property
+    def rate_setting(self) -> str:
+        """Name of the setting that says the rate: low-rank updates of a ladder have their own."""
+        is_lora = self.config.ladder and self.config.train.lora_rank
+        return "ladder.lora_learning_rate" if is_lora else "train.learning_rate"
 
     def usual_rate(self) -> float:
         """The rate whose step is a usual one for the first weights, to one digit."""

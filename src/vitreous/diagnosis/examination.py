@@ -50,6 +50,19 @@ def diagnose_run(
     return judge(Case(signals, config, dataset.classes, str(run.path)))
 
 
+def newest_part(run: RunFolder) -> RunFolder:
+    """Where to look: a run that ended in a fold or a rung has its log and weights in there.
+
+    Returns:
+        The run itself where it has some, or no part has a log; else the part with the newest one.
+    """
+    if run.metrics.exists() or run.best.exists():
+        return run
+    logs = [path for path in run.path.rglob(run.metrics.name) if path.stat().st_size]
+    newest = max(logs, key=lambda path: path.stat().st_mtime_ns, default=run.metrics)
+    return RunFolder(newest.parent, run.path)
+
+
 def read_course(run: RunFolder) -> Course:
     """What a run's log says."""
     history = read_logbook(run.metrics)

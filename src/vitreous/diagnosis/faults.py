@@ -16,7 +16,8 @@ def non_finite(case: Case) -> Cause | None:
     step = case.signals.course.non_finite_step
     if step is None:
         return None
-    train, rate = case.config.train, case.usual_rate()
+    train = case.config.train
+    rate = min(case.usual_rate(), one_digit(train.learning_rate / 4))
     peak = case.signals.course.peak
     before = f"; the highest loss before was {figure(peak)}" if peak is not None else ""
     relative = case.signals.step
@@ -25,12 +26,8 @@ def non_finite(case: Case) -> Cause | None:
         "non_finite",
         f"by step {step} the loss is no number, at a learning rate of {train.learning_rate:g}{how}"
         f"{before}",
-        f"Train anew at a rate of {min(rate, one_digit(train.learning_rate / 4)):g}, in float32.",
-        {
-            "train.learning_rate": min(rate, one_digit(train.learning_rate / 4)),
-            "train.precision": "float32",
-        }
-        | _sane_clip(case),
+        f"Train anew at a rate of {rate:g}, in float32.",
+        {case.rate_setting: rate, "train.precision": "float32"} | _sane_clip(case),
     )
 
 

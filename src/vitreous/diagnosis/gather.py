@@ -163,7 +163,15 @@ def blind_loss(train: PictureSet, config: RunConfig) -> float:
     if settings.soft_labels and train.votes is not None:
         shares = train.votes.double().mean(0)
     even = settings.label_smoothing / count
-    mass = weights * (shares * (1 - settings.label_smoothing) + even)
+    return blind_entropy(weights * (shares * (1 - settings.label_smoothing) + even))
+
+
+def blind_entropy(mass: Tensor) -> float:
+    """Cross-entropy of targets with their own shares, in nats.
+
+    Args:
+        mass: of each class, its weight times its share.
+    """
     return -float(torch.special.xlogy(mass, mass / mass.sum()).sum())
 
 

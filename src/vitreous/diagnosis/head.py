@@ -78,7 +78,7 @@ def _collapsed(case: Case) -> Cause:
     measure = "only" if answers.favourite_share == 1 else "little more than"
     train = case.config.train
     change = {
-        "train.learning_rate": min(one_digit(train.learning_rate / 10), case.usual_rate()),
+        case.rate_setting: min(one_digit(train.learning_rate / 10), case.usual_rate()),
         "train.warmup": max(train.warmup, 0.1),
         "train.final_learning_rate": min(train.final_learning_rate, 0.01),
     } | case.usual_scale()

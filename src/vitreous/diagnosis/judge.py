@@ -25,7 +25,7 @@ MOST = 3
 
 Rule = Callable[[Case], Cause | None]
 
-_PLAIN: tuple[Rule, ...] = (non_finite, one_label, leak)
+_PLAIN: tuple[Rule, ...] = (non_finite, leak)
 _INSIDE: tuple[Rule, ...] = (head, dead)
 _SETTINGS: tuple[Rule, ...] = (
     rate_too_high,
@@ -55,11 +55,8 @@ def _causes(case: Case) -> Iterator[Cause]:
     yield from plain
     if any(cause.kind != "leak" for cause in plain):
         return
-    inside = _found(case, _INSIDE)[:1]
-    settings = _found(case, _SETTINGS)
-    yield from (*inside, *settings)
-    if not inside and not settings:
-        yield from _found(case, _OUTCOME)[:1]
+    named = _found(case, _INSIDE)[:1] + _found(case, _SETTINGS) + _found(case, (one_label,))
+    yield from named or _found(case, _OUTCOME)[:1]
 
 
 def _found(case: Case, rules: tuple[Rule, ...]) -> list[Cause]:
@@ -74,13 +71,16 @@ def seen(case: Case) -> str:
     """Where a run stands, in a sentence."""
     train, held_out = case.signals.train, case.signals.held_out
     course = case.signals.course
+    part = f"Looked at is its {case.part}, which was trained last. " if case.part else ""
     if train is None or held_out is None:
-        return f"It stopped at step {course.steps} of {course.total_steps} and left no weights."
+        return (
+            f"{part}It stopped at step {course.steps} of {course.total_steps} and left no weights."
+        )
     stopped = (
         f"Stopped at step {course.steps} of {course.total_steps}. " if case.is_cut_short else ""
     )
     return (
-        f"{stopped}Balanced accuracy {percent(train.balanced.value)} on {train.n} training "
+        f"{part}{stopped}Balanced accuracy {percent(train.balanced.value)} on {train.n} training "
         f"pictures, {percent(held_out.balanced.value)} on {held_out.n} held back; guessing would "
         f"give {percent(held_out.chance)}."
     )

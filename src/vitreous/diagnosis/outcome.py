@@ -5,9 +5,12 @@ from shlex import quote
 from vitreous.data.config import AugmentConfig
 from vitreous.diagnosis.case import Case, figure, percent
 from vitreous.diagnosis.causes import Cause
+from vitreous.diagnosis.head import collapse
 
 #: Share of the way from guessing to all right that lies between training and the score.
 _GAP = 0.5
+#: Skill on training pictures from which on the training works, whatever the labels.
+_WORKS = 0.3
 #: Pictures of each class that are few to learn from; and to tell from that labels are wrong.
 _FEW_PICTURES, _FEW_TO_TELL = 50, 30
 #: Steps and epochs within which nothing has to be learned yet.
@@ -27,12 +30,14 @@ def labels(case: Case) -> Cause | None:
         return None
     if min(signals.counts) < _FEW_TO_TELL or course.epochs < _FEW_EPOCHS:
         return None
-    by_heart = (
-        f"; it learned {percent(signals.train.balanced.value)} of its training pictures by heart, "
-        "so the training works"
-        if signals.train and case.knows > 0.3
-        else ""
-    )
+    by_heart = ""
+    if signals.train and case.knows > _WORKS:
+        by_heart = (
+            f"; it learned {percent(signals.train.balanced.value)} of its training pictures by "
+            "heart, so the training works"
+        )
+    elif underfitting(case) or collapse(case):  # which any labels would look like
+        return None
     return Cause(
         "labels",
         f"on new pictures it is no better than guessing after {course.epochs:.0f} epochs "
@@ -50,13 +55,14 @@ def too_little_data(case: Case) -> Cause | None:
     typical = sorted(counts)[len(counts) // 2]
     if case.knows - case.scores < _GAP or typical >= _FEW_PICTURES:
         return None
+    otherwise, command = _from_others(case)
     return Cause(
         "too_little_data",
         f"{sum(counts):,} training pictures, about {typical} of each class, are known by heart: "
         f"{_gap_in_words(case)}",
-        "Collect more pictures, a hundred of each class to begin with; until then begin with a "
-        "pretrained model.",
-        command=case.anew("--weights", "auto"),
+        "Collect more pictures, a hundred of each class to begin with"
+        + (f"; until then {otherwise}." if otherwise else "."),
+        command=command,
     )
 
 
@@ -72,15 +78,27 @@ def overfitting(case: Case) -> Cause | None:
             f"{course.epochs:.0f} ({figure(course.valid_lowest)}) and ended at "
             f"{figure(course.valid_last)}"
         )
+    otherwise, command = _from_others(case)
     return Cause(
         "overfitting",
         f"{_gap_in_words(case)}{rose}",
         "Augment the training pictures as usual."
         if change
-        else "Collect more pictures, or begin with a pretrained model.",
+        else f"Collect more pictures{f', or {otherwise}' if otherwise else ''}.",
         change,
-        "" if change else case.anew("--weights", "auto"),
+        "" if change else command,
     )
+
+
+def _from_others(case: Case) -> tuple[str, str]:
+    """What else can be had from pictures of others, and the command; empty where nothing can."""
+    init, ladder = case.config.init, case.config.ladder
+    if init is None:
+        return "begin with a pretrained model", case.anew("--weights", "auto")
+    if ladder and "probe" in ladder.rungs:  # the simplest that is as good as the best was kept
+        return "", ""
+    begun = ("--config", quote(f"{case.run}/config.toml"), "--weights", quote(init))
+    return "learn a new head alone", case.anew(*begun, "--tune", "probe")
 
 
 def _usual_augmentation(case: Case) -> dict[str, float]:
@@ -119,11 +137,10 @@ def underfitting(case: Case) -> Cause | None:
     falling = course.middle - course.last
     known = f"only {percent(signals.train.balanced.value)} of the training pictures (balanced)"
     if course.steps < _FEW_STEPS or falling > 0.05 * signals.floor:
-        longer = (
-            {"train.budget_s": 4 * train.budget_s}
-            if train.budget_s
-            else {"train.epochs": 4 * train.epochs}
-        )
+        longer = {"train.budget_s": 4 * train.budget_s} if train.budget_s else {}
+        # Of a budget, epochs are the most there may be.
+        if not longer or 4 * course.epochs > train.epochs:
+            longer["train.epochs"] = 4 * train.epochs
         return Cause(
             "underfitting",
             f"{course.steps:,} steps, {course.epochs:.3g} epochs, taught it {known}; the training "

@@ -77,7 +77,7 @@ def rate_too_low(case: Case) -> Cause | None:
 
 
 def normalisation(case: Case) -> Cause | None:
-    """Inputs far from a mean of 0 and a spread of 1."""
+    """Settings that bring inputs far from a mean of 0 and a spread of 1."""
     if not case.is_poor or not case.is_odd_scale:
         return None
     signals, preprocess = case.signals, case.config.preprocess
@@ -93,9 +93,17 @@ def normalisation(case: Case) -> Cause | None:
 
 
 def augmentation(case: Case) -> Cause | None:
-    """Training pictures of which hardly anything is left."""
+    """Training pictures of which augmentation stronger than usual leaves hardly anything."""
     signals = case.signals
     if not case.is_poor or signals.likeness > _LEAST_LIKENESS:
+        return None
+    change = {
+        f"augment.{field.name}": getattr(_DEFAULTS, field.name)
+        for field in fields(AugmentConfig)
+        if field.name not in ("plain_share", "flip")
+        and getattr(case.config.augment, field.name) > getattr(_DEFAULTS, field.name)
+    }
+    if not change:  # the pictures are much alike, and that is how little of their own they have
         return None
     answers = ""
     if signals.train and signals.augmented:
@@ -103,12 +111,6 @@ def augmentation(case: Case) -> Cause | None:
             f"; training pictures as they are get {percent(signals.train.balanced.value)} "
             f"balanced accuracy, augmented {percent(signals.augmented.balanced.value)}"
         )
-    change = {
-        f"augment.{field.name}": getattr(_DEFAULTS, field.name)
-        for field in fields(AugmentConfig)
-        if field.name not in ("plain_share", "flip")
-        and getattr(case.config.augment, field.name) > getattr(_DEFAULTS, field.name)
-    }
     return Cause(
         "augmentation",
         f"augmented training pictures have {percent(max(signals.likeness, 0.0))} of their own "

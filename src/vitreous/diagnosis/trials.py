@@ -22,7 +22,7 @@ from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import normalise
 from vitreous.diagnosis.case import Case, figure, one_digit
 from vitreous.diagnosis.causes import Cause, Diagnosis
-from vitreous.diagnosis.gather import train_sample
+from vitreous.diagnosis.gather import blind_entropy, train_sample
 from vitreous.diagnosis.judge import MOST
 from vitreous.evaluation.inference import BATCH_SIZE
 from vitreous.training.config import RunConfig
@@ -46,15 +46,33 @@ class Outcome:
     """What a trial came to.
 
     Args:
-        losses: of each picture of a sample of the training pictures, in nats.
+        losses: of each picture of a sample of the training pictures, in nats: the cross-entropy of
+            its label alone, as the class weighs in training.
+        blind: the lowest mean of them that can be had without looking at the pictures.
     """
 
     losses: np.ndarray
+    blind: float
 
     @property
     def mean(self) -> float:
         """Over the pictures."""
         return float(self.losses.mean())
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether something was learned of the pictures."""
+        return self.mean < (1 - _SHARE) * self.blind
+
+    def is_lower_than(self, other: "Outcome", share: float = _SHARE) -> bool:
+        """Whether losses are lower by more than chance, and by more than a trifle."""
+        if not np.isfinite(self.losses).all():
+            return False
+        if not np.isfinite(other.losses).all():
+            return True
+        gain = other.mean - self.mean
+        error = np.sqrt((self.losses.var() + other.losses.var()) / len(self.losses))
+        return bool(gain > max(_ERRORS * error, share * self.blind))
 
 
 class Trials:
@@ -105,18 +123,23 @@ class Trials:
             learner = ClassLearner(config, train, self.classes, self.encoder)
             for _ in range(self.steps):
                 learner.learn(plan)
-        return Outcome(self._losses(learner, train))
+        return self._outcome(learner, train)
 
     @torch.inference_mode()
-    def _losses(self, learner: ClassLearner, train: PictureSet) -> np.ndarray:
+    def _outcome(self, learner: ClassLearner, train: PictureSet) -> Outcome:
         model = learner.state.model.eval()
         pixels, labels = train_sample(train, self.config.train.seed)
+        weights = torch.ones(len(self.classes))
+        if learner.class_weights is not None:
+            weights = learner.class_weights.cpu()
         losses = []
         for part, truth in zip(pixels.split(BATCH_SIZE), labels.split(BATCH_SIZE), strict=True):
             logits = model(normalise(part, learner.config.preprocess).to(learner.device))
-            losses.append(F.cross_entropy(logits.float().cpu(), truth, reduction="none"))
+            losses.append(F.cross_entropy(logits.float().cpu(), truth, weights, reduction="none"))
         found = torch.cat(losses).double().numpy()
-        return np.where(np.isfinite(found), found, np.inf)
+        shares = labels.bincount(minlength=len(self.classes)).double() / len(labels)
+        blind = blind_entropy(weights * shares)
+        return Outcome(np.where(np.isfinite(found), found, np.inf), blind)
 
 
 def _plan(steps: int) -> Plan:
@@ -155,7 +178,8 @@ def try_causes(
         to show; none that a trial refutes.
     """
     candidates = [cause for cause in diagnosis.causes if cause.kind in (*_SHORT, "labels")]
-    if not candidates and not diagnosis.causes and case.knows < 0.5 and not case.is_cut_short:
+    is_stuck = case.signals.train is not None and case.knows < 0.5 and not case.is_cut_short
+    if is_stuck and not diagnosis.causes:
         candidates = _other_rates(case)
     if not candidates:
         return diagnosis
@@ -170,7 +194,7 @@ def try_causes(
         task.update(1)
         tried = []
         for number, cause in enumerate(candidates):
-            tried.append(_tried(case, cause, trials, base))
+            tried.append(_tried(cause, trials, base))
             task.update(number + 2)
     took = f"{told}, {time.monotonic() - started:.0f} s."
     return replace(diagnosis, causes=_ordered(diagnosis, candidates, tried), tried=took)
@@ -180,14 +204,13 @@ def try_causes(
 _FOR, _NEITHER, _AGAINST = range(3)
 
 
-def _tried(case: Case, cause: Cause, trials: Trials, base: Outcome) -> tuple[int, Cause]:
+def _tried(cause: Cause, trials: Trials, base: Outcome) -> tuple[int, Cause]:
     """What a trial says of a cause, and the cause with it in words."""
     if cause.kind == "labels":
-        return _with_shuffled_labels(case, cause, trials, base)
+        return _with_shuffled_labels(cause, trials, base)
     other = trials.run(cause.change)
-    floor = case.signals.floor
     # Where the run as it was goes wild, anything is better: something has to be learned, too.
-    helps = other.mean < (1 - _SHARE) * floor and _is_lower(other.losses, base.losses, floor)
+    helps = other.has_learned and other.is_lower_than(base)
     losses = (
         f"the loss on training pictures is {figure(other.mean)} after {trials.steps} steps, "
         f"unchanged {figure(base.mean)}"
@@ -197,28 +220,18 @@ def _tried(case: Case, cause: Cause, trials: Trials, base: Outcome) -> tuple[int
     return _NEITHER, replace(cause, tried=f"tried, too briefly to show: {losses}")
 
 
-def _with_shuffled_labels(
-    case: Case, cause: Cause, trials: Trials, base: Outcome
-) -> tuple[int, Cause]:
+def _with_shuffled_labels(cause: Cause, trials: Trials, base: Outcome) -> tuple[int, Cause]:
     other = trials.run({}, shuffled=True)
     losses = (
         f"after {trials.steps} steps the loss on training pictures is {figure(base.mean)}, and "
         f"{figure(other.mean)} where they have each other's labels"
     )
-    if _is_lower(base.losses, other.losses, case.signals.floor, _SHARE_OF_LABELS):
+    if base.is_lower_than(other, _SHARE_OF_LABELS):
         return _AGAINST, cause
+    # Of a training that learns nothing yet, labels can make no difference.
+    if not (base.has_learned or other.has_learned):
+        return _NEITHER, replace(cause, tried=f"tried, too briefly to show: {losses}")
     return _FOR, replace(cause, tried=f"tried, and the labels make no difference: {losses}")
-
-
-def _is_lower(some: np.ndarray, others: np.ndarray, floor: float, share: float = _SHARE) -> bool:
-    """Whether losses are lower by more than chance, and by more than a trifle."""
-    if not np.isfinite(some).all():
-        return False
-    if not np.isfinite(others).all():
-        return True
-    gain = others.mean() - some.mean()
-    error = np.sqrt((some.var() + others.var()) / len(some))
-    return bool(gain > max(_ERRORS * error, share * floor))
 
 
 def _ordered(

@@ -71,9 +71,12 @@ def plan_return(plan: Plan, fault: Diverged, config: RunConfig, run: RunFolder) 
     past = [f"{back.failed_step} (back to {back.step})" for back in plan.returns]
     tried = f", as it was by step {' and '.join(past)}, each time at a lower rate" if past else ""
     rate = config.train.learning_rate * plan.rate_share / 4
+    # A ladder's low-rank updates have a rate of their own.
+    is_lora = run.path != run.whole and run.path.name == "lora"
+    setting = "ladder.lora_learning_rate" if is_lora else "train.learning_rate"
     raise TrainingError(
         f"the loss is not a number in {MOST_IN_A_ROW} steps in a row up to step {fault.step}, at "
-        f"learning rate {fault.rate:.1e}{tried}: try --set train.learning_rate={rate:.0e} or "
+        f"learning rate {fault.rate:.1e}{tried}: try --set {setting}={rate:.0e} or "
         f"--set train.precision=float32; {run.whole} keeps the last good state, and "
         f"vitreous diagnose {quote(str(run.whole))} tells more"
     )

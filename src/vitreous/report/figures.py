@@ -21,7 +21,7 @@ from PIL import Image
 
 from vitreous.evaluation.reliability import Reliability
 from vitreous.explanation.render import draw_filters, draw_positions
-from vitreous.pages.pictures import image_uri
+from vitreous.pages.pictures import image_uri, picture_uri
 
 # Matplotlib can't draw in CSS variables: it draws in these, which are replaced afterwards.
 _INK, _RULE, _FIRST, _SECOND = "#5b6470", "#d9d6cd", "#0f766e", "#b45309"
@@ -153,17 +153,16 @@ def looks(filters: np.ndarray | None, positions: np.ndarray | None) -> list[tupl
     drawn = []
     if filters is not None:
         text = f"The {len(filters)} strongest principal components of its patch filters"
-        drawn.append((_png_uri(draw_filters(filters)), text))
+        drawn.append((_look_uri(draw_filters(filters)), text))
     if positions is not None:
         text = "How alike each place's position is to those of all places"
-        drawn.append((_png_uri(draw_positions(positions)), text))
+        drawn.append((_look_uri(draw_positions(positions)), text))
     return drawn
 
 
-def _png_uri(png: bytes) -> str:
-    image = Image.open(io.BytesIO(png)).convert("RGB")
-    image.thumbnail((_LOOK_PX, _LOOK_PX), Image.Resampling.LANCZOS)
-    return image_uri(image, "png")
+def _look_uri(png: bytes) -> str:
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    return picture_uri(picture, _LOOK_PX).uri
 
 
 def _loss_curve(trained: Sequence[Line], validated: Sequence[Line]) -> Curve:

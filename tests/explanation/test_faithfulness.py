@@ -137,3 +137,8 @@ def test_a_map_that_has_one_order_for_all_pictures_is_held_against_such_orders(p
     (found,) = measure(answer, picture, [np.arange(16.0)], PATCH)
     assert chance_gain([found] * 10) == pytest.approx(chance_gain([found]))
     assert chance_gain([found]) == pytest.approx(2.132 * found.luck, rel=1e-3)  # of a table of t
+
+
+def test_orders_that_cancel_over_the_pictures_say_how_far_other_orders_go():
+    found = [Faithfulness(0.5, 0.5, 0.5, drawn) for drawn in ((0.1, -0.3), (-0.1, 0.3))]
+    assert chance_gain(found) == pytest.approx(2.132 * np.sqrt(0.05 / 2), rel=1e-3)

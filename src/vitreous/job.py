@@ -224,7 +224,7 @@ def _conclude(
     """Calibrate and score the best weights, say what they are stuck on, write the report."""
     # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
     from vitreous.report.collect import report_of_run
-    from vitreous.report.page import render_report, verdict
+    from vitreous.report.page import render_report, verdict_in_full
 
     device, train_set = choose_device(config.train.device), dataset.sets["train"]
     console.info("calibrating: how sure it may be, and what it doesn't know")
@@ -242,7 +242,7 @@ def _conclude(
     if thumbnails is not None:
         labels = dataset.sets[split].labels.numpy()
         evaluation = evaluation.with_baseline("thumbnails", thumbnails, labels)
-    found = {"split": split, **evaluation.to_json()}
+    found = {"split": split, "chose_weights": split == "valid", **evaluation.to_json()}
     write_json(folder.evaluation, {**found, "folds": asdict(folds)} if folds else found)
     begun = original_encoder(config, console)
     diagnosis = diagnose_run(folder, config, dataset, split, begun, probabilities, thumbnails)
@@ -263,7 +263,7 @@ def _conclude(
         _shown_findings(folder),
     )
     write_text(folder.report, render_report(report))
-    console.info(verdict(evaluation))
+    console.info(verdict_in_full(evaluation, split == "valid"))
     tell_next(folder, diagnosis, folds, report.labels, console)
 
 

@@ -11,19 +11,19 @@ if TYPE_CHECKING:
     from vitreous.doctor.findings import Checkup
     from vitreous.evaluation.calibration import Calibration
     from vitreous.evaluation.comparison import Comparison
-    from vitreous.evaluation.metrics import Evaluation
     from vitreous.exporting.gate import Gate
     from vitreous.labels.audit import Audit
     from vitreous.recipes.facts import Choice
     from vitreous.serving.tune import Tuning
+    from vitreous.trained import Score
 
 
 def print_json(value: Any) -> None:
     """One line of JSON."""
-    click.echo(_printable(json.dumps(value, ensure_ascii=False)))
+    click.echo(printable(json.dumps(value, ensure_ascii=False)))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Bytes of a name that is no UTF-8 as escapes, which are JSON's own too."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -38,9 +38,9 @@ def print_choice(choice: "Choice") -> None:
 _MOST_COLUMNS = 20
 
 
-def print_evaluation(score: "Evaluation") -> None:
+def print_evaluation(score: "Score") -> None:
     """Class by class, what is taken for what, the score and what to make of it."""
-    from vitreous.report.page import reliability_in_words, verdict
+    from vitreous.report.page import reliability_in_words, verdict_in_full
 
     rows = [
         (name, f"{part.precision:.3f}", f"{part.recall.value:.3f}", f"{part.f1:.3f}",
@@ -55,20 +55,21 @@ def print_evaluation(score: "Evaluation") -> None:
     for name, interval in (("accuracy", score.accuracy), ("balanced", score.balanced_accuracy)):
         click.echo(f"{name:9} {interval.value:.3f}  ({interval.low:.3f} to {interval.high:.3f})")
     if score.reliability:
-        click.echo(reliability_in_words(score))
+        click.echo(reliability_in_words(score, score.chose_weights))
     if score.unreadable:
         click.echo(f"{len(score.unreadable)} unreadable files were left out")
-    click.echo(verdict(score))
+    click.echo(verdict_in_full(score, score.chose_weights))
 
 
 def print_answer(answer: dict[str, Any]) -> None:
     """What a picture is, how surely, what else it may be, or that it is none of these."""
+    file = printable(answer["file"])
     if answer.get("refused"):
-        click.echo(f"none of these: {answer['reason']}  {answer['file']}")
+        click.echo(f"none of these: {answer['reason']}  {file}")
         return
     others = answer.get("set", [])[1:]
     also = f" or {', '.join(others)}" if others else ""
-    click.echo(f"{answer['label']}{also}  {answer['probability']:.3f}  {answer['file']}")
+    click.echo(f"{answer['label']}{also}  {answer['probability']:.3f}  {file}")
 
 
 def print_calibration(calibration: "Calibration") -> None:
@@ -158,7 +159,7 @@ def print_checkup(checkup: "Checkup") -> None:
             files = [checkup.shown(path) for path in finding.files[:_FILES]]
             more = [f"{len(finding.files) - _FILES:,} more"] if len(finding.files) > _FILES else []
             told = ": ".join(filter(None, (", ".join(files + more), finding.detail)))
-            click.echo(f"    {_printable(told)}")
+            click.echo(f"    {printable(told)}")
         if len(findings) > _TOLD:
             click.echo(f"    and {len(findings) - _TOLD:,} more")
         click.echo(f"  next: {section.advice}")
@@ -179,7 +180,7 @@ def print_audit(audit: "Audit") -> None:
     for one in audit.suspects[:_SUSPECTS]:
         click.echo(
             f"{one.label} {one.self_confidence:.3f}, looks like {one.suggested} "
-            f"{one.probability:.3f}  {_printable(audit.shown(one))}"
+            f"{one.probability:.3f}  {printable(audit.shown(one))}"
         )
     if len(audit.suspects) > _SUSPECTS:
         click.echo(f"and {len(audit.suspects) - _SUSPECTS:,} more")
@@ -208,10 +209,10 @@ def print_diagnosis(diagnosis: "Diagnosis") -> None:
         click.echo()
         click.secho(f"{number}. {cause.title}", bold=True)
         for text in filter(None, (cause.evidence, cause.tried)):
-            click.echo(f"   {_printable(text)}")
+            click.echo(f"   {printable(text)}")
         click.echo(f"   next: {cause.advice}")
         if cause.command:
-            click.echo(f"   {_printable(cause.command)}")
+            click.echo(f"   {printable(cause.command)}")
     if diagnosis.tried:
         click.echo(f"\n{diagnosis.tried}")
 

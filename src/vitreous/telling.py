@@ -1,5 +1,6 @@
 """What a job says: before its work what is learned on what, and at its end what to do next."""
 
+from collections.abc import Sequence
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,9 @@ from vitreous.training.device import describe_device
 
 if TYPE_CHECKING:
     from vitreous.report.parts import DoubtfulLabels
+
+#: Classes that are named.
+_NAMES = 20
 
 
 def tell_plan(
@@ -35,7 +39,7 @@ def tell_plan(
         length = f"{length} {each}, {times + 1} times: {times} folds to score, the last to keep"
     if config.ladder:
         length = f"{length}, rung by rung: {', '.join(config.ladder.rungs)}"
-    classes = f"; classes {', '.join(dataset.classes)}" if dataset.classes else ""
+    classes = f"; {_classes_in_words(dataset.classes)}" if dataset.classes else ""
     start = f"begun with {config.init} and a new head" if config.init else "from scratch"
     facts = {
         "Pictures": f"{counts}{classes}",
@@ -49,6 +53,12 @@ def tell_plan(
     for label, text in facts.items():
         console.info(f"{label.lower():9}{text}")
     return facts
+
+
+def _classes_in_words(classes: Sequence[str]) -> str:
+    """How many there are, and their names as far as they can be taken in."""
+    more = f", and {len(classes) - _NAMES:,} more" if len(classes) > _NAMES else ""
+    return f"{len(classes):,} classes: {', '.join(classes[:_NAMES])}{more}"
 
 
 def tell_next(

@@ -4,6 +4,7 @@ The functions are part of `api`; how a model comes about is told there.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +56,18 @@ from vitreous.training.device import choose_device
 Source = str | PathLike[str]
 
 
+@dataclass(frozen=True)
+class Score(Evaluation):
+    """An evaluation of a run on some pictures.
+
+    Args:
+        chose_weights: whether they are the validation pictures, which also chose the weights: then
+            it is a little optimistic.
+    """
+
+    chose_weights: bool = False
+
+
 def evaluate(
     run: Source,
     data: Source | None = None,
@@ -67,7 +80,7 @@ def evaluate(
     precision: Precision = "float32",
     cache: Source | None = None,
     console: Console | None = None,
-) -> Evaluation:
+) -> Score:
     """Score a trained model on labelled pictures.
 
     Args:
@@ -98,6 +111,7 @@ def evaluate(
         raise RunError(f"{run} is no run, and has no pictures of its own: name some (DATA)")
     told, wish = told_by(labels, preprocess, num_heads), Wish(runtime, precision)
     weights, predictor = open_model(run, told, wish, console)
+    old = None
     if data is None:
         folder = RunFolder.open(Path(run))
         config = with_cache(from_mapping(RunConfig, load_toml(folder.config)), cache)
@@ -121,7 +135,8 @@ def evaluate(
     )
     first = pictures.batch(range(min(BATCH_SIZE, len(pictures))))[0]
     _tell_change(precision, compare_precision(predictor, first), console)
-    return evaluation
+    is_own = data is None or old is not None
+    return Score(**vars(evaluation), chose_weights=is_own and name == "valid")
 
 
 def predict(

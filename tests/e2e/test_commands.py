@@ -4,6 +4,7 @@ import hashlib
 import html
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -93,6 +94,24 @@ def test_evaluate_prints_tables_for_people(vitreous, run, faces):
     result = vitreous("evaluate", run, faces / "test")
     assert "precision" in result.stdout
     assert "30" in result.stdout
+
+
+def test_a_score_on_pictures_that_chose_the_weights_says_so(vitreous, run, faces, tmp_path):
+    flattered = "That is a little optimistic: these pictures also chose the weights."
+    ways = {
+        (run, "--split", "valid"): True,
+        (run, faces, "--split", "valid"): True,
+        (run, "--split", "test"): False,
+        (run, faces / "test"): False,
+    }
+    shutil.copytree(faces / "test", tmp_path / "others" / "valid")
+    ways[run, tmp_path / "others"] = False  # another's validation pictures
+    for way, chose in ways.items():
+        told = vitreous("evaluate", *way).stdout
+        assert (told.splitlines()[-1].endswith(flattered)) == chose
+        assert ("fitted on these very pictures" in told) == chose
+        found = json.loads(vitreous("evaluate", *way, "--json").stdout)
+        assert found["chose_weights"] is chose
 
 
 def test_predict_keeps_the_order_and_agrees_with_evaluate(vitreous, run, faces):

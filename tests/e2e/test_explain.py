@@ -1,6 +1,7 @@
 """`vitreous explain`: what a person types, what is drawn, and that no file of theirs is touched."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,7 +80,11 @@ def test_json_holds_everything_that_was_measured(vitreous, run, faces, here):
     drawn = [file for each in found["pictures"] for file in each["drawings"].values()]
     drawn += found["model_pictures"].values()
     assert names(here / "explanations") == {Path(file).name for file in drawn}
-    assert len(set(drawn)) == 8
+    assert len(set(drawn)) == 9
+    with np.load(found["model_pictures"]["arrays"]) as arrays:
+        assert set(arrays) == {"filters", "positions"}
+        assert arrays["filters"].shape[1:] == (3, 3, 3)  # of a convolutional stem
+        assert arrays["positions"].shape == (8, 8, 8, 8)
     with np.load(found["pictures"][1]["drawings"]["arrays"]) as arrays:
         assert set(arrays) == METHODS | {"picture", "heads"}
         assert arrays["rollout"].shape == (32, 32)
@@ -119,13 +124,32 @@ def test_a_layer_and_a_head_of_attention(vitreous, run, faces, here):
         (("--layer", "3"), "layer 3: the model has 2, counted from 1"),
         (("--head", "9"), "head 9: the model has 4"),
         (("--method", "rollout", "--layer", "1"), "not 'rollout'"),
+        (("--out", "photo"), "photo is no folder"),
+        (("--out", "photo/drawn"), "photo is no folder"),
     ],
 )
 def test_what_the_model_does_not_have_is_told(vitreous, run, faces, here, words, said):
+    (here / "photo").write_bytes(b"a file")
     result = vitreous("explain", run, faces / "test" / "sad" / "00000.png", *words)
-    assert result.exit_code == 2
+    assert result.exit_code == (1 if "--out" in words else 2)
     assert said in " ".join(result.stderr.split())
-    assert names(here) == set()
+    assert names(here) == {"photo"}
+
+
+def test_a_place_that_can_t_be_written_is_told_before_the_work(vitreous, faces, here):
+    """Before even the model is opened, which isn't there."""
+    (here / "photo").write_bytes(b"a file")
+    result = vitreous("explain", "gone", faces / "test" / "sad" / "00000.png", "--out", "photo")
+    assert "photo is no folder" in result.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0,
+                    reason="a user is missing who may not write everywhere")  # fmt: skip
+def test_a_folder_without_permission_is_told_before_the_work(vitreous, faces, here):
+    (here / "closed").mkdir(mode=0o500)
+    words = ("--out", "closed/drawn")
+    result = vitreous("explain", "gone", faces / "test" / "sad" / "00000.png", *words)
+    assert "closed: no permission" in result.stderr
 
 
 def test_an_unreadable_picture_does_not_stop_the_others(vitreous, run, faces, here):
@@ -147,6 +171,53 @@ def test_without_pictures_the_model_alone_is_drawn(vitreous, run, here):
     nothing = vitreous("explain", run)
     assert nothing.exit_code == 2
     assert "--model-pictures" in nothing.stderr
+    for words in (("--method", "rollout"), ("--layer", "1"), ("--head", "1"), ("--class", "sad")):
+        result = vitreous("explain", run, "--model-pictures", *words)
+        assert result.exit_code == 2
+        assert f"{words[0]}: name PICTURES" in result.stderr
+
+
+def test_drawings_of_before_are_left_out_of_a_folder_that_is_searched(vitreous, run, faces, here):
+    for name in ("happy", "sad"):
+        (here / name).mkdir()
+        (here / name / "0.png").write_bytes((faces / "test" / name / "00000.png").read_bytes())
+    words = ("explain", run, ".", "--method", "rollout")
+    assert "left out" not in vitreous(*words).stderr
+    assert names(here / "explanations") == {"0.png", "0-2.png"}
+    again = vitreous(*words, "--json")
+    assert [each["file"] for each in json.loads(again.stdout)["pictures"]] == [
+        "happy/0.png", "sad/0.png",
+    ]  # fmt: skip
+    assert "left out: 2 pictures in explanations" in again.stderr
+    # Whoever names them gets them.
+    named = vitreous(
+        *words[:2], "explanations/0.png", *words[3:], "--json", "--out", "explanations"
+    )
+    assert len(json.loads(named.stdout)["pictures"]) == 1
+    itself = vitreous(*words[:2], "explanations", *words[3:], "--json", "--out", "explanations")
+    assert len(json.loads(itself.stdout)["pictures"]) == 5
+    for name in ("happy", "sad"):
+        (here / name / "0.png").unlink()
+    assert "all pictures in . are in explanations" in vitreous(*words).stderr
+
+
+@pytest.mark.parametrize(
+    "name", [os.fsdecode(b"f\xffce.png"), f"{'很' * 80}.png", f"x{'很' * 83}.png"]
+)
+def test_whatever_a_picture_is_called(vitreous, run, faces, here, name):
+    """Bytes that are no UTF-8 on a strict standard output; names as long as they may be."""
+    (here / name).write_bytes((faces / "test" / "sad" / "00000.png").read_bytes())
+    words = ("--method", "attention", "--arrays")
+    for _ in range(2):
+        result = vitreous("explain", run, name, *words)
+        assert result.exit_code == 0, result.stderr
+    shown = name.encode("utf-8", "backslashreplace").decode()
+    assert f"  {shown}\n" in result.stdout
+    assert len(names(here / "explanations")) == 6
+    assert len({drawn[:3] for drawn in names(here / "explanations")}) == 1
+    result = vitreous("predict", run, name)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.endswith(f"  {shown}\n")
 
 
 def test_a_method_that_fails_is_a_warning_and_not_drawn_unasked(vitreous, faces, here):
@@ -166,6 +237,9 @@ def test_a_method_that_fails_is_a_warning_and_not_drawn_unasked(vitreous, faces,
     (each,) = found["pictures"]
     assert each["label"] in ("angry", "happy", "sad")
     assert set(each["methods"]) == (METHODS - failed or {"relevance"})
+    every = vitreous("explain", "vit.safetensors", picture, *told, "--method", "all").stdout
+    lines = {line.split()[0]: line for line in every.splitlines() if "random order" in line}
+    assert {name for name, line in lines.items() if ", failed its check" in line} == failed
 
 
 def test_the_report_shows_where_mistakes_come_from(run):
@@ -174,3 +248,5 @@ def test_the_report_shows_where_mistakes_come_from(run):
     assert mistakes > 0  # of 30 faces, after seconds of training
     assert report.count('alt="Where the answer comes from"') == mistakes
     assert "random order" in report
+    assert report.index('id="looks"') > report.index('id="choice"')
+    assert report.count('alt="How alike each place') == 1

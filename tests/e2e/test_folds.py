@@ -53,6 +53,9 @@ def test_the_folds_say_how_good_such_a_training_is(folded, few):
     assert scores["accuracy"]["std"] == pytest.approx(np.std(each, ddof=1))
     assert read_json(run / "evaluation.json")["folds"] == scores
     assert "6 folds, 60 pictures, each answered by a model that never saw it" in told
+    # No test pictures: the last line says what the score is on.
+    assert "these pictures also chose the weights" in told
+    assert read_json(run / "evaluation.json")["chose_weights"] is True
     page = (run / "report.html").read_text()
     assert "Cross-validation" in page
     assert ">2-3</th>" in page

@@ -108,11 +108,13 @@ def test_one_rung_alone(vitreous, checkpoint, faces, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert sorted(path.name for path in (run / "rungs").iterdir()) == ["probe"]
     assert read_json(run / "ladder.json")["kept"] == "probe"
+    assert "after augmentation" not in (run / "report.html").read_text()
     run = tmp_path / "full"
     words = (*words[:-1], "full", "--set", "preprocess.mirror=false")
     assert vitreous("train", faces, "--out", run, *words).exit_code == 0
     assert sorted(path.name for path in (run / "rungs").iterdir()) == ["full", "probe"]
     assert read_json(run / "ladder.json")["kept"] == "full"
+    assert "after augmentation" in (run / "report.html").read_text()
 
 
 @pytest.mark.parametrize("stop_at", [2, 20])

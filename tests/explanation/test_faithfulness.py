@@ -5,7 +5,7 @@ import pytest
 from sklearn.metrics import auc
 
 from vitreous.evaluation.intervals import Interval
-from vitreous.explanation.faithfulness import Faithfulness, blur, measure
+from vitreous.explanation.faithfulness import Faithfulness, blur, chance_gain, measure
 from vitreous.explanation.result import Check
 
 PATCH = (8, 8)
@@ -99,6 +99,46 @@ def test_a_check_says_what_failed(gain, luck, alike, passed, words):
 
 
 def test_gain_is_the_mean_of_what_both_ways_are_better_than_random():
-    found = Faithfulness(insertion=0.8, deletion=0.3, random=0.6, luck=0.05)
+    found = Faithfulness(insertion=0.8, deletion=0.3, random=0.6, drawn=(0.05, -0.05))
     above, below = found.insertion - found.random, found.random - found.deletion
     assert found.gain == pytest.approx((above + below) / 2)
+
+
+@pytest.mark.parametrize("one_order", [False, True])
+@pytest.mark.parametrize(("pictures", "orders"), [(1, 4), (1, 2), (10, 4), (8, 2)])
+def test_a_map_that_knows_nothing_passes_in_one_case_of_twenty(one_order, pictures, orders):
+    """Pictures whose patches count in part for the same, as where subjects are in the middle."""
+    rng = np.random.default_rng(0)
+    cases, passed = 3000, 0
+    for _ in range(cases):
+        weights = rng.random(16) + rng.random((pictures, 16))
+        ranks = np.array([rng.permutation(16) for _ in range(pictures)])
+        mine = np.repeat(ranks[:1], pictures, axis=0) if one_order else ranks
+        theirs = np.array([rng.permutation(16) for _ in range(orders)])
+        # Of a model that adds its patches up: those that come back first count longest.
+        found = [
+            Faithfulness(
+                gain := float((7.5 - own) @ weight), -gain, 0.0, tuple((7.5 - theirs) @ weight)
+            )
+            for own, weight in zip(mine, weights, strict=True)
+        ]
+        passed += np.mean([each.gain for each in found]) > chance_gain(found)
+    assert passed / cases < 0.06
+    # Nor does it take far more than that: of a single picture the quantile is exact.
+    assert passed / cases > (0.035 if pictures == 1 else 0.0)
+
+
+def test_a_map_that_has_one_order_for_all_pictures_is_held_against_such_orders(picture):
+    """The same picture ten times is one picture: ten times as many gains say nothing more."""
+
+    def answer(pictures):
+        return sharpness(pictures) @ np.linspace(0, 0.1, 16)
+
+    (found,) = measure(answer, picture, [np.arange(16.0)], PATCH)
+    assert chance_gain([found] * 10) == pytest.approx(chance_gain([found]))
+    assert chance_gain([found]) == pytest.approx(2.132 * found.luck, rel=1e-3)  # of a table of t
+
+
+def test_orders_that_cancel_over_the_pictures_say_how_far_other_orders_go():
+    found = [Faithfulness(0.5, 0.5, 0.5, drawn) for drawn in ((0.1, -0.3), (-0.1, 0.3))]
+    assert chance_gain(found) == pytest.approx(2.132 * np.sqrt(0.05 / 2), rel=1e-3)

@@ -1,5 +1,7 @@
 """Rollout, relevance and integrated gradients, each against someone else's computation."""
 
+import gc
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from tests.explanation.builds import NO_TOKEN, drawn
 from vitreous.explanation.capture import capture, log_odds
 from vitreous.explanation.gradients import integrated_gradients
 from vitreous.explanation.methods import METHOD_NAMES, Named
-from vitreous.explanation.relevance import relevance
+from vitreous.explanation.relevance import evidence, relevance
 from vitreous.explanation.rollout import attention, attention_by_head, reading, rollout
 
 CLASSES = torch.tensor([3, 1])
@@ -117,9 +119,11 @@ def test_relevance_is_chefers_for_every_build(model, images):
 
 def test_relevance_is_that_of_the_class_asked_for(images):
     model = drawn({})
-    one, other = (relevance(model, images, torch.tensor([at, at])) for at in (0, 4))
+    blurred, classes = torch.zeros_like(images), [torch.tensor([at, at]) for at in (0, 4)]
+    one, other = (Named("relevance")(model, images, blurred, each) for each in classes)
     assert not torch.allclose(one, other, rtol=0.1)
-    torch.testing.assert_close(rollout(model, images), rollout(model, images))
+    one, other = (Named("rollout")(model, images, blurred, each) for each in classes)
+    assert torch.equal(one, other)
 
 
 def test_integrated_gradients_are_captums(model, images):
@@ -154,3 +158,40 @@ def test_a_mirrored_picture_has_the_mirrored_map(images, name):
         found, (once + Named(name)(model, images.flip(-1), blurred, CLASSES).flip(-1)) / 2,
         rtol=1e-3, atol=1e-6,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["relevance", "rollout", "attention"])
+def test_a_picture_and_its_mirror_image_are_looked_at_one_after_the_other(images, name):
+    """And gradients, whose graph holds all that was computed, are for those that need them."""
+    model, looks = drawn({}), []
+    model.patch_embed.register_forward_hook(
+        lambda _, inputs, __: looks.append((len(inputs[0]), torch.is_grad_enabled()))
+    )
+    Named(name, mirror=True)(model, images[:1], torch.zeros_like(images[:1]), CLASSES[:1])
+    assert looks == [(1, name == "relevance")] * 2
+
+
+def test_without_gradients_the_same_is_captured(model, images):
+    plain, watched = capture(model, images, gradients=False), capture(model, images)
+    for one, two in zip(plain.attention, watched.attention, strict=True):
+        assert torch.equal(one, two)
+        assert not one.requires_grad
+    assert torch.equal(plain.logits, watched.logits)
+
+
+def test_attention_times_gradient_is_held_of_one_block_at_a_time(images, monkeypatch):
+    model = drawn({"depth": 6})
+    captured, held = capture(model, images), []
+    mean = torch.Tensor.mean
+
+    def counting(self, *args, **kwargs):
+        shape = captured.attention[0].shape
+        there = [x for x in gc.get_objects() if type(x) is torch.Tensor and x.shape == shape]
+        held.append(len({x.data_ptr() for x in there}))
+        return mean(self, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "mean", counting)
+    evidence(model, captured, CLASSES)
+    # Each block's attention and its gradient, and the products of one.
+    assert len(held) == 6
+    assert max(held) <= 2 * 6 + 2

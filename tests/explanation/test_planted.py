@@ -87,6 +87,18 @@ def test_a_method_that_never_asks_the_model_fails_its_sanity_check(model_of):
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in before)
 
 
+def test_a_sanity_check_asks_for_one_picture_at_a_time(model_of):
+    asked = []
+
+    def noting(model, images, blurred, classes):
+        asked.append((len(images), len(blurred), len(classes)))
+        return images.sum(1)
+
+    *inputs, _ = questions(model_of("cls"), 12)
+    similarity(noting, model_of("cls"), *inputs)
+    assert asked == [(1, 1, 1)] * (3 * len(inputs[0]))
+
+
 def test_shuffled_weights_are_the_same_numbers_elsewhere(model_of):
     model = model_of("stem")
     other = shuffled(model, 0, 0)
@@ -148,3 +160,16 @@ def test_where_none_passes_the_first_is_kept(model_of):
     found, checks = explain_pictures(classifier, ["a"], pixels, Question())
     assert not any(check.passed for check in checks.values())
     assert set(found[0].maps) == {"relevance"}
+
+
+def test_one_head_is_shown_of_the_picture_alone_though_answers_are_of_its_mirror_image_too(
+    model_of,
+):
+    """A head that looks left would be drawn looking both ways, unlike among all heads."""
+    classifier, pixels, _, _ = classifier_and_pictures(model_of("cls"), 1)
+    classifier = replace(classifier, preprocess=replace(PREPROCESS, mirror=True))
+    (found,), _ = explain_pictures(classifier, ["a"], pixels, Question.of(None, None, 2, 1))
+    head = found.attention[1, 0]
+    drawn = found.maps["attention"].values[::8, ::8]
+    np.testing.assert_allclose(drawn, head / head.max(), rtol=1e-4)
+    assert not np.allclose(head, head[:, ::-1], rtol=0.05)

@@ -1,6 +1,7 @@
 """Drawings hold what they should, in their places and colours."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,13 @@ from tests.explanation.builds import BUILDS, SMALL, drawn
 from vitreous.data.preprocess import Preprocess
 from vitreous.explanation.anatomy import patch_filters, position_similarity
 from vitreous.explanation.pictures import Question, explain_pictures
-from vitreous.explanation.render import draw_filters, draw_positions, overlay
+from vitreous.explanation.render import (
+    draw_explanation,
+    draw_filters,
+    draw_heads,
+    draw_positions,
+    overlay,
+)
 from vitreous.explanation.result import Explanation
 from vitreous.training.classifier import Classifier
 
@@ -20,12 +27,12 @@ HOSTILE = "$\\frac{ $ 猫 \udcff\n"
 GREY = np.full((8, 12, 3), 128, np.uint8)
 
 
-def explained(build: str) -> Explanation:
+def explained(build: str, file: str = f"far/away/{HOSTILE}.png") -> Explanation:
     classes = ("a", "b", "an endless name of a class that nothing could ever hold", "d", HOSTILE)
     classifier = Classifier(drawn(BUILDS[build]), Preprocess(SMALL.image_size), classes, None)
     picture = np.random.default_rng(0).integers(0, 256, (*SMALL.image_size, 3), dtype=np.uint8)
     question = Question(keep_all=True, label=classes[2])
-    (found,), _ = explain_pictures(classifier, [f"far/away/{HOSTILE}.png"], [picture], question)
+    (found,), _ = explain_pictures(classifier, [file], [picture], question)
     return found
 
 
@@ -68,6 +75,17 @@ def test_every_drawing_is_a_picture(build, tmp_path):
             assert np.array_equal(arrays[name], each.values)
             assert arrays[name].shape == SMALL.image_size
     found.save(Path(tmp_path / "a.png"))  # the same file again
+
+
+def test_the_caption_tells_files_of_several_classes_apart():
+    found = explained("cls")
+    long = "a_name_of_a_folder_that_fills_a_line/"
+    names = ["0.png", "happy/0.png", "sad/0.png", f"{long}0.png", f"{long}1.png", f"x{long}1.png"]
+    drawn = [draw_explanation(replace(found, file=name)) for name in names]
+    assert len(set(drawn[:5])) == 5
+    assert drawn[5] == drawn[4]  # what is too long is cut in front
+    assert draw_explanation(replace(found, file="home/sad/0.png")) == drawn[2]
+    assert len({draw_heads(replace(found, file=name)) for name in names[:5]}) == 5
 
 
 def test_filters_and_positions_are_drawn_large_enough():

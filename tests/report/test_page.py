@@ -21,6 +21,7 @@ from vitreous.report.page import (
     render_report,
     standing,
     verdict,
+    verdict_in_full,
     weakest_class,
 )
 from vitreous.report.parts import (
@@ -76,6 +77,8 @@ TINY = scored([[9, 6, 5], [6, 8, 6], [5, 6, 9]], FACES)
 MAJORITY = scored([[4, 90, 6], [12, 260, 8], [5, 90, 5]], FACES, majority=1)
 UNEVEN = scored([[60, 20, 20], [80, 130, 70], [20, 20, 60]], FACES, majority=1)
 WORSE = scored([[2, 9, 9], [9, 2, 9], [9, 9, 2]], FACES)
+BELOW = scored([[60, 120, 120], [4, 8, 3], [4, 5, 6]], FACES)
+RARE = scored([[40, 130, 130], [0, 15, 0], [0, 0, 15]], FACES, majority=1)
 COLLAPSED = scored([[0, 323, 0], [0, 880, 0], [0, 382, 0]], FACES, majority=1)
 ONE_CLASS = scored([[0, 0, 0], [3, 35, 2], [0, 0, 0]], FACES, majority=1)
 PERFECT = scored([[20, 0], [0, 30]], ("cat", "dog"))
@@ -185,6 +188,19 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
             "33 %. Do the classes mean the same as in training?",
         ),
         (
+            BELOW,
+            "guessing",
+            "74 of 330 right, 22 % (18 to 27 %): fewer than guessing one of three would give "
+            "(33 %). By class it is not distinguishable from that: balanced accuracy "
+            "38 % (27 to 49 %).",
+        ),
+        (
+            RARE,
+            "uneven",
+            "70 of 330 right, 21 % (17 to 26 %): worse than guessing (33 %). Yet it tells the "
+            "classes apart: balanced accuracy 71 % (61 to 73 %), by guessing 33 %.",
+        ),
+        (
             COLLAPSED,
             "collapsed",
             "It answers 'happy' for every picture: collapsed to one class. "
@@ -220,6 +236,16 @@ def test_classes_of_one_size_never_get_two_verdicts_at_once():
     near = scored([[0, 20, 0], [0, 5, 15], [0, 0, 20]], FACES)
     assert near.accuracy.low < 1 / 3 < near.balanced_accuracy.low
     assert standing(near) == "guessing"
+
+
+def test_one_answer_for_a_few_pictures_is_no_collapse():
+    few, ten = (scored([[2, 0], [1 + more, 0]], ("a", "b")) for more in (0, 7))
+    assert standing(few) == "guessing"
+    assert verdict(few) == (
+        "2 of 3 right, 67 % (21 to 94 %): not distinguishable from guessing one of two; "
+        "always answering 'a' would give 67 %."
+    )
+    assert standing(ten) == "collapsed"
 
 
 def test_the_weakest_class_is_named_with_what_it_is_taken_for():
@@ -261,12 +287,16 @@ def test_probabilities_are_held_against_what_is_right():
     page = Page(render_report(a_report(evaluation)))
     assert "Can its probabilities be trusted?" in page.text
     assert len(page.ids) == len(set(page.ids))
-    assert reliability_in_words(evaluation).replace(" %", "\u00a0%") in page.text
+    assert reliability_in_words(evaluation, False).replace(" %", "\u00a0%") in page.text
+    assert "Without the temperature, 1.5, it would be" in page.text
+    chosen = replace(a_report(evaluation), evaluated_on="valid", chose_checkpoint=True)
+    on_valid = Page(render_report(chosen)).text
+    assert "Without the temperature, 1.5, fitted on these very pictures, it would be" in on_valid
     assert "the log loss 0.610 instead of 0.500" in page.text
     assert "Each dot stands for 40 answers" in page.text
     bare = Page(render_report(a_report(PERFECT))).text
     assert "Can its probabilities be trusted?" not in bare
-    assert reliability_in_words(PERFECT) == ""
+    assert reliability_in_words(PERFECT, False) == ""
 
 
 def test_folds_stand_with_their_mean_and_range():
@@ -324,6 +354,57 @@ def test_why_it_is_stuck_is_shown_where_there_is_something_to_say():
     assert page.text.index(cause.title) < page.text.index(other.title)
 
 
+def test_a_score_on_pictures_that_were_learned_from_is_not_called_held_back():
+    leak, collapse = Cause("leak", "3 of 9 pictures", "Take them out."), Cause("collapse", "", "")
+    plain = Page(render_report(a_report())).text
+    assert "Measured on the test pictures, held back from training." in plain
+    assert "no honest score" not in plain
+    for causes, title in (
+        ((leak,), "What is wrong with the score"),
+        ((leak, collapse), "Why it is stuck"),
+    ):
+        page = Page(render_report(replace(a_report(), diagnosis=Diagnosis("Seen.", causes))))
+        text = " ".join(page.text.split())
+        assert "Measured on the test pictures. Some of these pictures were learned from:" in text
+        assert "this is no honest score, see below" in text
+        assert "held back from training" not in text
+        assert title in text
+        assert {link[1:] for link in page.loads if link.startswith("#")} <= set(page.ids)
+    other = Page(render_report(replace(a_report(), diagnosis=Diagnosis("Seen.", (collapse,)))))
+    assert "held back from training" in other.text
+    assert "Why it is stuck" in other.text
+
+
+def test_what_it_looks_for_stands_at_the_end_and_stays_small():
+    rng = np.random.default_rng(0)
+    patches = rng.random((1369, 32), dtype=np.float32)  # of a picture of 518 px
+    looking = replace(
+        a_report(),
+        filters=rng.random((28, 16, 16, 3), dtype=np.float32),
+        positions=(patches @ patches.T / 32).reshape(37, 37, 37, 37),
+    )
+    html, plain = render_report(looking), render_report(a_report())
+    page = Page(html)
+    assert page.ids[-2:] == ["looks", "again"]
+    assert page.alts[-2:] == [
+        "The 28 strongest principal components of its patch filters",
+        "How alike each place's position is to those of all places",
+    ]
+    assert all(link.startswith("data:image/") for link in page.loads[-2:])
+    assert len(html) - len(plain) < 300_000  # of noise, which is the hardest to pack
+    assert "looks" not in Page(plain).ids
+    without = Page(render_report(replace(looking, positions=None)))
+    assert without.alts[-1] == page.alts[-2]
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (4, 1), (2, 3)])
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_positions_that_are_all_alike_are_drawn_too(grid, value):
+    alike = np.full((*grid, *grid), value, np.float32)
+    page = Page(render_report(replace(a_report(), positions=alike)))
+    assert page.alts[-1].startswith("How alike")
+
+
 def test_hostile_names_stay_text():
     plain = a_report(scored([[8, 2], [1, 9]], (HOSTILE, "b")))
     report = replace(
@@ -356,6 +437,13 @@ def test_what_is_missing_leaves_its_section_out():
     assert not {"curves", "mistakes", "augmented", "warnings", "facts", "ladder"} & set(ids)
     flawless = Page(render_report(replace(bare, evaluation=PERFECT)))
     assert "No mistakes on these pictures." in flawless.text
+
+
+def test_the_verdict_in_full_says_where_it_flatters():
+    assert verdict_in_full(LEARNED, False) == verdict(LEARNED)
+    assert verdict_in_full(LEARNED, True) == (
+        f"{verdict(LEARNED)} That is a little optimistic: these pictures also chose the weights."
+    )
 
 
 def test_a_score_on_the_pictures_that_chose_the_weights_is_called_optimistic():
@@ -431,6 +519,11 @@ def test_on_a_phone_the_page_never_scrolls_sideways(tmp_path):
         "folds": held_out,
         "birds": a_report(many(30)),
         "long": a_report(long_name),
+        "looks": replace(
+            a_report(),
+            filters=np.zeros((5, 3, 3, 3), np.float32),
+            positions=np.ones((14, 14, 14, 14), np.float32),
+        ),
     }
     with chromium() as browser:
         for name, report in reports.items():

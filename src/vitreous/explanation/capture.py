@@ -1,4 +1,4 @@
-"""One forward pass with every attention weight kept, ready for gradients.
+"""One forward pass with every attention weight kept, ready for gradients where they are wanted.
 
 A model computes attention by one fused operation that gives no weights, and it stays that way:
 here PyTorch's own means of standing in for a function (`TorchFunctionMode`) puts plain operations
@@ -19,7 +19,7 @@ from vitreous.model.vit import ViT
 
 @dataclass(frozen=True)
 class Captured:
-    """What a picture became on its way through a model; all of it can be differentiated by.
+    """What a picture became on its way through a model.
 
     Args:
         logits: of every class.
@@ -40,7 +40,7 @@ class Captured:
     pooling: Tensor | None
 
 
-def capture(model: ViT, images: Tensor) -> Captured:
+def capture(model: ViT, images: Tensor, gradients: bool = True) -> Captured:
     """Run a model in evaluation mode and keep what its answer is made of.
 
     Values are those of the model. Gradients are, but for one thing: the spread that a layer norm
@@ -48,14 +48,19 @@ def capture(model: ViT, images: Tensor) -> Captured:
     was told, as class tokens do, could grow or shrink without changing the answer, its gradient
     would be blind to just that part, and the patch that decides would come out as unimportant.
 
+    Args:
+        model: in evaluation mode.
+        images: normalised.
+        gradients: whether it is to be differentiated by; without, it takes less memory.
+
     Shape:
-        images: (batch, channels, height, width), normalised
+        images: (batch, channels, height, width)
 
     Reference:
         Ali et al. 2022, "XAI for Transformers: Better Explanations through Conservative
         Propagation", section 4.2.
     """
-    with torch.enable_grad(), _Watch() as watch:
+    with torch.set_grad_enabled(gradients), _Watch() as watch:
         tokens = model.forward_tokens(images)
         logits = model.forward_head(tokens)
     depth = model.config.depth
@@ -114,7 +119,8 @@ class _Watch(TorchFunctionMode):
         return self._keep(weights) @ value
 
     def _keep(self, weights: Tensor) -> Tensor:
-        if not weights.requires_grad:  # the first of a model whose weights are frozen
+        # The first of a model whose weights are frozen.
+        if torch.is_grad_enabled() and not weights.requires_grad:
             weights.requires_grad_()
         self.seen.append(weights)
         return weights

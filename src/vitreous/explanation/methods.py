@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
-import torch
 from torch import Tensor
 
 from vitreous.explanation.gradients import integrated_gradients
@@ -54,9 +53,9 @@ class Named:
     def __call__(self, model: ViT, images: Tensor, blurred: Tensor, classes: Tensor) -> Tensor:
         if not self.mirror:
             return self._explain(model, images, blurred, classes)
-        both, both_blurred = (torch.cat([x, x.flip(-1)]) for x in (images, blurred))
-        maps = self._explain(model, both, both_blurred, classes.repeat(2))
-        straight, mirrored = maps.chunk(2)
+        # One after the other, because attention with its gradients takes much memory.
+        straight = self._explain(model, images, blurred, classes)
+        mirrored = self._explain(model, images.flip(-1), blurred.flip(-1), classes)
         return (straight + mirrored.flip(-1)) / 2
 
     def _explain(self, model: ViT, images: Tensor, blurred: Tensor, classes: Tensor) -> Tensor:

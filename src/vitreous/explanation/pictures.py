@@ -1,6 +1,5 @@
 """From pictures as a model gets them to their explanations, checked."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,7 +16,7 @@ from vitreous.errors import ConfigError
 from vitreous.evaluation.inference import BATCH_SIZE, TorchNetwork, predict_pixels
 from vitreous.evaluation.intervals import sample_interval
 from vitreous.explanation.capture import capture
-from vitreous.explanation.faithfulness import Faithfulness, blur, measure
+from vitreous.explanation.faithfulness import Faithfulness, blur, chance_gain, measure
 from vitreous.explanation.methods import METHOD_NAMES, MethodName, Named
 from vitreous.explanation.places import places, to_patches
 from vitreous.explanation.result import Check, Explanation, Map
@@ -29,8 +28,6 @@ from vitreous.training.classifier import Classifier
 _SHUFFLED_PICTURES = 4
 #: Classes named where one is unknown.
 _NAMES = 20
-#: A normal variable stays below it in 95 of 100 draws.
-_NORMAL_95 = 1.645
 
 
 @dataclass(frozen=True)
@@ -94,9 +91,15 @@ class Question:
                 raise ConfigError(f"{what} {number}: the model has {count}, counted from 1")
 
     def method(self, name: MethodName, mirror: bool) -> Named:
-        """One of the methods, as a model has to be asked."""
+        """One of the methods, as a model has to be asked.
+
+        Args:
+            name: of the method.
+            mirror: whether the answer is the mean over a picture and its mirror image. What one
+                block or head looks at is shown of the picture alone, as `Explanation.heads` is.
+        """
         layer, head = (None if number is None else number - 1 for number in (self.layer, self.head))
-        return Named(name, layer, head, mirror)
+        return Named(name, layer, head, mirror and layer is None and head is None)
 
 
 class Explainer:
@@ -170,7 +173,7 @@ class Explainer:
         inputs = self._inputs(pictures[some], targets[some])
         return Check(
             gain=sample_interval([each.gain for each in found], -0.5, 0.5),
-            luck=_NORMAL_95 * math.hypot(*(each.luck for each in found)) / len(found),
+            luck=chance_gain(found),
             alike=similarity(method, self.classifier.model, *inputs),
         )
 
@@ -182,7 +185,7 @@ class Explainer:
         """
         images, _, _ = self._inputs([picture], [0])
         model = self.classifier.model
-        return attention_by_head(model, capture(model, images))[0].cpu()
+        return attention_by_head(model, capture(model, images, gradients=False))[0].cpu()
 
     def _inputs(
         self, pictures: Sequence[np.ndarray], targets: Sequence[int]

@@ -49,10 +49,14 @@ def evidence(model: ViT, captured: Captured, classes: Tensor) -> tuple[Tensor, t
     parts = (*captured.attention, captured.tokens, *pooling)
     score = log_odds(captured.logits, classes).sum()
     gradients = torch.autograd.grad(score, parts)
-    counted = [part.detach() * slope for part, slope in zip(parts, gradients, strict=True)]
-    row = counted[depth].sum(-1)
+    # One block after the other: all of their products at once would be as much as all attention.
+    pairs = [(part.detach(), slope) for part, slope in zip(parts, gradients, strict=True)]
+    weighted = tuple((part * slope).clamp(min=0).mean(1) for part, slope in pairs[:depth])
+    tokens, slope = pairs[depth]
+    row = (tokens * slope).sum(-1)
     row[:, :prefix] = row[:, :prefix].abs()
     if pooling:
+        weights, slope = pairs[-1]
         row = torch.zeros_like(row)
-        row[:, prefix:] = by_patch(counted[-1]).mean(1)
-    return row, tuple(weights.clamp(min=0).mean(1) for weights in counted[:depth])
+        row[:, prefix:] = by_patch(weights * slope).mean(1)
+    return row, weighted

@@ -7,7 +7,7 @@ PNGs; runs no model.
 
 import io
 import warnings
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -39,6 +39,8 @@ _LEFT = 0.15
 #: White lines in a mosaic, and the height of one of its pictures, of a filter about.
 _LINE_PX, _CELL_PX, _FILTER_PX = 3, 96, 64
 _FILTER_COLUMNS = 7
+#: Characters of a file's name.
+_NAME = 36
 
 
 def is_signed(values: np.ndarray) -> bool:
@@ -116,7 +118,7 @@ def draw_explanation(explanation: "Explanation") -> bytes:
         for name in (explanation.answer, explanation.label)
     )
     _title(axes[0], answer, "" if chosen == answer else f"explained: {chosen}")
-    axes[0].set_xlabel(_short(_name(explanation), 36), color=_MUTED, fontsize=9, parse_math=False)
+    axes[0].set_xlabel(_name(explanation), color=_MUTED, fontsize=9, parse_math=False)
     for axis, (name, found) in zip(axes[1:], maps.items(), strict=True):
         values = _legible(name, found.values)
         _show(axis, overlay(picture, values))
@@ -134,7 +136,7 @@ def draw_heads(explanation: "Explanation") -> bytes:
     cells = [
         [_resized(_blend(explanation.picture, seen / most, _HEAT)) for seen in row] for row in maps
     ]
-    title = f"Attention in {_short(_name(explanation), 36)}"
+    title = f"Attention in {_name(explanation)}"
     figure, axis = _page(_mosaic(np.array(cells)), title, "head", "layer", *maps.shape[:2])
     bar = figure.colorbar(ScalarMappable(Normalize(0, most), _HEAT), ax=axis, shrink=0.6)
     bar.set_label("share of a head's attention", fontsize=9)
@@ -262,13 +264,20 @@ def _colour_bar(figure: Figure, panel: Axes, signed: bool) -> None:
 
 
 def _name(explanation: "Explanation") -> str:
-    return Path(explanation.file).name
+    """A file and its folder, which may be all that tells files of several classes apart."""
+    text = _line("/".join(PurePath(explanation.file).parts[-2:]))
+    return text if len(text) <= _NAME else f"…{text[1 - _NAME :]}"
 
 
 def _short(text: str, most: int) -> str:
-    """A name that fits; without line breaks, and bytes that are no text become question marks."""
-    text = " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+    """A name that fits."""
+    text = _line(text)
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def _line(text: str) -> str:
+    """Without line breaks, and bytes that are no text become question marks."""
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
 
 
 def _png(figure: Figure) -> bytes:

@@ -23,7 +23,7 @@ class Check:
 
     Args:
         gain: mean of `Faithfulness.gain` over the pictures.
-        luck: what the same mean stays below in 95 of 100 random orders.
+        luck: what the same mean of a map that knows nothing stays below in 95 of 100 cases.
         alike: rank correlation with the maps of the model with shuffled weights.
     """
 
@@ -152,10 +152,8 @@ class Explanation:
         Raises:
             StorageError: where it can't be written.
         """
-        arrays: dict[str, Any] = {name: found.values for name, found in self.maps.items()}
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, picture=self.picture, heads=self.attention, **arrays)
-        _write(Path(path), buffer.getvalue())
+        maps = {name: found.values for name, found in self.maps.items()}
+        _write_arrays(Path(path), {"picture": self.picture, "heads": self.attention, **maps})
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, without arrays."""
@@ -165,10 +163,7 @@ class Explanation:
             "probability": self.probabilities[self.answer],
             "explained": self.label,
             "explained_probability": self.probabilities[self.label],
-            "methods": {
-                name: {"gain": found.faithfulness.gain, **asdict(found.faithfulness)}
-                for name, found in self.maps.items()
-            },
+            "methods": {name: found.faithfulness.to_json() for name, found in self.maps.items()},
         }
 
 
@@ -213,6 +208,15 @@ class Explanations:
 
         _write(Path(path), draw_filters(self.filters))
 
+    def save_model_arrays(self, path: str | Path) -> None:
+        """Write `filters`, and `positions` where there are some, as NumPy's ``.npz``.
+
+        Raises:
+            StorageError: where it can't be written.
+        """
+        positions = {} if self.positions is None else {"positions": self.positions}
+        _write_arrays(Path(path), {"filters": self.filters, **positions})
+
     def save_positions(self, path: str | Path) -> None:
         """Draw `positions` as a PNG; one that exists is replaced.
 
@@ -225,6 +229,12 @@ class Explanations:
         if self.positions is None:
             raise ConfigError("the model has no positions to draw (model.pos_embed is 'none')")
         _write(Path(path), draw_positions(self.positions))
+
+
+def _write_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    _write(path, buffer.getvalue())
 
 
 def _write(path: Path, content: bytes) -> None:

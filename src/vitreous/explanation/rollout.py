@@ -19,7 +19,7 @@ def rollout(model: ViT, images: Tensor) -> Tensor:
     Reference:
         Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers", section 3.
     """
-    captured = capture(model, images)
+    captured = capture(model, images, gradients=False)
     row = reading(model, captured)
     for weights in reversed(captured.attention):
         row = (row + looked_at(row, weights.detach().mean(1))) / 2
@@ -41,7 +41,7 @@ def attention(
     Shape:
         (batch, channels, height, width) -> (batch, patches)
     """
-    captured = capture(model, images)
+    captured = capture(model, images, gradients=False)
     if layer is None and head is None and captured.pooling is not None:
         return reading(model, captured)[:, model.num_prefix_tokens :]
     by_head = attention_by_head(model, captured)[:, -1 if layer is None else layer]

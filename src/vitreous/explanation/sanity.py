@@ -48,13 +48,17 @@ def similarity(
     Reference:
         Adebayo et al. 2018, "Sanity Checks for Saliency Maps", section 3.
     """
-    patch_size = model.config.patch_size
-    true = to_patches(method(model, images, blurred, classes), patch_size)
-    found = []
+
+    def maps(asked: ViT) -> list[np.ndarray]:
+        # One picture after the other, because attention with its gradients takes much memory.
+        inputs = zip(images.split(1), blurred.split(1), classes.split(1), strict=True)
+        made = (method(asked, *one) for one in inputs)
+        return [to_patches(one, model.config.patch_size)[0].cpu().numpy() for one in made]
+
+    true, found = maps(model), []
     for draw in range(_DRAWS):
-        other = method(shuffled(model, seed, draw), images, blurred, classes)
-        pairs = zip(true, to_patches(other, patch_size), strict=True)
-        found += [_rank_correlation(one.cpu().numpy(), two.cpu().numpy()) for one, two in pairs]
+        other = maps(shuffled(model, seed, draw))
+        found += [_rank_correlation(one, two) for one, two in zip(true, other, strict=True)]
     return float(np.mean(found))
 
 

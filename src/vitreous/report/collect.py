@@ -18,6 +18,7 @@ from vitreous.diagnosis.causes import Diagnosis
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.label_errors import find_label_errors, label_errors_in_words
 from vitreous.evaluation.metrics import Evaluation
+from vitreous.explanation.anatomy import patch_filters, position_similarity
 from vitreous.pages.pictures import picture_uri
 from vitreous.report.page import Report
 from vitreous.report.parts import CrossValidated, Doubt, DoubtfulLabels, FoldRow, Mistake, Rung
@@ -69,7 +70,7 @@ def report_of_run(
         ladder=_ladder(run),
         history=read_logbook(run.metrics),
         mistakes=mistakes,
-        augmented=augmented_sample(sets["train"], config),
+        augmented=augmented_sample(sets["train"], config) if _has_augmented(run) else [],
         warnings=warnings,
         diagnosis=diagnosis,
         findings=findings,
@@ -84,6 +85,8 @@ def report_of_run(
         reasons=reasons,
         folds=_folds(run),
         labels=doubtful_labels(run, sets),
+        filters=patch_filters(classifier.model),
+        positions=position_similarity(classifier.model),
     )
 
 
@@ -102,6 +105,11 @@ def _ladder(run: RunFolder) -> list[Rung]:
         )
         for row in found["rows"]
     ]
+
+
+def _has_augmented(run: RunFolder) -> bool:
+    """Whether a run learned from augmented pictures; a new head alone learns from plain ones."""
+    return not run.ladder.exists() or read_json(run.ladder)["kept"] != "probe"
 
 
 def _folds(run: RunFolder) -> CrossValidated | None:

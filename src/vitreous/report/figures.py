@@ -1,4 +1,4 @@
-"""What the report draws: learning curves as SVG, the heat map as a data URI.
+"""What the report draws: learning curves as SVG, heat map, filters and positions as data URIs.
 
 Everything is text that goes into the page, the same for the same input. Colours of the curves are
 the page's own variables, so that they follow light and dark.
@@ -20,7 +20,8 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
 from vitreous.evaluation.reliability import Reliability
-from vitreous.pages.pictures import image_uri
+from vitreous.explanation.render import draw_filters, draw_positions
+from vitreous.pages.pictures import image_uri, picture_uri
 
 # Matplotlib can't draw in CSS variables: it draws in these, which are replaced afterwards.
 _INK, _RULE, _FIRST, _SECOND = "#5b6470", "#d9d6cd", "#0f766e", "#b45309"
@@ -52,6 +53,8 @@ _NO_METADATA = {"Date": None, "Creator": None, "Format": None, "Type": None}
 _POINTS = 150
 _HEIGHT_PX = 250
 _WIDE_PX, _NARROW_PX = 380, 250
+#: Longest side of what the model looks for; positions of many patches are drawn far larger.
+_LOOK_PX = 800
 # Mid tones, seen on white and on near-black alike.
 _RIGHT_RGB, _WRONG_RGB = (20, 150, 138), (222, 108, 32)
 
@@ -138,6 +141,28 @@ def confusion_uri(confusion: Sequence[Sequence[int]]) -> str:
     pixels[diagonal, diagonal, :3] = _RIGHT_RGB
     pixels[..., 3] = np.round(255 * np.where(share > 0, 0.2 + 0.8 * np.sqrt(share), 0))
     return image_uri(Image.fromarray(pixels), "png")
+
+
+def looks(filters: np.ndarray | None, positions: np.ndarray | None) -> list[tuple[str, str]]:
+    """What a model has learned without any picture, as (data URI, what it shows).
+
+    Args:
+        filters: as `draw_filters` takes them.
+        positions: as `draw_positions` takes them.
+    """
+    drawn = []
+    if filters is not None:
+        text = f"The {len(filters)} strongest principal components of its patch filters"
+        drawn.append((_look_uri(draw_filters(filters)), text))
+    if positions is not None:
+        text = "How alike each place's position is to those of all places"
+        drawn.append((_look_uri(draw_positions(positions)), text))
+    return drawn
+
+
+def _look_uri(png: bytes) -> str:
+    picture = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    return picture_uri(picture, _LOOK_PX).uri
 
 
 def _loss_curve(trained: Sequence[Line], validated: Sequence[Line]) -> Curve:

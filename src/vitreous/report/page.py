@@ -17,7 +17,7 @@ from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import ClassScore, Evaluation
 from vitreous.pages.pictures import Embedded, picture_uri
 from vitreous.pages.render import environment, render
-from vitreous.report.figures import confusion_uri, learning_curves, reliability_curve
+from vitreous.report.figures import confusion_uri, learning_curves, looks, reliability_curve
 from vitreous.report.parts import CrossValidated, DoubtfulLabels, Mistake, Rung
 
 Standing = Literal["one class", "collapsed", "worse", "guessing", "uneven", "learned"]
@@ -34,6 +34,8 @@ _WARNINGS = 500
 _MISTAKE_SIDE = 224
 _OVERLAY_SIDE = 128
 _AUGMENTED_SIDE = 160
+#: Of fewer pictures, one answer for all of them says little.
+_COLLAPSED = 10
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Report:
         labels: what it says of the labels.
         diagnosis: why it is stuck, where it is.
         findings: HTML of what is wrong with the pictures it was given.
+        filters: of its patches, as `draw_filters` takes them.
+        positions: how alike they are, as `draw_positions` takes them.
     """
 
     name: str
@@ -82,6 +86,8 @@ class Report:
     labels: DoubtfulLabels | None = None
     diagnosis: Diagnosis | None = None
     findings: str = ""
+    filters: np.ndarray | None = None
+    positions: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -119,6 +125,7 @@ class Baseline:
 def render_report(report: Report) -> str:
     """The page as a whole HTML document; the same report gives the same text."""
     evaluation = report.evaluation
+    causes = [cause.kind for cause in report.diagnosis.causes] if report.diagnosis else []
     many = len(evaluation.classes) > _TABLE_CLASSES
     values = {
         "report": report,
@@ -128,7 +135,8 @@ def render_report(report: Report) -> str:
         "standing": standing(evaluation),
         "verdict": verdict(evaluation),
         "weakest": weakest_class(evaluation),
-        "pictures_name": _pictures_name(report.evaluated_on),
+        "pictures_name": _pictures_name(report.evaluated_on, "leak" in causes),
+        "causes": causes,
         "scores": _SCORES,
         "baselines": {metric: _all_baselines(evaluation, metric) for _, _, metric in _SCORES},
         "class_rows": _class_rows(evaluation, worst_first=many),
@@ -140,12 +148,19 @@ def render_report(report: Report) -> str:
         "reliability": reliability_curve(evaluation.reliability)
         if evaluation.reliability
         else None,
-        "sureness": reliability_in_words(evaluation),
+        "sureness": reliability_in_words(evaluation, report.chose_checkpoint),
         "mistakes": [(mistake, _mistake_pictures(mistake)) for mistake in report.mistakes],
         "augmented": [picture_uri(picture, _AUGMENTED_SIDE) for picture in report.augmented],
         "warnings_shown": _WARNINGS,
+        "looks": looks(report.filters, report.positions),
     }
     return render(_environment().get_template("report.html.jinja"), values)
+
+
+def verdict_in_full(evaluation: Evaluation, chose_weights: bool) -> str:
+    """The verdict, and that it flatters where the same pictures also chose the weights."""
+    flattered = " That is a little optimistic: these pictures also chose the weights."
+    return f"{verdict(evaluation)}{flattered if chose_weights else ''}"
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -153,14 +168,16 @@ def verdict(evaluation: Evaluation) -> str:
 
     Example:
         >>> from vitreous.evaluation.metrics import evaluate_probabilities
-        >>> always_b = np.tile([0.2, 0.8], (3, 1))
-        >>> verdict(evaluate_probabilities(always_b, np.array([0, 1, 1]), ["a", "b"], 1))
-        "It answers 'b' for every picture: collapsed to one class. That is right for 2 of 3, 67 %."
+        >>> always_b, labels = np.tile([0.2, 0.8], (12, 1)), np.array([0, 1, 1] * 4)
+        >>> verdict(evaluate_probabilities(always_b, labels, ["a", "b"], 1))
+        "It answers 'b' for every picture: collapsed to one class. That is right for 8 of 12, 67 %."
     """
     digits = _digits(evaluation.n)
     right = f"{_hits(evaluation)} of {evaluation.n}"
     accuracy = percent(evaluation.accuracy.value, digits)
     share = f"{right} right, {accuracy} ({percent_range(evaluation.accuracy, digits)})"
+    balanced = evaluation.balanced_accuracy
+    by_class = f"{percent(balanced.value, digits)} ({percent_range(balanced, digits)})"
     chance, majority = _baselines(evaluation, "accuracy", merge=False)
     guessing = f"guessing one of {_number(len(evaluation.classes))}"
     best = max(chance, majority, key=lambda baseline: baseline.share)
@@ -180,6 +197,11 @@ def verdict(evaluation: Evaluation) -> str:
                 f"{share}: worse than {guessing}, which would give "
                 f"{percent(chance.share, digits)}. Do the classes mean the same as in training?"
             )
+        case "guessing" if evaluation.accuracy.high < chance.share:
+            return (
+                f"{share}: fewer than {guessing} would give ({percent(chance.share, digits)}). By "
+                f"class it is not distinguishable from that: balanced accuracy {by_class}."
+            )
         case "guessing" if evaluation.accuracy.low <= chance.share:
             also = f"; {best.text} would give {percent(best.share, digits)}"
             also = also if best is majority else ""
@@ -190,13 +212,11 @@ def verdict(evaluation: Evaluation) -> str:
                 f"which would give {percent(majority.share, digits)}."
             )
         case "uneven":
-            balanced = evaluation.balanced_accuracy
             less = evaluation.accuracy.high < best.share
             return (
                 f"{share}: {'worse than' if less else 'not distinguishable from'} {best.text} "
                 f"({percent(best.share, digits)}). Yet it tells the classes apart: balanced "
-                f"accuracy {percent(balanced.value, digits)} ({percent_range(balanced, digits)}), "
-                f"by guessing {percent(chance.share, digits)}."
+                f"accuracy {by_class}, by guessing {percent(chance.share, digits)}."
             )
         case "learned":
             return (
@@ -207,8 +227,13 @@ def verdict(evaluation: Evaluation) -> str:
             )
 
 
-def reliability_in_words(evaluation: Evaluation) -> str:
-    """Whether the probabilities can be taken at their word; empty where nobody looked."""
+def reliability_in_words(evaluation: Evaluation, chose_weights: bool) -> str:
+    """Whether the probabilities can be taken at their word; empty where nobody looked.
+
+    Args:
+        evaluation: of some pictures.
+        chose_weights: whether they chose the weights, and so the temperature too.
+    """
     reliability, before = evaluation.reliability, evaluation.untempered
     if reliability is None:
         return ""
@@ -219,8 +244,9 @@ def reliability_in_words(evaluation: Evaluation) -> str:
     )
     if before is None:
         return text
+    fitted = ", fitted on these very pictures," if chose_weights else ","
     return (
-        f"{text} Without the temperature, {before.temperature:.3g}, it would be "
+        f"{text} Without the temperature, {before.temperature:.3g}{fitted} it would be "
         f"{percent(before.ece.value, 1)}, and the log loss {before.loss:.3f} instead of "
         f"{evaluation.loss:.3f}."
     )
@@ -231,23 +257,24 @@ def standing(evaluation: Evaluation) -> Standing:
 
     Returns:
         "one class": the pictures have only one, so nothing can be told apart; "collapsed": the
-        answers have only one; "worse": surely below guessing; "guessing": nothing shown to be
-        learned; "uneven": not surely more right answers than by giving the most frequent class,
-        yet the classes are told apart; "learned": more right answers than either.
+        answers to ten and more have only one; "worse": surely below guessing; "guessing": nothing
+        shown to be learned; "uneven": not surely more right answers than by guessing or giving the
+        most frequent class, yet the classes are told apart; "learned": more than either.
     """
     chance = 1 / len(evaluation.classes)
     majority = evaluation.baselines["majority"]["accuracy"]
     accuracy, balanced = evaluation.accuracy, evaluation.balanced_accuracy
     if len(_present(evaluation)) == 1:
         return "one class"
-    if len(_answered(evaluation)) == 1:
+    if len(_answered(evaluation)) == 1 and evaluation.n >= _COLLAPSED:
         return "collapsed"
     if accuracy.high < chance and balanced.high < chance:
         return "worse"
     if accuracy.low > max(chance, majority):
         return "learned"
     # With classes of one size the two scores are one: the wider interval decides.
-    return "uneven" if balanced.low > chance and majority > chance else "guessing"
+    differ = majority > chance or accuracy.high < chance
+    return "uneven" if balanced.low > chance and differ else "guessing"
 
 
 def weakest_class(evaluation: Evaluation) -> str:
@@ -367,9 +394,9 @@ def _mistake_pictures(mistake: Mistake) -> list[Embedded]:
     return pictures
 
 
-def _pictures_name(evaluated_on: str) -> str:
+def _pictures_name(evaluated_on: str, leaked: bool) -> str:
     known = {"train": "the training pictures", "valid": "the validation pictures"}
-    known["test"] = "the test pictures, held back from training"
+    known["test"] = f"the test pictures{'' if leaked else ', held back from training'}"
     return known.get(evaluated_on, f"the pictures in {evaluated_on}")
 
 

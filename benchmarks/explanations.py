@@ -114,7 +114,7 @@ def faithfulness(classifier: Classifier, pictures: list[np.ndarray]) -> list[dic
 
 def seconds(classifier: Classifier, picture: np.ndarray, turns: int) -> dict[str, float]:
     """Medians for one picture: a plain answer, a map by each method, and all with their checks."""
-    explainer = Explainer(classifier, random_orders=4)
+    explainer = Explainer(classifier)
     work = {"answer": lambda: explainer.probabilities(picture[None])}
     for name in METHOD_NAMES:
         work[name] = lambda name=name: explainer.map(Named(name), picture, 0)

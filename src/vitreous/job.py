@@ -242,7 +242,8 @@ def _conclude(
     if thumbnails is not None:
         labels = dataset.sets[split].labels.numpy()
         evaluation = evaluation.with_baseline("thumbnails", thumbnails, labels)
-    found = {"split": split, "chose_weights": split == "valid", **evaluation.to_json()}
+    evaluation = replace(evaluation, chose_weights=split == "valid")
+    found = {"split": split, **evaluation.to_json()}
     write_json(folder.evaluation, {**found, "folds": asdict(folds)} if folds else found)
     begun = original_encoder(config, console)
     diagnosis = diagnose_run(folder, config, dataset, split, begun, probabilities, thumbnails)
@@ -263,7 +264,7 @@ def _conclude(
         _shown_findings(folder),
     )
     write_text(folder.report, render_report(report))
-    console.info(verdict_in_full(evaluation, split == "valid"))
+    console.info(verdict_in_full(evaluation))
     tell_next(folder, diagnosis, folds, report.labels, console)
 
 

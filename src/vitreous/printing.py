@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from vitreous.doctor.findings import Checkup
     from vitreous.evaluation.calibration import Calibration
     from vitreous.evaluation.comparison import Comparison
+    from vitreous.evaluation.metrics import Evaluation
     from vitreous.exporting.gate import Gate
     from vitreous.labels.audit import Audit
     from vitreous.recipes.facts import Choice
     from vitreous.serving.tune import Tuning
-    from vitreous.trained import Score
 
 
 def print_json(value: Any) -> None:
@@ -38,7 +38,7 @@ def print_choice(choice: "Choice") -> None:
 _MOST_COLUMNS = 20
 
 
-def print_evaluation(score: "Score") -> None:
+def print_evaluation(score: "Evaluation") -> None:
     """Class by class, what is taken for what, the score and what to make of it."""
     from vitreous.report.page import reliability_in_words, verdict_in_full
 
@@ -55,10 +55,10 @@ def print_evaluation(score: "Score") -> None:
     for name, interval in (("accuracy", score.accuracy), ("balanced", score.balanced_accuracy)):
         click.echo(f"{name:9} {interval.value:.3f}  ({interval.low:.3f} to {interval.high:.3f})")
     if score.reliability:
-        click.echo(reliability_in_words(score, score.chose_weights))
+        click.echo(reliability_in_words(score))
     if score.unreadable:
         click.echo(f"{len(score.unreadable)} unreadable files were left out")
-    click.echo(verdict_in_full(score, score.chose_weights))
+    click.echo(verdict_in_full(score))
 
 
 def print_answer(answer: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ The functions are part of `api`; how a model comes about is told there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -56,18 +56,6 @@ from vitreous.training.device import choose_device
 Source = str | PathLike[str]
 
 
-@dataclass(frozen=True)
-class Score(Evaluation):
-    """An evaluation of a run on some pictures.
-
-    Args:
-        chose_weights: whether they are the validation pictures, which also chose the weights: then
-            it is a little optimistic.
-    """
-
-    chose_weights: bool = False
-
-
 def evaluate(
     run: Source,
     data: Source | None = None,
@@ -80,7 +68,7 @@ def evaluate(
     precision: Precision = "float32",
     cache: Source | None = None,
     console: Console | None = None,
-) -> Score:
+) -> Evaluation:
     """Score a trained model on labelled pictures.
 
     Args:
@@ -136,7 +124,7 @@ def evaluate(
     first = pictures.batch(range(min(BATCH_SIZE, len(pictures))))[0]
     _tell_change(precision, compare_precision(predictor, first), console)
     is_own = data is None or old is not None
-    return Score(**vars(evaluation), chose_weights=is_own and name == "valid")
+    return replace(evaluation, chose_weights=is_own and name == "valid")
 
 
 def predict(

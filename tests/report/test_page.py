@@ -133,7 +133,6 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         name="faces",
         evaluation=evaluation,
         evaluated_on="test",
-        chose_checkpoint=False,
         ladder=[
             Rung(
                 "probe: a new head", proportion_interval(6, 9), proportion_interval(5, 9), 2.0, True
@@ -287,16 +286,16 @@ def test_probabilities_are_held_against_what_is_right():
     page = Page(render_report(a_report(evaluation)))
     assert "Can its probabilities be trusted?" in page.text
     assert len(page.ids) == len(set(page.ids))
-    assert reliability_in_words(evaluation, False).replace(" %", "\u00a0%") in page.text
+    assert reliability_in_words(evaluation).replace(" %", "\u00a0%") in page.text
     assert "Without the temperature, 1.5, it would be" in page.text
-    chosen = replace(a_report(evaluation), evaluated_on="valid", chose_checkpoint=True)
+    chosen = replace(a_report(replace(evaluation, chose_weights=True)), evaluated_on="valid")
     on_valid = Page(render_report(chosen)).text
     assert "Without the temperature, 1.5, fitted on these very pictures, it would be" in on_valid
     assert "the log loss 0.610 instead of 0.500" in page.text
     assert "Each dot stands for 40 answers" in page.text
     bare = Page(render_report(a_report(PERFECT))).text
     assert "Can its probabilities be trusted?" not in bare
-    assert reliability_in_words(PERFECT, False) == ""
+    assert reliability_in_words(PERFECT) == ""
 
 
 def test_folds_stand_with_their_mean_and_range():
@@ -440,15 +439,15 @@ def test_what_is_missing_leaves_its_section_out():
 
 
 def test_the_verdict_in_full_says_where_it_flatters():
-    assert verdict_in_full(LEARNED, False) == verdict(LEARNED)
-    assert verdict_in_full(LEARNED, True) == (
+    assert verdict_in_full(LEARNED) == verdict(LEARNED)
+    assert verdict_in_full(replace(LEARNED, chose_weights=True)) == (
         f"{verdict(LEARNED)} That is a little optimistic: these pictures also chose the weights."
     )
 
 
 def test_a_score_on_the_pictures_that_chose_the_weights_is_called_optimistic():
     plain = replace(a_report(), history=[])
-    chosen = replace(plain, evaluated_on="valid", chose_checkpoint=True)
+    chosen = replace(a_report(replace(LEARNED, chose_weights=True)), evaluated_on="valid")
     optimistic = Page(render_report(chosen)).text
     assert "optimistic" not in render_report(plain)
     assert "A little optimistic:" in optimistic

@@ -61,6 +61,8 @@ class Evaluation:
         unreadable: files that could not be decoded, with the reason; they count as nothing.
         reliability: whether the probabilities can be taken at their word.
         untempered: the same without a temperature; ``None`` where none was fitted.
+        chose_weights: whether these are the validation pictures, which also chose the weights and
+            the temperature: then it is a little optimistic.
     """
 
     n: int
@@ -75,6 +77,7 @@ class Evaluation:
     unreadable: tuple[Mapping[str, str], ...] = ()
     reliability: Reliability | None = None
     untempered: Untempered | None = None
+    chose_weights: bool = False
 
     def with_baseline(self, name: str, answers: np.ndarray, labels: np.ndarray) -> "Evaluation":
         """The same with one more answer to be held against.

@@ -107,11 +107,10 @@ class Explainer:
 
     Args:
         classifier: its model is in evaluation mode.
-        random_orders: that each picture is measured against.
     """
 
-    def __init__(self, classifier: Classifier, random_orders: int = 4) -> None:
-        self.classifier, self._random_orders = classifier, random_orders
+    def __init__(self, classifier: Classifier) -> None:
+        self.classifier = classifier
         self._network = TorchNetwork(classifier.model)
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
@@ -144,7 +143,6 @@ class Explainer:
             picture,
             importance,
             patch_size,
-            random_orders=self._random_orders,
         )
         return {
             name: Map(values, faithfulness)

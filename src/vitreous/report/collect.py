@@ -66,7 +66,6 @@ def report_of_run(
         name=run.path.name,
         evaluation=evaluation,
         evaluated_on=split,
-        chose_checkpoint=split == "valid",
         ladder=_ladder(run),
         history=read_logbook(run.metrics),
         mistakes=mistakes,

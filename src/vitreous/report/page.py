@@ -46,8 +46,6 @@ class Report:
         name: of the run.
         evaluation: the headline score.
         evaluated_on: "train", "valid", "test" or a path.
-        chose_checkpoint: whether the same pictures also chose the weights, which makes the score
-            a little optimistic; the page then says so.
         ladder: what was tried with pretrained weights, from the simplest.
         history: lines of ``metrics.jsonl``, of the kinds "train" and "valid".
         mistakes: the most confident first.
@@ -70,7 +68,6 @@ class Report:
     name: str
     evaluation: Evaluation
     evaluated_on: str
-    chose_checkpoint: bool
     ladder: Sequence[Rung]
     history: Sequence[Mapping[str, Any]]
     mistakes: Sequence[Mistake]
@@ -148,7 +145,7 @@ def render_report(report: Report) -> str:
         "reliability": reliability_curve(evaluation.reliability)
         if evaluation.reliability
         else None,
-        "sureness": reliability_in_words(evaluation, report.chose_checkpoint),
+        "sureness": reliability_in_words(evaluation),
         "mistakes": [(mistake, _mistake_pictures(mistake)) for mistake in report.mistakes],
         "augmented": [picture_uri(picture, _AUGMENTED_SIDE) for picture in report.augmented],
         "warnings_shown": _WARNINGS,
@@ -157,10 +154,10 @@ def render_report(report: Report) -> str:
     return render(_environment().get_template("report.html.jinja"), values)
 
 
-def verdict_in_full(evaluation: Evaluation, chose_weights: bool) -> str:
+def verdict_in_full(evaluation: Evaluation) -> str:
     """The verdict, and that it flatters where the same pictures also chose the weights."""
     flattered = " That is a little optimistic: these pictures also chose the weights."
-    return f"{verdict(evaluation)}{flattered if chose_weights else ''}"
+    return f"{verdict(evaluation)}{flattered if evaluation.chose_weights else ''}"
 
 
 def verdict(evaluation: Evaluation) -> str:
@@ -227,13 +224,8 @@ def verdict(evaluation: Evaluation) -> str:
             )
 
 
-def reliability_in_words(evaluation: Evaluation, chose_weights: bool) -> str:
-    """Whether the probabilities can be taken at their word; empty where nobody looked.
-
-    Args:
-        evaluation: of some pictures.
-        chose_weights: whether they chose the weights, and so the temperature too.
-    """
+def reliability_in_words(evaluation: Evaluation) -> str:
+    """Whether the probabilities can be taken at their word; empty where nobody looked."""
     reliability, before = evaluation.reliability, evaluation.untempered
     if reliability is None:
         return ""
@@ -244,7 +236,7 @@ def reliability_in_words(evaluation: Evaluation, chose_weights: bool) -> str:
     )
     if before is None:
         return text
-    fitted = ", fitted on these very pictures," if chose_weights else ","
+    fitted = ", fitted on these very pictures," if evaluation.chose_weights else ","
     return (
         f"{text} Without the temperature, {before.temperature:.3g}{fitted} it would be "
         f"{percent(before.ece.value, 1)}, and the log loss {before.loss:.3f} instead of "

@@ -12,16 +12,16 @@ from vitreous.explanation.render import is_signed, overlay
 from vitreous.report.parts import Mistake
 from vitreous.training.classifier import Classifier
 
-#: Mistakes on which the method is checked, and orders that each is held against.
-_CHECKED, _RANDOM_ORDERS = 8, 2
+#: Mistakes on which the method is checked.
+_CHECKED = 8
 
 
 def cost_in_pictures(mistakes: int) -> int:
     """What all of it costs at most, counted in pictures answered.
 
-    About four for a map, fifty for measuring one, and a dozen maps of shuffled weights.
+    About four for a map, seventy for measuring one, and a dozen maps of shuffled weights.
     """
-    return 4 * mistakes + 50 * _CHECKED + 4 * 12
+    return 4 * mistakes + 70 * _CHECKED + 4 * 12
 
 
 def with_reasons(mistakes: Sequence[Mistake], classifier: Classifier) -> tuple[list[Mistake], str]:
@@ -37,7 +37,7 @@ def with_reasons(mistakes: Sequence[Mistake], classifier: Classifier) -> tuple[l
     """
     if not mistakes:
         return [], ""
-    explainer = Explainer(classifier, _RANDOM_ORDERS)
+    explainer = Explainer(classifier)
     method = Named("relevance", mirror=classifier.preprocess.mirror)
     targets = [classifier.classes.index(mistake.answer) for mistake in mistakes]
     pictures = [mistake.picture for mistake in mistakes]

@@ -19,6 +19,8 @@ from vitreous.recipes import finetune
 from vitreous.training.learner import Learner
 
 QUICK = ("--image-size", "32", "--set", "train.batch_size=16")
+#: The first step of the low-rank updates makes infinite weights.
+DIVERGES = ("--set", "ladder.lora_learning_rate=1e38")
 
 
 @pytest.fixture
@@ -209,6 +211,45 @@ def test_a_rung_left_out_stays_out(vitreous, checkpoint, faces, tmp_path, monkey
     result = vitreous("train", "--resume", run)
     assert result.exit_code == 0, result.stderr
     assert [path.name for path in (run / "rungs").iterdir()] == ["probe"]
+
+
+def test_a_rung_that_diverges_is_left_out_for_good(
+    vitreous, checkpoint, faces, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    words = ("--weights", checkpoint, *QUICK, "--epochs", "2", *DIVERGES)
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(climb._Climber, "keep", stop)
+        result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 130
+    assert "the ladder goes on without 'lora': the loss is not a number" in result.stderr
+    assert "try --set ladder.lora_learning_rate=" in result.stderr
+    assert read_json(run / "ladder.json")["skipped"] == ["lora"]
+    tried = (run / "rungs" / "lora" / "metrics.jsonl").read_bytes()
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 0, result.stderr
+    assert "is not a number" not in result.stderr
+    assert (run / "rungs" / "lora" / "metrics.jsonl").read_bytes() == tried
+    ladder = read_json(run / "ladder.json")
+    assert [row["name"] for row in ladder["rows"]] == ["baseline", "neighbors", "probe", "full"]
+    assert ladder["kept"] in ("probe", "full")
+    assert vitreous("evaluate", run).exit_code == 0
+
+
+def test_the_one_rung_asked_for_is_an_error_where_it_diverges(
+    vitreous, checkpoint, faces, tmp_path
+):
+    run = tmp_path / "run"
+    words = ("--weights", checkpoint, *QUICK, "--epochs", "2", *DIVERGES, "--tune", "lora")
+    result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 1
+    assert "try --set ladder.lora_learning_rate=" in result.stderr
+    ladder = read_json(run / "ladder.json")
+    assert (ladder["skipped"], ladder["kept"]) == ([], None)
 
 
 def test_small_pictures_are_not_blown_up_to_the_weights_size(vitreous, timm, faces, tmp_path):

@@ -17,7 +17,10 @@ def test_the_error_is_that_of_answers_exchanged_at_random():
     one = answers(rng, (0.9, 0.7, 0.6), labels)
     other = one | answers(rng, (0.1, 0.2, 0.3), labels)  # right wherever the first is
     gain, error = difference(one, other, labels)
-    scores = [balanced_accuracy_score(labels, np.where(way, labels, (labels + 1) % 3)) for way in (one, other)]
+    scores = [
+        balanced_accuracy_score(labels, np.where(way, labels, (labels + 1) % 3))
+        for way in (one, other)
+    ]
     assert gain == pytest.approx(scores[1] - scores[0])
     gains = other * 1.0 - one
     drawn = []

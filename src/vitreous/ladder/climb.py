@@ -44,6 +44,8 @@ from vitreous.training.trainer import train as run_training
 
 #: Of a budget: for looking at the training pictures once.
 _FEATURES_SHARE = 0.2
+#: And for fitting a head, where there are rungs above it; usually that takes far less.
+_FIT_SHARE = 0.1
 #: A rung with less time than this is left out: its speed couldn't even be measured.
 _LEAST_S = 15.0
 _TRAINED = ("lora", "full")
@@ -210,12 +212,19 @@ class _Climber:
 
     def _fit_head(self, encoder: Encoder, features: Features) -> None:
         balanced = self.config.train.class_weights == "balanced"
-        weight, bias = linear_probe(features, len(self.classes), balanced)
+        weight, bias = linear_probe(features, len(self.classes), balanced, self._seconds_to_fit())
         model = encoder.load_into(drawn_model(self.config.model))
         model.load_state_dict({**model.state_dict(), "head.weight": weight, "head.bias": bias})
         majority = self.train_set.majority_class
         classifier = Classifier(model, self.config.preprocess, self.classes, majority)
         save_classifier(self.run.rung("probe").best, classifier)
+
+    def _seconds_to_fit(self) -> float | None:
+        budget_s = self.config.train.budget_s
+        if budget_s is None:
+            return None
+        left = self.clock.left_s(budget_s, validation_s=0.0)
+        return left if self.settings.rungs == ("probe",) else min(left, _FIT_SHARE * budget_s)
 
     def train(self, name: str) -> None:
         """Climb a rung by training, from the best one below."""

@@ -36,11 +36,12 @@ def simplest_within_one_error(right: Sequence[np.ndarray], labels: np.ndarray) -
 
 
 def difference(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """How much higher the other's balanced accuracy is, and its standard error where none is better.
+    """How much higher the other's balanced accuracy is, and the standard error of that.
 
-    Where none is, each picture on which the two differ counts for either by even chance (McNemar
-    1947, "Note on the sampling error of the difference between correlated proportions or
-    percentages"). So it is never 0 where they differ, and one picture of a class's n is 1 / n.
+    The error is that where neither is better, so that each picture on which they differ counts for
+    either by even chance (McNemar 1947, "Note on the sampling error of the difference between
+    correlated proportions or percentages"): never 0 where they differ, and 1 / n for one picture of
+    a class's n.
 
     Shape:
         three of (pictures,) -> two numbers

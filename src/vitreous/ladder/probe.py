@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -44,8 +45,7 @@ def linear_probe(
 ) -> tuple[Tensor, Tensor]:
     """A head for frozen features: multinomial logistic regression.
 
-    How much it is held back is chosen by the loss on the validation pictures, from much to little,
-    each fit beginning with the one before.
+    How much it is held back is chosen by the loss on the validation pictures, from much to little.
 
     Args:
         features: of all pictures.
@@ -57,23 +57,37 @@ def linear_probe(
     Shape:
         -> weight (classes, features), bias (classes)
     """
+    mean, std = features.train.mean(0), features.train.std(0) + 1e-6
+    train, valid = (features.train - mean) / std, (features.valid - mean) / std
+    near = replace(features, train=train, valid=valid)
+    weight, bias = _least_loss(near, classes, balanced, seconds)
+    if classes == 2:  # one row there, which tells the second class from the first
+        weight, bias = np.vstack([-weight, weight]) / 2, np.hstack([-bias, bias]) / 2
+    weight = weight / std
+    bias = bias - weight @ mean
+    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+
+
+def _least_loss(
+    features: Features, classes: int, balanced: bool, seconds: float | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The fit that validates best, of one for each strength, each beginning with the one before."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import log_loss
 
-    mean, std = features.train.mean(0), features.train.std(0) + 1e-6
-    train, valid = (features.train - mean) / std, (features.valid - mean) / std
     every = np.arange(classes)
     best_loss, best, worse, iterations = np.inf, None, 0, _MOST_ITERATIONS
     fit = LogisticRegression(warm_start=True, class_weight="balanced" if balanced else None)
     started = time.monotonic()
     for strength in _STRENGTHS:
         begun = time.monotonic()
+        fit.set_params(C=strength, max_iter=iterations)
         with warnings.catch_warnings():
             # With the weakest decay it goes on for ever, and the validation loss rises.
             warnings.simplefilter("ignore", ConvergenceWarning)
-            fit.set_params(C=strength, max_iter=iterations).fit(train, features.train_labels)
-        loss = log_loss(features.valid_labels, fit.predict_proba(valid), labels=every)
+            fit.fit(features.train, features.train_labels)
+        loss = log_loss(features.valid_labels, fit.predict_proba(features.valid), labels=every)
         if loss < best_loss:
             best_loss, best, worse = loss, (np.array(fit.coef_), np.array(fit.intercept_)), 0
         else:
@@ -85,12 +99,7 @@ def linear_probe(
         if worse == _MOST_WORSE or iterations < 1:
             break
     assert best is not None
-    weight, bias = best
-    if classes == 2:  # one row there, which tells the second class from the first
-        weight, bias = np.vstack([-weight, weight]) / 2, np.hstack([-bias, bias]) / 2
-    weight = weight / std
-    bias = bias - weight @ mean
-    return torch.from_numpy(weight).float(), torch.from_numpy(bias).float()
+    return best
 
 
 def _unit(features: np.ndarray) -> np.ndarray:

@@ -42,13 +42,15 @@ class HubId:
     Args:
         repo: owner and name.
         revision: a branch, a tag, or the commit that they stand for.
+
+    As text it has its mark, which no folder named like the owner takes away.
     """
 
     repo: str
     revision: str = "main"
 
     def __str__(self) -> str:
-        return f"{self.repo}@{self.revision}"
+        return f"hf://{self.repo}@{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def hub_id(where: str | PathLike[str]) -> HubId | None:
 
     Example:
         >>> str(hub_id("hf://timm/vit_tiny_patch16_224.augreg_in21k@main"))
-        'timm/vit_tiny_patch16_224.augreg_in21k@main'
+        'hf://timm/vit_tiny_patch16_224.augreg_in21k@main'
         >>> hub_id("weights/vit.safetensors") is None
         True
     """

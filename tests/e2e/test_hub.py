@@ -213,6 +213,47 @@ def test_a_copy_in_the_cache_needs_no_network(ask, machine, hub, gone):
     assert len(hub.requests) == seen + (gone == "hub failing")
 
 
+@pytest.fixture
+def fetch_alone(machine) -> Callable[[str], str]:
+    """Has a commit's weights fetched without their settings, as another program may do."""
+    machine(HF_HUB_DISABLE_XET="1")
+    from huggingface_hub import hf_hub_download
+
+    return lambda commit: hf_hub_download(NAME, "model.safetensors", revision=commit)
+
+
+def test_settings_that_another_program_left_out_are_fetched(
+    ask, fetch_alone, hub, models, tmp_path
+):
+    local, _ = ask(models[0])
+    settings = {"preprocessor_config.json": b"{}"}
+    commit = hub.add(NAME, {**files_of(models[0]), **settings})
+    fetch_alone(commit)
+    assert ask(f"{NAME}@{commit}")[0] == local
+    fetched = {"config.json", "model.safetensors", *settings}
+    assert {path.name for path in snapshots(tmp_path)} == fetched
+    next(path for path in snapshots(tmp_path) if path.name in settings).unlink()
+    assert ask(f"{NAME}@{commit}")[0] == local
+    assert {path.name for path in snapshots(tmp_path)} == fetched
+    seen = len(hub.requests)
+    assert ask(f"{NAME}@{commit}")[0] == local
+    assert len(hub.requests) == seen  # it is known now that there are no more
+
+
+@pytest.mark.parametrize("gone", ["stopped", "removed"])
+def test_where_they_can_not_be_had_it_is_said(ask, fetch_alone, hub, models, gone):
+    commit = hub.repositories[NAME].refs["main"]
+    fetch_alone(commit)
+    if gone == "stopped":
+        hub.stop()
+    else:
+        del hub.repositories[NAME]
+    found, said = ask(f"{NAME}@{commit}", "--preprocess", "half")
+    assert list(found.values()) == pytest.approx(list(ask(models[0])[0].values()), abs=1e-6)
+    assert f"hf://{NAME}@{commit} is taken from the cache, where config.json, preproc" in said
+    assert ("can't be reached" if gone == "stopped" else "didn't give it") in said
+
+
 def test_a_process_of_its_own_works_offline(ask, hub, tmp_path, picture):
     """As a person has it: variables of the shell, one command after the other."""
     first, _ = ask(NAME)
@@ -357,7 +398,9 @@ sys.exit(_status(lambda: cli.main(words, standalone_mode=False)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"can't write hf://{NAME}@main to {tmp_path / 'hf' / 'hub'}: File too large" in done.stderr
+    assert (
+        f"can't write hf://{NAME}@main to {tmp_path / 'hf' / 'hub'}: File too large" in done.stderr
+    )
     assert "HF_HOME" in done.stderr
     assert done.stderr.count("\n") == 1
 

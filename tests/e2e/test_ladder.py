@@ -259,6 +259,20 @@ def test_a_budget_is_divided_among_the_rungs(
     assert config["train"]["epochs"] == finetune.MOST_EPOCHS
 
 
+def test_alone_the_probe_has_all_the_time(vitreous, checkpoint, faces, tmp_path, monkeypatch, now):
+    linear_probe, given = climb.linear_probe, []
+
+    def fit(*others):
+        given.append(others[3])
+        return linear_probe(*others)
+
+    monkeypatch.setattr(climb, "linear_probe", fit)
+    words = ("--weights", checkpoint, *QUICK, "--budget", "600s", "--tune", "probe")
+    result = vitreous("train", faces, "--out", tmp_path / "run", *words)
+    assert result.exit_code == 0, result.stderr
+    assert 60 < given[0] < 600
+
+
 def test_too_little_time_leaves_a_rung_out(vitreous, checkpoint, faces, tmp_path, now):
     run = tmp_path / "run"
     result = vitreous(

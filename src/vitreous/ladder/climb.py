@@ -220,6 +220,7 @@ class _Climber:
         save_classifier(self.run.rung("probe").best, classifier)
 
     def _seconds_to_fit(self) -> float | None:
+        """A share of the budget, or all that is left where nothing is trained behind it."""
         budget_s = self.config.train.budget_s
         if budget_s is None:
             return None

@@ -156,9 +156,8 @@ def _choose_init(
         console.info(f"from scratch; --weights auto would begin with {chosen}")
         return named, ()
     console.info(f"beginning with {chosen}: {why}")
-    return merge(named, {"init": str(HubId(chosen.id))}), (
-        Reason(("init",), f"{why}; {chosen.licence}"),
-    )
+    reason = Reason(("init",), f"{why}; {chosen.licence}")
+    return merge(named, {"init": str(HubId(chosen.id))}), (reason,)
 
 
 def _begin(named: Mapping[str, Any], console: Console) -> tuple[Encoder | None, dict[str, Any]]:

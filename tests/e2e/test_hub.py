@@ -127,8 +127,9 @@ def test_training_begins_with_it_and_writes_down_the_commit(
     assert f"from {hub.url}: 0.5 MB" in result.stderr
     assert "model.safetensors read as timm" in result.stderr
     commit = hub.repositories[NAME].refs["main"]
-    assert tomllib.loads((run / "config.toml").read_text())["init"] == f"{NAME}@{commit}"
-    assert f"begun with {NAME}@{commit} and a new head" in result.stderr
+    written = f"hf://{NAME}@{commit}"
+    assert tomllib.loads((run / "config.toml").read_text())["init"] == written
+    assert f"begun with {written} and a new head" in result.stderr
     ours, original = load_file(run / "best.safetensors"), load_file(models[0] / "model.safetensors")
     for name in original.keys() - {"head.weight", "head.bias"}:
         torch.testing.assert_close(ours[name], original[name], atol=1e-6, rtol=0)
@@ -212,6 +213,47 @@ def test_a_copy_in_the_cache_needs_no_network(ask, machine, hub, gone):
     assert len(hub.requests) == seen + (gone == "hub failing")
 
 
+@pytest.fixture
+def fetch_alone(machine) -> Callable[[str], str]:
+    """Has a commit's weights fetched without their settings, as another program may do."""
+    machine(HF_HUB_DISABLE_XET="1")
+    from huggingface_hub import hf_hub_download
+
+    return lambda commit: hf_hub_download(NAME, "model.safetensors", revision=commit)
+
+
+def test_settings_that_another_program_left_out_are_fetched(
+    ask, fetch_alone, hub, models, tmp_path
+):
+    local, _ = ask(models[0])
+    settings = {"preprocessor_config.json": b"{}"}
+    commit = hub.add(NAME, {**files_of(models[0]), **settings})
+    fetch_alone(commit)
+    assert ask(f"{NAME}@{commit}")[0] == local
+    fetched = {"config.json", "model.safetensors", *settings}
+    assert {path.name for path in snapshots(tmp_path)} == fetched
+    next(path for path in snapshots(tmp_path) if path.name in settings).unlink()
+    assert ask(f"{NAME}@{commit}")[0] == local
+    assert {path.name for path in snapshots(tmp_path)} == fetched
+    seen = len(hub.requests)
+    assert ask(f"{NAME}@{commit}")[0] == local
+    assert len(hub.requests) == seen  # it is known now that there are no more
+
+
+@pytest.mark.parametrize("gone", ["stopped", "removed"])
+def test_where_they_can_not_be_had_it_is_said(ask, fetch_alone, hub, models, gone):
+    commit = hub.repositories[NAME].refs["main"]
+    fetch_alone(commit)
+    if gone == "stopped":
+        hub.stop()
+    else:
+        del hub.repositories[NAME]
+    found, said = ask(f"{NAME}@{commit}", "--preprocess", "half")
+    assert list(found.values()) == pytest.approx(list(ask(models[0])[0].values()), abs=1e-6)
+    assert f"hf://{NAME}@{commit} is taken from the cache, where config.json, preproc" in said
+    assert ("can't be reached" if gone == "stopped" else "didn't give it") in said
+
+
 def test_a_process_of_its_own_works_offline(ask, hub, tmp_path, picture):
     """As a person has it: variables of the shell, one command after the other."""
     first, _ = ask(NAME)
@@ -225,7 +267,10 @@ def test_a_process_of_its_own_works_offline(ask, hub, tmp_path, picture):
     assert len(hub.requests) == seen
 
 
-def test_a_run_goes_on_with_the_very_commit(vitreous, machine, hub, models, faces, tmp_path):
+def test_a_run_goes_on_with_the_very_commit(
+    vitreous, machine, hub, models, faces, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
     run, cache = tmp_path / "run", tmp_path / "hf"
     result = vitreous("train", faces, "--out", run, "--init", NAME, *ONCE)
     assert result.exit_code == 0, result.stderr
@@ -237,7 +282,9 @@ def test_a_run_goes_on_with_the_very_commit(vitreous, machine, hub, models, face
             path.unlink()
         (run / "last.safetensors").unlink()
 
-    # The branch has moved and the cache is empty: what the run began with is fetched again.
+    # A folder named like the owner stands here now, the branch has moved and the cache is empty:
+    # what the run began with is fetched again.
+    (tmp_path / NAME.split("/")[0]).mkdir()
     hub.repositories[NAME].commit(files_of(models[1]))
     shutil.rmtree(cache)
     interrupt()
@@ -351,7 +398,9 @@ sys.exit(_status(lambda: cli.main(words, standalone_mode=False)))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 1
-    assert f"can't write {NAME}@main to {tmp_path / 'hf' / 'hub'}: File too large" in done.stderr
+    assert (
+        f"can't write hf://{NAME}@main to {tmp_path / 'hf' / 'hub'}: File too large" in done.stderr
+    )
     assert "HF_HOME" in done.stderr
     assert done.stderr.count("\n") == 1
 
@@ -403,16 +452,21 @@ def test_a_path_wins_and_a_mistyped_one_stays_here(
     assert ask(f"hf://{NAME}")[0] == ask(models[0])[0]
 
 
-def test_auto_takes_small_weights_and_says_why(vitreous, machine, hub, models, faces, tmp_path):
+def test_auto_takes_small_weights_and_says_why(
+    vitreous, machine, hub, models, faces, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "timm").mkdir()  # a clone of its code, say, which has no weights
     commit = hub.add(TINY.id, files_of(models[0]))
     run = tmp_path / "run"
     result = vitreous("train", faces, "--out", run, "--weights", "auto", *ONCE)
     assert result.exit_code == 0, result.stderr
     for words in (TINY.id, "Apache-2.0", "shorter side is 32 px"):
         assert words in result.stderr
-    assert tomllib.loads((run / "config.toml").read_text())["init"] == f"{TINY.id}@{commit}"
+    written = f"hf://{TINY.id}@{commit}"
+    assert tomllib.loads((run / "config.toml").read_text())["init"] == written
     first = json.loads((run / "choice.json").read_text())[0]
-    assert first[:2] == ["init", f"{TINY.id}@{commit}"]
+    assert first[:2] == ["init", written]
     assert "Apache-2.0" in first[2]
 
 

@@ -8,17 +8,21 @@ import time
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sklearn.metrics import balanced_accuracy_score
 
 from vitreous import options
-from vitreous.core.files import read_json, read_tensors
+from vitreous.core.files import read_json, read_tensors, write_tensors
 from vitreous.ladder import climb
 from vitreous.recipes import finetune
 from vitreous.training.learner import Learner
 
 QUICK = ("--image-size", "32", "--set", "train.batch_size=16")
+#: The first step of the low-rank updates makes infinite weights.
+DIVERGES = ("--set", "ladder.lora_learning_rate=1e38")
 
 
 @pytest.fixture
@@ -54,6 +58,10 @@ def test_every_rung_is_climbed_scored_and_shown(climbed):
     assert scores["baseline"] == pytest.approx(1 / 3)
     assert scores["probe"] > 0.5
     assert f"kept: {ladder['kept']}, the simplest within one standard error" in told
+    steps_per_epoch = 240 / 16
+    lora, full = (read_json(run / "rungs" / name / "plan.json") for name in ("lora", "full"))
+    assert lora["stretches"][-1]["total_steps"] == round(0.25 * 3 * steps_per_epoch)
+    assert full["stretches"][-1]["total_steps"] == 3 * steps_per_epoch
     page = (run / "report.html").read_text()
     assert "The ladder" in page
     assert "updates of rank 8" in page
@@ -78,6 +86,51 @@ def test_the_runs_weights_are_those_of_the_rung_kept(climbed, vitreous, faces):
     refused = vitreous("calibrate", run / "rungs" / "lora", faces, "--split", "valid")
     assert refused.exit_code == 2
     assert "calibrate on others" in refused.stderr
+
+
+def kept_by_the_rule(labels, answers):
+    """Index of the simplest way within one standard error of the best, as the guide words it."""
+    scores = [balanced_accuracy_score(labels, each) for each in answers]
+    best = answers[int(np.argmax(scores))]
+    sizes = np.bincount(labels)
+    for index, each in enumerate(answers):
+        differing = ((each == labels) != (best == labels)) / sizes[labels] / len(sizes)
+        if max(scores) - scores[index] <= np.linalg.norm(differing) + 1e-9:
+            return index
+    raise AssertionError
+
+
+def test_the_rung_kept_is_that_which_the_rule_says_of_the_answers(climbed):
+    run, _ = climbed
+    names, labels = ("probe", "lora", "full"), np.repeat([0, 1, 2], 10)
+    answers = [read_tensors(run / "rungs" / name / "answers.safetensors")[0] for name in names]
+    answers = [each["answers"].numpy() for each in answers]
+    ladder = read_json(run / "ladder.json")
+    scores = {row["name"]: row["balanced_accuracy"]["value"] for row in ladder["rows"]}
+    for name, each in zip(names, answers, strict=True):
+        assert balanced_accuracy_score(labels, each) == pytest.approx(scores[name])
+    assert ladder["kept"] == names[kept_by_the_rule(labels, answers)]
+
+
+@pytest.mark.parametrize(
+    ("faults", "kept"), [((1, 0, 0), "probe"), ((4, 1, 0), "lora"), ((6, 4, 0), "full")]
+)
+def test_whichever_rung_the_answers_speak_for_is_kept(climbed, vitreous, tmp_path, faults, kept):
+    """With others in their place: one fault more than the best is no difference, four are."""
+    run = shutil.copytree(climbed[0], tmp_path / "run")
+    for name, count in zip(("probe", "lora", "full"), faults, strict=True):
+        answers = torch.arange(3, dtype=torch.int32).repeat_interleave(10)
+        answers[:count] = 1
+        write_tensors(run / "rungs" / name / "answers.safetensors", {"answers": answers}, {})
+    (run / "evaluation.json").unlink()
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 0, result.stderr
+    assert read_json(run / "ladder.json")["kept"] == kept
+    mine, theirs = (
+        read_tensors(path / "best.safetensors")[0] for path in (run, run / "rungs" / kept)
+    )
+    for name in mine.keys() - {"head.weight", "head.bias"}:
+        assert torch.equal(mine[name], theirs[name]), name
 
 
 def test_each_rung_changes_what_it_may(climbed, checkpoint):
@@ -171,16 +224,55 @@ def test_a_ladder_stopped_among_the_yardsticks_begins_them_again(
 def test_a_budget_is_divided_among_the_rungs(
     vitreous, checkpoint, faces, tmp_path, monkeypatch, now
 ):
-    monkeypatch.setattr(climb, "_LEAST_S", 0.0)  # however busy the machine is
-    run = tmp_path / "run"
+    """However busy the machine is: what each gets is held against what was left just then."""
+    monkeypatch.setattr(climb, "_LEAST_S", 0.0)
+    run, given, left = tmp_path / "run", {}, {}
+
+    def note(name, seconds):
+        """With what was left at most, by the rows so far, and at least, by the clock."""
+        spent = sum(row["seconds"] for row in read_json(run / "ladder.json")["rows"])
+        given[name] = seconds
+        left[name] = 30 - (time.monotonic() - options.STARTED), max(30 - spent, 0.01)
+
+    def train(config, *others):
+        note(others[3].path.name, config.train.budget_s)
+        return run_training(config, *others)
+
+    def fit(*others):
+        note("probe", others[3])
+        return linear_probe(*others)
+
+    run_training, linear_probe = climb.run_training, climb.linear_probe
+    monkeypatch.setattr(climb, "run_training", train)
+    monkeypatch.setattr(climb, "linear_probe", fit)
     words = ("--weights", checkpoint, *QUICK, "--budget", "30s", "--set", "ladder.lora_share=0.4")
     result = vitreous("train", faces, "--out", run, *words)
     assert result.exit_code == 0, result.stderr
-    plans = [read_json(run / "rungs" / name / "plan.json") for name in ("lora", "full")]
-    assert all(plan["step_s"] for plan in plans)
+    assert given["probe"] <= min(3.0, left["probe"][1])
+    assert 0.4 * left["lora"][0] <= given["lora"] <= 0.4 * left["lora"][1]
+    assert left["full"][0] <= given["full"] <= left["full"][1]
+    for name in ("lora", "full"):
+        plan = read_json(run / "rungs" / name / "plan.json")
+        steps, evaluations = plan["stretches"][0]["total_steps"], plan["evaluate_every"]
+        planned_s = steps * (plan["step_s"] + plan["evaluation_s"] / evaluations)
+        assert planned_s <= given[name] or steps == 1
     assert not (run / "plan.json").exists()
     config = tomllib.loads((run / "config.toml").read_text())
     assert config["train"]["epochs"] == finetune.MOST_EPOCHS
+
+
+def test_alone_the_probe_has_all_the_time(vitreous, checkpoint, faces, tmp_path, monkeypatch, now):
+    linear_probe, given = climb.linear_probe, []
+
+    def fit(*others):
+        given.append(others[3])
+        return linear_probe(*others)
+
+    monkeypatch.setattr(climb, "linear_probe", fit)
+    words = ("--weights", checkpoint, *QUICK, "--budget", "600s", "--tune", "probe")
+    result = vitreous("train", faces, "--out", tmp_path / "run", *words)
+    assert result.exit_code == 0, result.stderr
+    assert 60 < given[0] < 600
 
 
 def test_too_little_time_leaves_a_rung_out(vitreous, checkpoint, faces, tmp_path, now):
@@ -211,6 +303,45 @@ def test_a_rung_left_out_stays_out(vitreous, checkpoint, faces, tmp_path, monkey
     result = vitreous("train", "--resume", run)
     assert result.exit_code == 0, result.stderr
     assert [path.name for path in (run / "rungs").iterdir()] == ["probe"]
+
+
+def test_a_rung_that_diverges_is_left_out_for_good(
+    vitreous, checkpoint, faces, tmp_path, monkeypatch
+):
+    run = tmp_path / "run"
+    words = ("--weights", checkpoint, *QUICK, "--epochs", "2", *DIVERGES)
+
+    def stop(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(climb._Climber, "keep", stop)
+        result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 130
+    assert "the ladder goes on without 'lora': the loss is not a number" in result.stderr
+    assert "try --set ladder.lora_learning_rate=" in result.stderr
+    assert read_json(run / "ladder.json")["skipped"] == ["lora"]
+    tried = (run / "rungs" / "lora" / "metrics.jsonl").read_bytes()
+    result = vitreous("train", "--resume", run)
+    assert result.exit_code == 0, result.stderr
+    assert "is not a number" not in result.stderr
+    assert (run / "rungs" / "lora" / "metrics.jsonl").read_bytes() == tried
+    ladder = read_json(run / "ladder.json")
+    assert [row["name"] for row in ladder["rows"]] == ["baseline", "neighbors", "probe", "full"]
+    assert ladder["kept"] in ("probe", "full")
+    assert vitreous("evaluate", run).exit_code == 0
+
+
+def test_the_one_rung_asked_for_is_an_error_where_it_diverges(
+    vitreous, checkpoint, faces, tmp_path
+):
+    run = tmp_path / "run"
+    words = ("--weights", checkpoint, *QUICK, "--epochs", "2", *DIVERGES, "--tune", "lora")
+    result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 1
+    assert "try --set ladder.lora_learning_rate=" in result.stderr
+    ladder = read_json(run / "ladder.json")
+    assert (ladder["skipped"], ladder["kept"]) == ([], None)
 
 
 def test_small_pictures_are_not_blown_up_to_the_weights_size(vitreous, timm, faces, tmp_path):

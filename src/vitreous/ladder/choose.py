@@ -38,14 +38,16 @@ def simplest_within_one_error(right: Sequence[np.ndarray], labels: np.ndarray) -
 def difference(one: np.ndarray, other: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """How much higher the other's balanced accuracy is, and the standard error of that.
 
+    The error is that where neither is better, so that each picture on which they differ counts for
+    either by even chance (McNemar 1947, "Note on the sampling error of the difference between
+    correlated proportions or percentages"): never 0 where they differ, and 1 / n for one picture of
+    a class's n.
+
     Shape:
         three of (pictures,) -> two numbers
     """
     gains = other.astype(float) - one.astype(float)
     of_classes = [gains[labels == label] for label in np.unique(labels)]
     mean = float(np.mean([gain.mean() for gain in of_classes]))
-    # One picture of a class's n on which the two differ is an error of 1 / n: where n is 1, too.
-    variance = sum(
-        gain.var(ddof=1) / len(gain) if len(gain) > 1 else gain[0] ** 2 for gain in of_classes
-    )
+    variance = sum((gain**2).sum() / len(gain) ** 2 for gain in of_classes)
     return mean, math.sqrt(variance) / len(of_classes)

@@ -26,6 +26,7 @@ from vitreous.core.files import (
 )
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
+from vitreous.errors import TrainingError
 from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import Evaluation, evaluate_probabilities
 from vitreous.ladder.choose import simplest_within_one_error
@@ -36,12 +37,15 @@ from vitreous.training.classifier import Classifier, load_classifier, save_class
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device
 from vitreous.training.encoder import Encoder, load_encoder
+from vitreous.training.guard import TooLittleMemory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.trainer import Clock, ValidScore
 from vitreous.training.trainer import train as run_training
 
 #: Of a budget: for looking at the training pictures once.
 _FEATURES_SHARE = 0.2
+#: And for fitting a head, where there are rungs above it; usually that takes far less.
+_FIT_SHARE = 0.1
 #: A rung with less time than this is left out: its speed couldn't even be measured.
 _LEAST_S = 15.0
 _TRAINED = ("lora", "full")
@@ -73,7 +77,7 @@ class Ladder:
 
     Args:
         rows: from the simplest.
-        skipped: names of rungs that there was no time for.
+        skipped: names of rungs that there was no time for, or whose training failed.
         kept: name of the rung that was kept; ``None`` until all are climbed.
     """
 
@@ -145,7 +149,7 @@ def climb(
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the state saved.
-        TrainingError: where a loss is no longer a number.
+        TrainingError: where a loss stays no number, or memory too small, on the one rung asked for.
     """
     assert config.ladder is not None
     climber = _Climber(run, config, dataset, evaluate, validate, console, clock, tensorboard)
@@ -208,12 +212,20 @@ class _Climber:
 
     def _fit_head(self, encoder: Encoder, features: Features) -> None:
         balanced = self.config.train.class_weights == "balanced"
-        weight, bias = linear_probe(features, len(self.classes), balanced)
+        weight, bias = linear_probe(features, len(self.classes), balanced, self._seconds_to_fit())
         model = encoder.load_into(drawn_model(self.config.model))
         model.load_state_dict({**model.state_dict(), "head.weight": weight, "head.bias": bias})
         majority = self.train_set.majority_class
         classifier = Classifier(model, self.config.preprocess, self.classes, majority)
         save_classifier(self.run.rung("probe").best, classifier)
+
+    def _seconds_to_fit(self) -> float | None:
+        """A share of the budget, or all that is left where nothing is trained behind it."""
+        budget_s = self.config.train.budget_s
+        if budget_s is None:
+            return None
+        left = self.clock.left_s(budget_s, validation_s=0.0)
+        return left if self.settings.rungs == ("probe",) else min(left, _FIT_SHARE * budget_s)
 
     def train(self, name: str) -> None:
         """Climb a rung by training, from the best one below."""
@@ -221,27 +233,39 @@ class _Climber:
         config, clock = self._configured(name)
         budget_s, has_begun = config.train.budget_s, (self.run.rungs / name).exists()
         if budget_s is not None and budget_s < _LEAST_S and not has_begun:
-            self.console.warn(f"{budget_s:.0f} s are left, too few for '{name}'")
-            self.ladder = replace(self.ladder, skipped=(*self.ladder.skipped, name))
-            self._write()
+            self._leave_out(name, f"{budget_s:.0f} s are left, too few for '{name}'")
             return
         rung = self.run.rung(name)
         encoder = load_encoder(self.run.rung(self._best_below()).best, with_head=True)
-        learner = run_training(
-            config,
-            self.train_set,
-            partial(ClassLearner, classes=self.classes, encoder=encoder),
-            self.validate,
-            rung,
-            self.console,
-            clock,
-            self.tensorboard,
-        )
+        try:
+            learner = run_training(
+                config,
+                self.train_set,
+                partial(ClassLearner, classes=self.classes, encoder=encoder),
+                self.validate,
+                rung,
+                self.console,
+                clock,
+                self.tensorboard,
+            )
+        except TooLittleMemory:
+            raise  # the other processes may be in the midst of a step
+        except TrainingError as error:
+            if self.settings.rungs == (name,):
+                raise
+            self._leave_out(name, f"the ladder goes on without '{name}': {error}")
+            return
         # Its earlier sittings count too.
         started = min(started, time.monotonic() - learner.state.elapsed_s)
         rank = f" of rank {self.settings.lora_rank}"
         words = {"lora": f"lora: updates{rank} and the head", "full": "full: all weights"}
         self._score(name, words[name], started)
+
+    def _leave_out(self, name: str, why: str) -> None:
+        """Climb a rung neither now nor when the run is resumed."""
+        self.console.warn(why)
+        self.ladder = replace(self.ladder, skipped=(*self.ladder.skipped, name))
+        self._write()
 
     def _configured(self, name: str) -> tuple[RunConfig, Clock]:
         """Settings of a rung that is trained, and its share of the time."""

@@ -19,7 +19,7 @@ from vitreous.recipes.pace import measure_pictures_per_s
 from vitreous.recipes.pretrain import pretrain
 from vitreous.recipes.pretrained import choose_pretrained
 from vitreous.recipes.scratch import scratch
-from vitreous.serving.hub import locate
+from vitreous.serving.hub import HubId, locate
 from vitreous.serving.weights import NOTHING, Told, find_own_weights, find_weights, is_own
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.device import choose_compile, choose_device
@@ -156,7 +156,8 @@ def _choose_init(
         console.info(f"from scratch; --weights auto would begin with {chosen}")
         return named, ()
     console.info(f"beginning with {chosen}: {why}")
-    return merge(named, {"init": chosen.id}), (Reason(("init",), f"{why}; {chosen.licence}"),)
+    reason = Reason(("init",), f"{why}; {chosen.licence}")
+    return merge(named, {"init": str(HubId(chosen.id))}), (reason,)
 
 
 def _begin(named: Mapping[str, Any], console: Console) -> tuple[Encoder | None, dict[str, Any]]:

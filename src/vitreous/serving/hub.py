@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from vitreous.core.console import Console
 from vitreous.core.files import write_text
@@ -42,13 +42,15 @@ class HubId:
     Args:
         repo: owner and name.
         revision: a branch, a tag, or the commit that they stand for.
+
+    As text it has its mark, which no folder named like the owner takes away.
     """
 
     repo: str
     revision: str = "main"
 
     def __str__(self) -> str:
-        return f"{self.repo}@{self.revision}"
+        return f"hf://{self.repo}@{self.revision}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def hub_id(where: str | PathLike[str]) -> HubId | None:
 
     Example:
         >>> str(hub_id("hf://timm/vit_tiny_patch16_224.augreg_in21k@main"))
-        'timm/vit_tiny_patch16_224.augreg_in21k@main'
+        'hf://timm/vit_tiny_patch16_224.augreg_in21k@main'
         >>> hub_id("weights/vit.safetensors") is None
         True
     """
@@ -118,7 +120,9 @@ def locate(where: str | PathLike[str], console: Console) -> Place:
 
 
 def _fetch(wanted: HubId, console: Console) -> Place:
-    """Ask the hub, unless the commit is named and its files are in the cache."""
+    """Ask the hub, unless the commit is named and all its files are in the cache."""
+    from vitreous.model.weights.naming import listed
+
     try:
         from huggingface_hub import HfApi, constants
     except ImportError:
@@ -128,7 +132,9 @@ def _fetch(wanted: HubId, console: Console) -> Place:
         ) from None
     cache = Path(constants.HF_HUB_CACHE)
     cached = _cached(cache, wanted)
-    if cached and cached.id == wanted:
+    unsought = _unsought(cache, cached) if cached else []
+    is_pinned = cached is not None and cached.id == wanted
+    if cached and is_pinned and not unsought:
         return cached
     with _discreetly():
         api = HfApi(headers={"user-agent": "vitreous"})
@@ -144,16 +150,18 @@ def _fetch(wanted: HubId, console: Console) -> Place:
         except VitreousError:
             raise
         except Exception as error:
-            if cached and _is_unreachable(error):
+            if cached and (is_pinned or _is_unreachable(error)):
+                what = "can't be reached" if _is_unreachable(error) else "didn't give it"
+                lacks = f", where {listed(unsought)} may be missing" if unsought else ""
                 console.info(
-                    f"{api.endpoint} can't be reached ({_reason(error)}): {cached.id} is taken "
-                    "from the cache"
+                    f"{api.endpoint} {what} ({_reason(error)}): {cached.id} is taken from the "
+                    f"cache{lacks}"
                 )
                 return cached
             raise _told(error, wanted, api.endpoint, cache) from None
     if pinned != wanted:
         with suppress(OSError, StorageError):  # a cache that can only be read is fine too
-            ref = _ref(cache, wanted)
+            ref = _part(cache, "refs", wanted)
             ref.parent.mkdir(parents=True, exist_ok=True)
             write_text(ref, pinned.revision)
     return Place(path, pinned)
@@ -188,23 +196,25 @@ def _discreetly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _snapshot(cache: Path, pinned: HubId) -> Path:
-    """Where huggingface_hub keeps a commit's files; the layout of its cache is documented."""
-    return cache / f"models--{pinned.repo.replace('/', '--')}" / "snapshots" / pinned.revision
+def _part(cache: Path, kind: Literal["snapshots", "refs", ".no_exist"], id: HubId) -> Path:
+    """Where huggingface_hub keeps something of a revision; the layout of its cache is documented.
 
-
-def _ref(cache: Path, wanted: HubId) -> Path:
-    """Where it keeps which commit a branch or tag stood for."""
-    return cache / f"models--{wanted.repo.replace('/', '--')}" / "refs" / wanted.revision
+    Args:
+        cache: of all repositories.
+        kind: a commit's files, which commit a branch or tag stood for, or empty files with the
+            names of those that a commit is known not to have.
+        id: of the commit, the branch or the tag.
+    """
+    return cache / f"models--{id.repo.replace('/', '--')}" / kind / id.revision
 
 
 def _cached(cache: Path, wanted: HubId) -> Place | None:
     """What lies in the cache of a revision, if its weights do."""
     from vitreous.model.weights.files import is_index, shard_names
 
-    ref = _ref(cache, wanted)
+    ref = _part(cache, "refs", wanted)
     pinned = replace(wanted, revision=ref.read_text(encoding="utf-8")) if ref.is_file() else wanted
-    folder = _snapshot(cache, pinned)
+    folder = _part(cache, "snapshots", pinned)
     # A name stays where the file that it points to was removed.
     names = [path.name for path in folder.glob("*") if path.exists()]
     weights = _weights_among(names)
@@ -214,6 +224,17 @@ def _cached(cache: Path, wanted: HubId) -> Place | None:
     if is_index(path) and not all((folder / name).exists() for name in shard_names(path)):
         return None
     return Place(path, pinned)
+
+
+def _unsought(cache: Path, cached: Place) -> list[str]:
+    """Settings that may belong to weights in the cache, which another program fetched alone."""
+    from vitreous.model.weights.files import FOLDER_FILES, SETTINGS_FILES
+
+    assert cached.id is not None
+    if cached.path.name not in FOLDER_FILES:  # nothing beside such a file is read
+        return []
+    known = [cached.path.parent, _part(cache, ".no_exist", cached.id)]
+    return [name for name in SETTINGS_FILES if not any((place / name).exists() for place in known)]
 
 
 def _weights_among(names: Collection[str]) -> str | None:
@@ -244,16 +265,21 @@ def _download(
             "pytorch_model.bin, or a single .safetensors, .npz or .pth), only "
             f"{listed(sorted(there)) or 'nothing'}: name another, or download a file and name that"
         )
-    folder = _snapshot(cache, pinned)
+    folder, absent = (_part(cache, kind, pinned) for kind in ("snapshots", ".no_exist"))
 
     def get(*names: str) -> None:
         missing = [name for name in names if name in there and not (folder / name).exists()]
         if missing:
             _get(api, pinned, [there[name] for name in missing], console)
 
-    get(*SETTINGS_FILES, weights)  # weights come last: where they are, all is
+    get(*SETTINGS_FILES, weights)  # weights come last: what was cut off has none
     if is_index(folder / weights):
         get(*shard_names(folder / weights))
+    with suppress(OSError):  # which only means that the hub is asked again
+        absent.mkdir(parents=True, exist_ok=True)
+        for name in SETTINGS_FILES:
+            if name not in there:
+                (absent / name).touch()
     return folder / weights
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.model.weights.compare import shake
+from vitreous.core.files import read_tensors, write_tensors
 from vitreous.data.decode import read_picture
 from vitreous.data.preprocess import Preprocess, fit, normalise
 
@@ -285,3 +286,16 @@ def test_the_real_vit_is_right_as_often_as_it_should_be(vitreous, tmp_path):
     found = json.loads(vitreous("evaluate", *words).stdout)
     assert found["n"] == 1000
     assert found["accuracy"]["value"] == pytest.approx(0.814, abs=0.007)
+
+
+def test_weights_that_are_no_numbers_get_no_score(vitreous, run, faces, tmp_path):
+    tensors, metadata = read_tensors(run / "best.safetensors")
+    tensors["norm.weight"][0] = float("nan")
+    path = tmp_path / "diverged.safetensors"
+    write_tensors(path, tensors, metadata)
+    evaluate, train = ("evaluate", path, faces / "test"), ("train", faces, "--weights", path)
+    for words in (evaluate, (*train, "--out", tmp_path / "run")):
+        result = vitreous(*words)
+        assert result.exit_code == 2
+        assert f"{path} has 1 numbers in norm.weight that are NaN" in result.stderr
+        assert result.stdout == ""

@@ -1,5 +1,6 @@
 """Tensors of a file under our names, checked number by number; lists of names for messages."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,13 +76,27 @@ def as_numbers(where: Path, name: str, tensor: Tensor) -> Tensor:
     if not tensor.is_floating_point():
         return tensor.clone()
     tensor = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    if not tensor.isfinite().all():
-        bad = int((~tensor.isfinite()).sum())
-        raise WeightsError(
-            f"{where} has {bad:,} numbers in {name} that are NaN or infinite: it was saved from a "
-            "run that failed, or is damaged"
-        )
+    check_finite(where, name, tensor)
     return tensor
+
+
+def check_finite(where: Path, name: str, tensor: Tensor) -> None:
+    """See that every number of a tensor is one, as float32.
+
+    Raises:
+        WeightsError: for NaN and infinity, naming the tensor.
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return
+    tensor = tensor.to(torch.float32)
+    # Smallest and largest are NaN where any number is, and take a tenth of the time of asking each.
+    if all(math.isfinite(extreme) for extreme in torch.aminmax(tensor)):
+        return
+    bad = int((~tensor.isfinite()).sum())
+    raise WeightsError(
+        f"{where} has {bad:,} numbers in {name} that are NaN or infinite: it was saved from a "
+        "run that failed, or is damaged"
+    )
 
 
 def strip_prefixes(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> State:

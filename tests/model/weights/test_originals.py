@@ -148,6 +148,16 @@ def test_an_eva_without_settings_is_refused(timm, tmp_path):
         read_checkpoint(tmp_path / "eva.pth")
 
 
+@pytest.mark.parametrize(
+    "prefix", ["model._orig_mod.", "_orig_mod.module.", "module.model.module.", "teacher.model."]
+)
+def test_wrappers_are_taken_off_in_any_order(timm, tmp_path, prefix):
+    oracle = build(timm)
+    state = {f"{prefix}{name}": tensor for name, tensor in oracle.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "wrapped.ckpt")
+    check(oracle, tmp_path / "wrapped.ckpt")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(timm, tmp_path, dtype):
     oracle = build(timm).to(dtype)

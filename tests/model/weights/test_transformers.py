@@ -276,3 +276,17 @@ def test_left_over_missing_and_wrong_tensors_are_listed(transformers, tmp_path):
     save_file({**tensors, f"{layer}.weight": torch.zeros(24, 23)}, file)
     with pytest.raises(WeightsError, match=r"blocks\.1\.attn\.proj\.weight 24x23 instead of 24x24"):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ViT", "DINOv2", "DINOv3", "CLIP tower", "SigLIP classifier"])
+@pytest.mark.parametrize("prefix", ["model.", "model._orig_mod."])
+def test_a_wrapper_around_the_library_is_taken_off(transformers, tmp_path, name, prefix):
+    """As Lightning saves it, whose modules call theirs a model."""
+    family = FAMILIES[name]
+    oracle = family.build(transformers)
+    oracle.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({f"{prefix}{n}": tensor for n, tensor in load_file(file).items()}, file)
+    found = read_checkpoint(tmp_path)
+    images = pictures(*found.config.image_size)
+    assert difference(answers(found.model, images), family.ask(oracle, images)) < 1e-4

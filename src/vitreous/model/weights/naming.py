@@ -4,6 +4,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from os.path import commonprefix
 from pathlib import Path
 
 import torch
@@ -14,7 +15,8 @@ from vitreous.errors import WeightsError
 State = dict[str, Tensor]
 #: Patterns of whole names and what to put for them.
 Rules = Sequence[tuple[str, str]]
-
+#: Of DistributedDataParallel, torch.compile, Lightning, and self-distillation.
+_WRAPPERS = r"((module|_orig_mod|model|teacher)\.)*"
 _LISTED = 8
 
 
@@ -99,13 +101,11 @@ def check_finite(where: Path, name: str, tensor: Tensor) -> None:
     )
 
 
-def strip_prefixes(tensors: Mapping[str, Tensor], prefixes: Sequence[str]) -> State:
-    """Names without what wrappers put before all of them."""
-    named = dict(tensors)
-    for prefix in prefixes:
-        if named and all(name.startswith(prefix) for name in named):
-            named = {name.removeprefix(prefix): tensor for name, tensor in named.items()}
-    return named
+def unwrapped(tensors: Mapping[str, Tensor]) -> State:
+    """Names without what wrappers, in whatever order, put before all of them."""
+    wrappers = re.match(_WRAPPERS, commonprefix([*tensors]))  # noqa: RUF071 - no paths, but names
+    length = wrappers.end() if wrappers else 0
+    return {name[length:]: tensor for name, tensor in tensors.items()}
 
 
 def head_behind_tanh(names: Iterable[str], layer: str, head: str) -> dict[str, str]:

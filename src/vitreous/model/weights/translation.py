@@ -20,8 +20,11 @@ from vitreous.model.weights.naming import State
 from vitreous.model.weights.settings import Preprocessing
 
 _HEAD_DIM = 64
-#: Published widths whose heads are not 64 wide: SigLIP So400m, and H, g and G of Zhai et al. 2022.
+#: Published widths whose heads are not 64 wide: SigLIP So400m, H, g and G of Zhai et al. 2022, and
+#: those of more than one model: without a class token SigLIP 2's giant-opt, turned DINOv3's 7B.
 _PUBLISHED_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+_PUBLISHED_WITHOUT_CLASS = {1536: 16}
+_PUBLISHED_TURNED = {4096: 32}
 #: LayerScale's start matters to a new model only; this is that of its paper for deep ones.
 _LAYER_SCALE = 1e-5
 _IMAGE_SIDE = 224
@@ -249,7 +252,7 @@ def _config(
     width, channels = projection.shape[:2]
     patch_size = _pair(projection.shape[2:])
     inner = state[f"{first}.attn.proj.weight"].shape[1]
-    heads = stated.num_heads or wanted.num_heads or _assume_heads(where, width, stated)
+    heads = stated.num_heads or wanted.num_heads or _assume_heads(where, state, stated)
     if inner % heads:
         raise WeightsError(
             f"{where} has attention of {inner} channels, not divisible by {heads} heads"
@@ -301,9 +304,18 @@ def is_gated(state: State) -> bool:
     return first.shape[0] == 2 * second.shape[1]
 
 
-def _assume_heads(where: Path, width: int, stated: Stated) -> int:
-    heads = _PUBLISHED_HEADS.get(width, 0) if stated.rope_theta is None else 0
-    if heads:
+def published_heads(width: int, has_class: bool, turned: bool) -> int | None:
+    """Heads of the published models of a width, where they aren't 64 wide."""
+    if turned:
+        return _PUBLISHED_TURNED.get(width)
+    only_without = None if has_class else _PUBLISHED_WITHOUT_CLASS.get(width)
+    return only_without or _PUBLISHED_HEADS.get(width)
+
+
+def _assume_heads(where: Path, state: State, stated: Stated) -> int:
+    width = state["patch_embed.proj.weight"].shape[0]
+    turned = stated.rope_theta is not None
+    if heads := published_heads(width, "cls_token" in state, turned):
         stated.notes.append(f"{heads} heads assumed, as in the published models of width {width}")
         return heads
     if width % _HEAD_DIM:

@@ -255,3 +255,35 @@ def test_an_unknown_activation_is_refused(timm, tmp_path):
     path.write_text(json.dumps(settings))
     with pytest.raises(WeightsError, match="mish"):
         read_checkpoint(tmp_path)
+
+
+def test_pictures_that_patches_do_not_fill_are_seen_but_for_their_rim(timm, tmp_path):
+    """As SigLIP's So400m with patches of 14 px sees those of 384."""
+    oracle = shake(timm.create_model("vit_so400m_patch14_siglip_384", **TINY))
+    timm.models.save_for_hf(
+        oracle, tmp_path, safe_serialization=True,
+        data_config={"input_size": (3, 48, 48), "crop_pct": 1.0},
+    )  # fmt: skip
+    found = read_checkpoint(tmp_path)
+    assert (found.config.image_size, found.config.grid_size) == ((42, 42), (3, 3))
+    assert found.preprocessing is not None
+    assert (found.preprocessing.image_size, found.preprocessing.resize) == ((42, 42), (48, 48))
+    assert len(found.notes) == 1
+    assert "48x48 px are no whole number of patches of 14x14 px: the middle 42x42" in found.notes[0]
+    images = pictures(48, 48)
+    ours = answers(found.model, images[:, :, :42, :42].contiguous())
+    assert difference(ours, ask(oracle, images)) < 1e-4
+    larger = read_checkpoint(tmp_path, image_size=(56, 70))
+    assert larger.config.grid_size == (4, 5)
+    with pytest.raises(WeightsError, match="not a multiple of the patch size 14"):
+        read_checkpoint(tmp_path, image_size=(48, 48))
+
+
+def test_pictures_smaller_than_a_patch_are_refused(timm, tmp_path):
+    timm.models.save_for_hf(build(timm, "vit_base_patch16_224"), tmp_path, safe_serialization=True)
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    settings["model_args"]["img_size"] = 12
+    path.write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match="12 px is not a multiple of the patch size 16"):
+        read_checkpoint(tmp_path)

@@ -290,3 +290,21 @@ def test_a_wrapper_around_the_library_is_taken_off(transformers, tmp_path, name,
     found = read_checkpoint(tmp_path)
     images = pictures(*found.config.image_size)
     assert difference(answers(found.model, images), family.ask(oracle, images)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["SigLIP tower", "CLIP", "DINOv3"])
+def test_pictures_that_patches_do_not_fill_are_seen_but_for_their_rim(transformers, tmp_path, name):
+    """As SigLIP's So400m with patches of 14 px sees those of 384."""
+    family = FAMILIES[name]
+    oracle = family.build(transformers, **_sized(family, 37))
+    oracle.save_pretrained(tmp_path)
+    size = {"height": 37, "width": 37}
+    transformers.SiglipImageProcessorPil(size=size).save_pretrained(tmp_path)
+    found = read_checkpoint(tmp_path)
+    assert (found.config.image_size, found.config.grid_size) == ((32, 32), (4, 4))
+    assert found.preprocessing is not None
+    assert (found.preprocessing.image_size, found.preprocessing.resize) == ((32, 32), (37, 37))
+    assert sum("the middle 32x32 px" in note for note in found.notes) == 1
+    images = pictures(37, 37)
+    ours = answers(found.model, images[:, :, :32, :32].contiguous())
+    assert difference(ours, family.ask(oracle, images)) < 1e-4

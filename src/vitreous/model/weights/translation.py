@@ -8,7 +8,7 @@ positions, and reading the configuration off the shapes.
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -108,6 +108,7 @@ def settle(
     _join_layers(where, state)
     _check_dimensions(where, state)
     patch_size = _pair(state["patch_embed.proj.weight"].shape[2:])
+    preprocessing = _in_whole_patches(stated, preprocessing, patch_size)
     sizes = (stated.image_size, wanted.image_size)
     trained, hint = (size and grid_of(size, patch_size) for size in sizes)
     grid = _settle_prefix(where, state, trained, hint)
@@ -170,6 +171,35 @@ def _check_dimensions(where: Path, state: State) -> None:
             raise WeightsError(
                 f"{where} has {name} of shape {tuple(state[name].shape)} instead of {axes} axes"
             )
+
+
+def _in_whole_patches(
+    stated: Stated, preprocessing: Preprocessing | None, patch_size: tuple[int, int]
+) -> Preprocessing | None:
+    """Leave out of stated sizes what fills no patch, as the libraries' projections do.
+
+    SigLIP's So400m has patches of 14 px and pictures of 384. The libraries leave out the last rows
+    and columns, here the middle is taken.
+    """
+    sizes = (stated.image_size, preprocessing.image_size if preprocessing else None)
+    filled = [size and _filled(size, patch_size) for size in sizes]
+    for size, seen in dict(zip(sizes, filled, strict=True)).items():
+        if size and seen and size != seen:
+            stated.notes.append(
+                f"{size[0]}x{size[1]} px are no whole number of patches of {patch_size[0]}x"
+                f"{patch_size[1]} px: the middle {seen[0]}x{seen[1]} px of a picture are seen"
+            )
+    stated.image_size = filled[0]
+    if preprocessing is None or filled[1] == sizes[1]:
+        return preprocessing
+    return replace(preprocessing, image_size=filled[1], resize=preprocessing.resize or sizes[1])
+
+
+def _filled(size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
+    """The largest size within that patches fill; the same where not even one fits."""
+    return _pair(
+        pixels // patch * patch or pixels for pixels, patch in zip(size, patch_size, strict=True)
+    )
 
 
 def _settle_prefix(

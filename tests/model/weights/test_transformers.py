@@ -261,6 +261,13 @@ def test_settings_that_contradict_the_tensors_are_refused(transformers, tmp_path
         read_checkpoint(tmp_path)
 
 
+def test_positions_that_would_fill_the_memory_are_not_computed(transformers, tmp_path):
+    FAMILIES["DINOv3"].build(transformers).save_pretrained(tmp_path)
+    settings_of(tmp_path, image_size=60_000)
+    with pytest.raises(WeightsError, match=r"60000x60000 px are 56,250,000 patches.* fill the mem"):
+        read_checkpoint(tmp_path)
+
+
 def test_left_over_missing_and_wrong_tensors_are_listed(transformers, tmp_path):
     FAMILIES["ViT"].build(transformers).save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"

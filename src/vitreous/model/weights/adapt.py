@@ -95,14 +95,18 @@ def to_classes(found: Translation, num_classes: int) -> Translation:
 
 
 def unfilled(config: ModelConfig, tensors: Mapping[str, Tensor]) -> ViT:
-    """The model without memory for weights, which a file that states its settings has.
+    """The model that settings out of a file describe, without memory for its weights.
+
+    Args:
+        config: the settings, which nobody has to believe.
+        tensors: of the same file.
 
     Raises:
-        ConfigError: where the settings ask for more than any such tensors are worth.
+        ConfigError: where it would have far more blocks than tensors, or too many positions.
     """
     if config.depth + sum(config.stem_blocks) > max(len(tensors), _MOST_BLOCKS):
         raise ConfigError(f"{len(tensors):,} tensors are fewer than the model has blocks")
-    # Positions that are computed are the one thing that takes real memory.
+    # Computed positions are the one thing that takes real memory.
     head_dim = config.attention_dim // config.num_heads
     channels = {"sincos2d": config.embed_dim, "rope2d": head_dim}.get(config.pos_embed, 0)
     if config.num_patches * channels > _MOST_POSITIONS:

@@ -6,12 +6,15 @@ import pytest
 import torch
 
 from vitreous.core.files import (
+    METADATA_KEY,
     atomic_path,
     first_free,
     new_folder,
     read_json,
+    read_metadata,
     read_tensors,
     remove_unfinished,
+    write_safetensors,
     write_tensors,
     write_text,
 )
@@ -94,6 +97,15 @@ def test_equal_tensors_make_equal_files(tmp_path):
     assert torch.equal(back["a"], tensors["a"])
 
 
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "3", "{"])
+def test_words_that_are_no_mapping_are_damage(tmp_path, text):
+    path = tmp_path / "w.safetensors"
+    write_safetensors(path, {"a": torch.zeros(3)}, {METADATA_KEY: text})
+    for read in (read_tensors, read_metadata):
+        with pytest.raises(RunError, match=r"w\.safetensors is damaged or not a file of vitreous"):
+            read(path)
+
+
 @pytest.mark.parametrize("damage", ["cut", "text", "empty", "foreign"])
 def test_a_damaged_file_is_named(tmp_path, damage):
     from safetensors.torch import save_file
@@ -152,9 +164,10 @@ with atomic_path(Path({str(tmp_path)!r}) / "inner" / "a.txt") as staging:
 
 
 def test_damaged_json_is_named(tmp_path):
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(RunError, match=r"a\.json"):
-        read_json(tmp_path / "a.json")
+    for text in ("{", "[" * 100_000):
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(RunError, match=r"a\.json"):
+            read_json(tmp_path / "a.json")
 
 
 def test_a_free_name_is_numbered_behind_its_stem(tmp_path):

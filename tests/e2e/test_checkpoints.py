@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.model.weights.compare import shake
+from vitreous.core.files import read_tensors, write_tensors
 from vitreous.data.decode import read_picture
 from vitreous.data.preprocess import Preprocess, fit, normalise
 
@@ -255,6 +256,35 @@ def test_a_folder_of_transformers_says_it_all(vitreous, transformers, faces, tmp
     assert classes == ["angry", "happy", "sad"]
 
 
+def test_a_folder_whose_pictures_patches_do_not_fill(vitreous, timm, faces, tmp_path):
+    """As SigLIP's So400m with patches of 14 px for pictures of 384."""
+    torch.manual_seed(0)
+    sizes = {"img_size": 32, "embed_dim": 64, "depth": 1, "num_heads": 2, "num_classes": 3}
+    model = shake(timm.create_model("vit_so400m_patch14_siglip_gap_384", **sizes))
+    timm.models.save_for_hf(
+        model, tmp_path / "vit", safe_serialization=True,
+        data_config={"input_size": (3, 32, 32), "mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 1},
+    )  # fmt: skip
+    files = sorted((faces / "test").rglob("*.png"))[:5]
+    found, _, told = predicted(vitreous, tmp_path / "vit", *files)
+    assert "the middle 28x28 px" in told
+
+    def seen(images):  # its projection has no use for the last 4 rows and columns
+        return model(torch.nn.functional.pad(images, (0, 4, 0, 4)))
+
+    np.testing.assert_allclose(
+        found, wanted(seen, files, Preprocess((28, 28), (32, 32))), atol=1e-5
+    )
+    words = ("train", faces, "--out", tmp_path / "run", "--weights", tmp_path / "vit")
+    result = vitreous(*words, "--epochs", "1")
+    assert result.exit_code == 0, result.stderr
+    refused = vitreous("predict", tmp_path / "vit", *files, "--preprocess", "crop=32")
+    assert refused.exit_code == 2
+    assert (
+        "not a multiple of the patch size 14: the nearest that fit are 28 or 42" in refused.stderr
+    )
+
+
 def test_what_is_told_of_nothing_is_an_error(vitreous, faces, tmp_path):
     result = vitreous("train", faces, "--out", tmp_path / "run", "--preprocess", "half")
     assert result.exit_code == 2
@@ -285,3 +315,16 @@ def test_the_real_vit_is_right_as_often_as_it_should_be(vitreous, tmp_path):
     found = json.loads(vitreous("evaluate", *words).stdout)
     assert found["n"] == 1000
     assert found["accuracy"]["value"] == pytest.approx(0.814, abs=0.007)
+
+
+def test_weights_that_are_no_numbers_get_no_score(vitreous, run, faces, tmp_path):
+    tensors, metadata = read_tensors(run / "best.safetensors")
+    tensors["norm.weight"][0] = float("nan")
+    path = tmp_path / "diverged.safetensors"
+    write_tensors(path, tensors, metadata)
+    evaluate, train = ("evaluate", path, faces / "test"), ("train", faces, "--weights", path)
+    for words in (evaluate, (*train, "--out", tmp_path / "run")):
+        result = vitreous(*words)
+        assert result.exit_code == 2
+        assert f"{path} has 1 numbers in norm.weight that are NaN" in result.stderr
+        assert result.stdout == ""

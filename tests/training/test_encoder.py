@@ -147,3 +147,28 @@ def test_reading_leaves_the_callers_random_numbers_alone(encoder, tmp_path):
     torch.manual_seed(7)
     load_encoder(tmp_path / "pre")
     assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_named(encoder, tmp_path, number):
+    encoder.tensors["blocks.1.norm1.bias"][3] = number
+    save_encoder(tmp_path / "pre", encoder)
+    with pytest.raises(WeightsError, match=r"1 numbers in blocks\.1\.norm1\.bias"):
+        load_encoder(tmp_path / "pre")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"depth": 10**9}, "fewer than the model has blocks"),
+        ({"pos_embed": "sincos2d", "image_size": [32_000, 32_000]}, "would fill the memory"),
+        ({"embed_dim": 10**12}, "no model has its sizes"),
+    ],
+)
+def test_settings_beyond_all_measure_are_refused(encoder, tmp_path, settings, words):
+    save_encoder(tmp_path / "pre", encoder)
+    tensors, metadata = read_tensors(tmp_path / "pre")
+    model = {**metadata["model"], **settings}
+    write_tensors(tmp_path / "pre", tensors, {**metadata, "model": model})
+    with pytest.raises(RunError, match=words):
+        load_encoder(tmp_path / "pre")

@@ -159,7 +159,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"can't read {path}: {error}") from None
 
 
@@ -227,12 +227,15 @@ def _opened_tensors(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise RunError(f"no weights at {path}") from None
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise RunError(f"{path} is damaged or not a file of vitreous: {error}") from None
 
 
 def _metadata_of(file: Any) -> dict[str, Any]:
-    return json.loads((file.metadata() or {})[METADATA_KEY])
+    metadata = json.loads((file.metadata() or {})[METADATA_KEY])
+    if not isinstance(metadata, dict):
+        raise ValueError("its metadata isn't a mapping")
+    return metadata
 
 
 def _as_text(metadata: Mapping[str, Any]) -> str:

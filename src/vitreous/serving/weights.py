@@ -20,7 +20,7 @@ from vitreous.serving.converted import open_converted
 from vitreous.serving.hub import locate
 
 #: Part of the name of what a checkpoint becomes: raise it when reading one changes its result.
-_FORMAT_VERSION = 2
+_FORMAT_VERSION = 3
 
 OnNote = Callable[[str], None]
 

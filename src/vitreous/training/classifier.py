@@ -19,6 +19,8 @@ from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError, RunError
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
+from vitreous.model.weights.adapt import unfilled
+from vitreous.model.weights.naming import check_finite
 
 
 @dataclass(frozen=True)
@@ -91,12 +93,12 @@ def load_classifier(path: Path) -> Classifier:
 
     Raises:
         RunError: where the file is missing, damaged or contradicts itself, or has no classes.
+        WeightsError: for NaN and infinity among its numbers.
     """
     tensors, metadata = read_tensors(path)
     described = _describe(path, metadata)
     try:
-        with torch.device("meta"):  # first weights would be drawn for nothing
-            model = ViT(described.model)
+        model = unfilled(described.model, tensors)  # first weights would be drawn for nothing
         types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         tensors = {
             name: tensor.to(types.get(name, tensor.dtype)) for name, tensor in tensors.items()
@@ -104,6 +106,8 @@ def load_classifier(path: Path) -> Classifier:
         model.load_state_dict(tensors, assign=True)
     except (RuntimeError, ConfigError) as error:
         raise _damaged(path, error) from None
+    for name, tensor in tensors.items():
+        check_finite(path, name, tensor)
     return Classifier(
         model.eval(),
         described.preprocess,

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from vitreous.core.config import from_mapping, to_mapping
@@ -20,6 +19,8 @@ from vitreous.errors import ConfigError, RunError, WeightsError
 from vitreous.model.config import ModelConfig
 from vitreous.model.positions import resize_positions
 from vitreous.model.vit import HEAD, POOLING, ViT
+from vitreous.model.weights.adapt import unfilled
+from vitreous.model.weights.naming import check_finite
 
 #: Settings that the encoder's weights don't depend on.
 _FREE = ("image_size", "num_classes", "pool", "fc_norm", "head_hidden", "init",
@@ -115,16 +116,16 @@ def load_encoder(path: Path, with_head: bool = False) -> Encoder:
 
     Raises:
         RunError: where the file is missing, damaged or from another version.
-        WeightsError: where its tensors are not those of the model it names.
+        WeightsError: where its tensors are not those of the model it names, or a number of them is
+            NaN or infinite.
     """
     tensors, metadata = read_tensors(path)
     try:
         config = from_mapping(ModelConfig, metadata["model"])
         preprocess = from_mapping(Preprocess, metadata["preprocess"])
+        expected = unfilled(config, tensors).state_dict()
     except (KeyError, TypeError, ConfigError) as error:
         raise RunError(f"{path} is damaged or from another version: {error}") from None
-    with torch.device("meta"):
-        expected = ViT(config).state_dict()
     found = tensors
     if not with_head:
         expected, found = without_head(expected), without_head(found)
@@ -142,6 +143,8 @@ def load_encoder(path: Path, with_head: bool = False) -> Encoder:
     if any(problems.values()):
         words = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
         raise WeightsError(f"{path} doesn't fit the model that it names; {words}")
+    for name, tensor in found.items():
+        check_finite(path, name, tensor)
     return Encoder(config, preprocess, found)
 
 

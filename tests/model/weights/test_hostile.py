@@ -142,6 +142,59 @@ def test_pickles_that_ask_for_too_much_are_refused(tmp_path, program, words):
         read_checkpoint(path)
 
 
+PAIR, ONE = b"(K\x01K\x02t", b"K\x01"
+
+
+@pytest.mark.parametrize(
+    ("function", "element"),
+    [(b"ctorch\nSize\n", ONE), (b"ccollections\nOrderedDict\n", PAIR), (b"cbuiltins\nset\n", ONE),
+     (b"c__builtin__\nfrozenset\n", ONE)],
+)  # fmt: skip
+def test_few_bytes_do_not_copy_a_list_again_and_again(tmp_path, function, element):
+    """Each call takes 6 bytes and would hold 8 for each element of the list, 72 MB in all."""
+    many = element + b"q\x000](" + b"h\x00" * 3000 + b"e\x85q\x010"
+    calls = function + b"q\x020](" + b"h\x02h\x01R" * 3000 + b"e."
+    path = pickled(tmp_path / "model.pth", b"\x80\x02" + many + calls)
+    with pytest.raises(WeightsError, match="copies more elements than it has bytes"):
+        read_checkpoint(path)
+
+
+def test_few_bytes_do_not_make_tensors_of_thousands_of_axes(tmp_path):
+    axes = b"K\x01q\x000(" + b"h\x00" * 3000 + b"tq\x010"
+    call = REBUILD + b"(" + storage(2) + b"K\x00h\x01h\x01I00\n}tR"
+    path = pickled(tmp_path / "model.pth", b"\x80\x02" + axes + call + b".", _0=b"\0" * 8)
+    with pytest.raises(WeightsError, match="a tensor of 3,000 axes"):
+        read_checkpoint(path)
+
+
+def test_what_is_copied_once_is_read(tmp_path, state):
+    """Python 2 wrote its ordered dictionaries as a call with a list."""
+    content = {"state_dict": Runs(OrderedDict, [*state.items()]), "seen": {*range(50)},
+               "sizes": [tensor.shape for tensor in state.values()]}  # fmt: skip
+    torch.save(content, tmp_path / "model.pth")
+    found = read_checkpoint(tmp_path / "model.pth")
+    assert torch.equal(found.model.head.weight, state["head.weight"])
+
+
+def test_many_views_of_one_storage_are_not_copied(tmp_path):
+    numbers = torch.zeros(25_000)
+    views = {f"blocks.{index}.weight": numbers[:] for index in range(1000)}
+    torch.save(views, tmp_path / "model.pth")
+    assert (tmp_path / "model.pth").stat().st_size < 300_000
+    with pytest.raises(WeightsError, match="tensors of 100,000,000, many of the same numbers"):
+        read_checkpoint(tmp_path / "model.pth")
+
+
+def test_half_precision_and_ties_are_no_attack(tmp_path, state, monkeypatch):
+    monkeypatch.setattr(torch_file, "_MOST_SHARED", 0)
+    state = {name: tensor.half() for name, tensor in state.items()}
+    for name in [name for name in state if name.startswith("blocks.0.")]:
+        state[name.replace("blocks.0", "blocks.1")] = state[name]
+    torch.save(state, tmp_path / "model.pth")
+    model = read_checkpoint(tmp_path / "model.pth").model
+    assert torch.equal(model.blocks[1].mlp.fc1.weight, model.blocks[0].mlp.fc1.weight)
+
+
 def test_an_old_file_that_claims_more_than_it_has_is_refused(tmp_path):
     path = tmp_path / "model.pth"
     start = torch_file.LEGACY_START + pickle.dumps(1001, 2) + pickle.dumps({}, 2)
@@ -156,7 +209,7 @@ def test_an_old_file_that_claims_more_than_it_has_is_refused(tmp_path):
 
 def test_what_a_pickle_does_to_inert_objects_stays_with_it():
     program = pickle.dumps([Runs(os.getcwd), Runs(os.system, "x"), {os.getpid}], protocol=4)
-    inert = torch_file._Unpickler(io.BytesIO(program), lambda *_: torch.empty(0)).load()
+    inert = torch_file._Unpickler(io.BytesIO(program), lambda *_: torch.empty(0), room=9).load()
     assert all(isinstance(item, torch_file._Inert) for item in inert[:2])
     inert[0].anything = 1
     assert isinstance(inert[0](1, two=2), torch_file._Inert)

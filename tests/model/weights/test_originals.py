@@ -148,6 +148,16 @@ def test_an_eva_without_settings_is_refused(timm, tmp_path):
         read_checkpoint(tmp_path / "eva.pth")
 
 
+@pytest.mark.parametrize(
+    "prefix", ["model._orig_mod.", "_orig_mod.module.", "module.model.module.", "teacher.model."]
+)
+def test_wrappers_are_taken_off_in_any_order(timm, tmp_path, prefix):
+    oracle = build(timm)
+    state = {f"{prefix}{name}": tensor for name, tensor in oracle.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "wrapped.ckpt")
+    check(oracle, tmp_path / "wrapped.ckpt")
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_become_float32(timm, tmp_path, dtype):
     oracle = build(timm).to(dtype)
@@ -168,3 +178,31 @@ def test_shared_and_sliced_storages_are_separate_weights(timm, tmp_path):
     with torch.no_grad():
         model.blocks[0].norm1.weight.zero_()
     assert model.blocks[1].norm1.weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model"])
+def test_tensors_beside_the_model_are_not_the_model(timm, tmp_path, key):
+    oracle = build(timm)
+    stray = {name: torch.zeros(3) for name in ("acc", "mean", "std")}
+    torch.save({key: oracle.state_dict(), **stray}, tmp_path / "model.pth")
+    found = check(oracle, tmp_path / "model.pth")
+    assert "left aside in the file: acc, mean, std" in found.notes
+    # Settings of that name beside bare tensors are no model.
+    torch.save({**oracle.state_dict(), "model": {"depth": 2, "sizes": {}}}, tmp_path / "model.pth")
+    assert "left aside in the file: model" in check(oracle, tmp_path / "model.pth").notes
+
+
+@pytest.mark.parametrize("key", ["state_dict_ema", "model_ema"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_averaged_weights_are_taken_as_timm_takes_them(timm, tmp_path, key, alone):
+    oracle, path = build(timm), tmp_path / "checkpoint.pth.tar"
+    content = {key: oracle.state_dict(), "epoch": 3}
+    if not alone:
+        content["state_dict" if key == "state_dict_ema" else "model"] = build(timm).state_dict()
+        content[key] = {name: 1.1 * tensor for name, tensor in oracle.state_dict().items()}
+    torch.save(content, path)
+    timm.models.load_checkpoint(oracle, str(path), use_ema=True)
+    notes = check(oracle, path).notes
+    assert f"averaged weights taken, those of '{key}', as timm does" in notes
+    torch.save({**content, key: None, "state_dict": oracle.state_dict()}, path)
+    assert "averaged" not in " ".join(check(oracle, path).notes)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.model.weights.compare import answers, difference, pictures, shake
-from vitreous.core.files import read_tensors, write_tensors
+from vitreous.core.files import METADATA_KEY, read_tensors, write_safetensors, write_tensors
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import WeightsError
 from vitreous.model.config import ModelConfig
@@ -86,9 +86,21 @@ def test_metadata_of_another_version_or_making_is_refused(tmp_path):
     saved(tmp_path, PLAIN)
     path = tmp_path / "best.safetensors"
     tensors, metadata = read_tensors(path)
-    for model in ({"dpeth": 2}, {"depth": 10**9}, {"embed_dim": 10**12}, 3):
+    for model, words in (
+        ({"dpeth": 2}, "another version"),
+        (3, "another version"),
+        ({"depth": 10**9}, "fewer than the model has blocks"),
+        ({"embed_dim": 12 * 10**12}, "no model has its sizes"),
+        ({"embed_dim": 12 * 10**30}, "no model has its sizes"),
+        ({"depth": 1, "pos_embed": "sincos2d", "image_size": [30_000, 30_000],
+          "patch_size": [1, 1]}, "900,000,000 patches"),
+    ):  # fmt: skip
         write_tensors(path, tensors, {**metadata, "model": model})
-        with pytest.raises(WeightsError):
+        with pytest.raises(WeightsError, match=words):
+            read_checkpoint(path)
+    for text in ("[" * 100_000, "[]"):
+        write_safetensors(path, tensors, {METADATA_KEY: text})
+        with pytest.raises(WeightsError, match="another version or damaged"):
             read_checkpoint(path)
     write_tensors(path, tensors, metadata)
     with pytest.raises(WeightsError, match="3 heads, not 4"):
@@ -104,3 +116,18 @@ def test_the_lectures_keras_files_are_read_too(tmp_path):
         found = read_checkpoint(tmp_path / name)
         assert torch.equal(answers(found.model, pictures()), answers(model, pictures()))
         assert "Keras" in found.format
+
+
+@pytest.mark.parametrize("name", ["lecture.weights.h5", "lecture.keras"])
+def test_keras_files_are_float32_and_finite_like_all_others(tmp_path, name):
+    config = preset("lecture-small", image_size=(32, 32), patch_size=(8, 8), embed_dim=12,
+                    head_dim=12, mlp_dim=12, head_hidden=(16, 16))  # fmt: skip
+    model = shake(ViT(config))
+    keras.save(tmp_path / name, config, model.double().state_dict())
+    found = read_checkpoint(tmp_path / name).model
+    assert {parameter.dtype for parameter in found.parameters()} == {torch.float32}
+    with torch.no_grad():
+        model.blocks[1].mlp.fc1.bias[5] = float("nan")
+    keras.save(tmp_path / name, config, model.float().state_dict())
+    with pytest.raises(WeightsError, match=r"1 numbers in blocks\.1\.mlp\.fc1\.bias"):
+        read_checkpoint(tmp_path / name)

@@ -10,7 +10,9 @@ from tests.model.weights.compare import answers, difference, pictures, shake
 from vitreous.errors import WeightsError
 from vitreous.model.weights import timm as reader
 from vitreous.model.weights.checkpoint import read_checkpoint
+from vitreous.model.weights.naming import new_name
 from vitreous.model.weights.settings import Preprocessing
+from vitreous.model.weights.translation import published_heads
 
 TINY = {"embed_dim": 24, "depth": 2, "num_heads": 3, "img_size": 48, "num_classes": 5}
 #: timm's architectures, and settings beside the small ones.
@@ -135,24 +137,63 @@ def test_bare_tensors_say_what_is_assumed(timm, tmp_path, name, note):
 
 
 def test_published_widths_have_their_published_heads(tmp_path, timm):
-    oracle = build(timm, "vit_base_patch16_224", embed_dim=1152, num_heads=16, depth=1)
-    save_file(oracle.state_dict(), tmp_path / "w.safetensors")
-    found = read_checkpoint(tmp_path / "w.safetensors")
-    assert found.config.num_heads == 16
-    assert "16 heads assumed, as in the published models of width 1152" in found.notes
-    assert read_checkpoint(tmp_path / "w.safetensors", num_heads=18).config.num_heads == 18
+    for name, width, heads in (
+        ("vit_base_patch16_224", 1152, 16),
+        ("vit_base_patch16_siglip_224", 1536, 16),
+        ("vit_small_patch14_reg4_dinov2", 1536, 24),
+        ("vit_small_patch16_dinov3", 1152, 18),
+    ):
+        sizes = {"embed_dim": width, "num_heads": heads, "depth": 1}
+        oracle = build(timm, name, **sizes, **({"img_size": 42} if "14" in name else {}))
+        save_file(oracle.state_dict(), tmp_path / "w.safetensors")
+        found = read_checkpoint(tmp_path / "w.safetensors")
+        assert found.config.num_heads == heads
+        assert f"{heads} heads" in " ".join(found.notes)
+    assert read_checkpoint(tmp_path / "w.safetensors", num_heads=24).config.num_heads == 24
 
 
-def test_epsilon_is_that_of_each_architecture(timm):
-    """No setting says it. Some architectures are told from this model by their tensors only."""
-    others = ("sapiens2", "lingbot", "_xp_", "wee_", "_dlittle_")
+ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu", "SiLU": "silu"}
+
+
+def test_what_no_setting_says_is_that_of_each_architecture(timm):
+    """Some architectures are told from this model by their tensors only."""
+    others = ("sapiens2", "lingbot", "_xp_", "wee_", "_dlittle_", "_18x2_")
     names = [name for name in timm.list_models(module=["vision_transformer", "eva", "deit"])
              if reader.is_plain(name, {}) and not any(part in name for part in others)]  # fmt: skip
     assert len(names) > 150
     for name in names:
-        model = timm.create_model(name, embed_dim=24, depth=1, num_heads=3, num_classes=2)
+        with torch.device("meta"):
+            model = timm.create_model(name, depth=1)
+        block, width = model.blocks[0], model.embed_dim
         norms = {m.eps for m in model.modules() if isinstance(m, torch.nn.LayerNorm)}
         assert norms == {reader.epsilon_of(name)}, name
+        state = {new_name(n, reader._RULES): tensor for n, tensor in model.state_dict().items()}
+        found = reader._activation(name, {}, state, [])
+        assert found == ACTIVATIONS[type(block.mlp.act).__name__], name
+        published = published_heads(width, "cls_token" in state, "dinov3" in name)
+        heads = reader.heads_of(name) or published or width // 64
+        assert heads == block.attn.num_heads, name
+        # Bare, but for one that was never published.
+        if name != "vit_base_patch16_gap_224":
+            assert (published or width // 64) == heads, name
+
+
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [("vit_giantopt_patch16_siglip_256", 16), ("vit_giantopt_patch16_siglip_gap_384", 16),
+     ("vit_7b_patch16_dinov3", 32), ("vit_base_patch16_gap_224", 16)],
+)  # fmt: skip
+def test_a_folder_that_does_not_say_its_heads_has_those_of_its_architecture(
+    timm, tmp_path, name, heads
+):
+    """The hub's config.json says arguments only where the architecture's own are overridden."""
+    oracle = shake(timm.create_model(name, embed_dim=128, depth=1, img_size=48, num_classes=5))
+    timm.models.save_for_hf(oracle, tmp_path, safe_serialization=True)
+    assert "num_heads" not in (tmp_path / "config.json").read_text()
+    found = read_checkpoint(tmp_path)
+    assert found.config.num_heads == heads
+    assert difference(answers(found.model, pictures(48, 48)), ask(oracle, pictures(48, 48))) < 1e-4
+    assert found.notes == ()
 
 
 def test_preprocessing_and_class_names_come_along(timm, tmp_path):
@@ -213,4 +254,36 @@ def test_an_unknown_activation_is_refused(timm, tmp_path):
     settings["model_args"]["act_layer"] = "mish"
     path.write_text(json.dumps(settings))
     with pytest.raises(WeightsError, match="mish"):
+        read_checkpoint(tmp_path)
+
+
+def test_pictures_that_patches_do_not_fill_are_seen_but_for_their_rim(timm, tmp_path):
+    """As SigLIP's So400m with patches of 14 px sees those of 384."""
+    oracle = shake(timm.create_model("vit_so400m_patch14_siglip_384", **TINY))
+    timm.models.save_for_hf(
+        oracle, tmp_path, safe_serialization=True,
+        data_config={"input_size": (3, 48, 48), "crop_pct": 1.0},
+    )  # fmt: skip
+    found = read_checkpoint(tmp_path)
+    assert (found.config.image_size, found.config.grid_size) == ((42, 42), (3, 3))
+    assert found.preprocessing is not None
+    assert (found.preprocessing.image_size, found.preprocessing.resize) == ((42, 42), (48, 48))
+    assert len(found.notes) == 1
+    assert "48x48 px are no whole number of patches of 14x14 px: the middle 42x42" in found.notes[0]
+    images = pictures(48, 48)
+    ours = answers(found.model, images[:, :, :42, :42].contiguous())
+    assert difference(ours, ask(oracle, images)) < 1e-4
+    larger = read_checkpoint(tmp_path, image_size=(56, 70))
+    assert larger.config.grid_size == (4, 5)
+    with pytest.raises(WeightsError, match="not a multiple of the patch size 14"):
+        read_checkpoint(tmp_path, image_size=(48, 48))
+
+
+def test_pictures_smaller_than_a_patch_are_refused(timm, tmp_path):
+    timm.models.save_for_hf(build(timm, "vit_base_patch16_224"), tmp_path, safe_serialization=True)
+    path = tmp_path / "config.json"
+    settings = json.loads(path.read_text())
+    settings["model_args"]["img_size"] = 12
+    path.write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match="12 px is not a multiple of the patch size 16"):
         read_checkpoint(tmp_path)

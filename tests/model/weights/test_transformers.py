@@ -261,6 +261,13 @@ def test_settings_that_contradict_the_tensors_are_refused(transformers, tmp_path
         read_checkpoint(tmp_path)
 
 
+def test_positions_that_would_fill_the_memory_are_not_computed(transformers, tmp_path):
+    FAMILIES["DINOv3"].build(transformers).save_pretrained(tmp_path)
+    settings_of(tmp_path, image_size=60_000)
+    with pytest.raises(WeightsError, match=r"60000x60000 px are 56,250,000 patches.* fill the mem"):
+        read_checkpoint(tmp_path)
+
+
 def test_left_over_missing_and_wrong_tensors_are_listed(transformers, tmp_path):
     FAMILIES["ViT"].build(transformers).save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
@@ -276,3 +283,35 @@ def test_left_over_missing_and_wrong_tensors_are_listed(transformers, tmp_path):
     save_file({**tensors, f"{layer}.weight": torch.zeros(24, 23)}, file)
     with pytest.raises(WeightsError, match=r"blocks\.1\.attn\.proj\.weight 24x23 instead of 24x24"):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["ViT", "DINOv2", "DINOv3", "CLIP tower", "SigLIP classifier"])
+@pytest.mark.parametrize("prefix", ["model.", "model._orig_mod."])
+def test_a_wrapper_around_the_library_is_taken_off(transformers, tmp_path, name, prefix):
+    """As Lightning saves it, whose modules call theirs a model."""
+    family = FAMILIES[name]
+    oracle = family.build(transformers)
+    oracle.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    save_file({f"{prefix}{n}": tensor for n, tensor in load_file(file).items()}, file)
+    found = read_checkpoint(tmp_path)
+    images = pictures(*found.config.image_size)
+    assert difference(answers(found.model, images), family.ask(oracle, images)) < 1e-4
+
+
+@pytest.mark.parametrize("name", ["SigLIP tower", "CLIP", "DINOv3"])
+def test_pictures_that_patches_do_not_fill_are_seen_but_for_their_rim(transformers, tmp_path, name):
+    """As SigLIP's So400m with patches of 14 px sees those of 384."""
+    family = FAMILIES[name]
+    oracle = family.build(transformers, **_sized(family, 37))
+    oracle.save_pretrained(tmp_path)
+    size = {"height": 37, "width": 37}
+    transformers.SiglipImageProcessorPil(size=size).save_pretrained(tmp_path)
+    found = read_checkpoint(tmp_path)
+    assert (found.config.image_size, found.config.grid_size) == ((32, 32), (4, 4))
+    assert found.preprocessing is not None
+    assert (found.preprocessing.image_size, found.preprocessing.resize) == ((32, 32), (37, 37))
+    assert sum("the middle 32x32 px" in note for note in found.notes) == 1
+    images = pictures(37, 37)
+    ours = answers(found.model, images[:, :, :32, :32].contiguous())
+    assert difference(ours, family.ask(oracle, images)) < 1e-4

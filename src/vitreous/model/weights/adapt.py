@@ -10,13 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitreous.errors import WeightsError
+from vitreous.errors import ConfigError, WeightsError
 from vitreous.model.config import ModelConfig
 from vitreous.model.patches import fold_channels, resize_projection
 from vitreous.model.positions import resize_positions
 from vitreous.model.vit import ViT
 from vitreous.model.weights.naming import listed
 from vitreous.model.weights.translation import Translation
+
+#: Above it, a file without so many tensors isn't worth a list of what is missing.
+_MOST_BLOCKS = 100
+#: Numbers: 1024 channels for each 16 px patch of 4096 px a side.
+_MOST_POSITIONS = 2**26
 
 
 def to_channels(found: Translation, in_channels: int) -> Translation:
@@ -89,14 +94,41 @@ def to_classes(found: Translation, num_classes: int) -> Translation:
     return replace(found, config=config, state=state, classes=None, notes=(*found.notes, note))
 
 
+def unfilled(config: ModelConfig, tensors: Mapping[str, Tensor]) -> ViT:
+    """The model that settings out of a file describe, without memory for its weights.
+
+    Args:
+        config: the settings, which nobody has to believe.
+        tensors: of the same file.
+
+    Raises:
+        ConfigError: where it would have far more blocks than tensors, or too many positions.
+    """
+    if config.depth + sum(config.stem_blocks) > max(len(tensors), _MOST_BLOCKS):
+        raise ConfigError(f"{len(tensors):,} tensors are fewer than the model has blocks")
+    # Computed positions are the one thing that takes real memory.
+    head_dim = config.attention_dim // config.num_heads
+    channels = {"sincos2d": config.embed_dim, "rope2d": head_dim}.get(config.pos_embed, 0)
+    if config.num_patches * channels > _MOST_POSITIONS:
+        raise ConfigError(
+            f"pictures of {_size(config.image_size)} px are {config.num_patches:,} patches, whose "
+            f"positions of {channels:,} channels would fill the memory"
+        )
+    try:
+        with torch.device("meta"):
+            return ViT(config)
+    except (RuntimeError, TypeError) as error:  # numbers of more than 64 bits
+        raise ConfigError(f"no model has its sizes: {str(error).splitlines()[0]}") from None
+
+
 def load(where: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> ViT:
     """The model with these weights, in evaluation mode.
 
     Raises:
+        ConfigError: as `unfilled`.
         WeightsError: listing what is missing, left over or of another shape.
     """
-    with torch.device("meta"):
-        model = ViT(config)
+    model = unfilled(config, state)
     expected = model.state_dict()
     problems = {
         "missing": [name for name in expected if name not in state],

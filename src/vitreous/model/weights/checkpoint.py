@@ -20,7 +20,7 @@ from vitreous.model.weights import (
     transformers,
 )
 from vitreous.model.weights.files import Source, read_source
-from vitreous.model.weights.naming import listed
+from vitreous.model.weights.naming import as_numbers, listed
 from vitreous.model.weights.settings import Preprocessing
 from vitreous.model.weights.translation import Translation, Wanted
 
@@ -113,6 +113,7 @@ def read_checkpoint(
 def _translate(source: Source, wanted: Wanted) -> Translation:
     if source.container == "keras":
         config, state = keras.load(source.path, image_size=wanted.image_size)
+        state = {name: as_numbers(source.path, name, tensor) for name, tensor in state.items()}
         return Translation("the lecture's Keras model", config, state)
     for module in _FORMATS:
         if module.matches(source):

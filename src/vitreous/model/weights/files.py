@@ -17,7 +17,6 @@ from torch import Tensor
 from vitreous.errors import WeightsError
 from vitreous.model.weights import numpy_file, torch_file
 from vitreous.model.weights.damage import telling_damage
-from vitreous.model.weights.naming import listed
 
 Container = Literal["safetensors", "torch", "npz", "keras"]
 
@@ -189,9 +188,8 @@ def _read_zip(path: Path) -> Source:
 
 
 def _from_torch(path: Path, content: Any) -> Source:
-    tensors, aside = torch_file.find_tensors(path, content)
-    notes = (f"left aside in the file: {listed(aside)}",) if aside else ()
-    return Source(path, "torch", tensors, notes=notes)
+    tensors, notes = torch_file.find_tensors(path, content)
+    return Source(path, "torch", tensors, notes=tuple(notes))
 
 
 def _read_safetensors(path: Path, header: int) -> Source:

@@ -29,12 +29,10 @@ def translate(source: Source, wanted: Wanted) -> Translation:
         config = from_mapping(ModelConfig, metadata["model"])
         preprocessing = from_mapping(Preprocessing, metadata["preprocess"])
         classes = names_in_order(metadata.get("classes"))
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:
         raise WeightsError(f"{source.path} is from another version or damaged: {error}") from None
     if wanted.num_heads not in (None, config.num_heads):
         raise WeightsError(f"{source.path} has {config.num_heads} heads, not {wanted.num_heads}")
-    if config.depth + sum(config.stem_blocks) > len(source.tensors):
-        raise WeightsError(f"{source.path} has fewer tensors than its model has blocks")
     state = {name: as_numbers(source.path, name, t) for name, t in source.tensors.items()}
     notes = []
     if "head.weight" not in state:

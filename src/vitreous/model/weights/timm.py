@@ -16,7 +16,7 @@ from torch import Tensor
 from vitreous.errors import WeightsError
 from vitreous.model.config import Activation, Pool
 from vitreous.model.weights.files import Source
-from vitreous.model.weights.naming import State, head_behind_tanh, rename, strip_prefixes
+from vitreous.model.weights.naming import State, head_behind_tanh, rename, unwrapped
 from vitreous.model.weights.settings import (
     Preprocessing,
     names_in_order,
@@ -26,7 +26,6 @@ from vitreous.model.weights.settings import (
 )
 from vitreous.model.weights.translation import Stated, Translation, Wanted, is_gated, settle
 
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "teacher.")
 _RULES = (
     ("register_tokens|storage_tokens", "reg_token"),
     (r"(blocks\.\d+)\.gamma_([12])", r"\1.ls\2.gamma"),
@@ -69,6 +68,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "silu": "silu",
     "swish": "silu",
 }
+#: timm's architectures whose heads aren't as wide as usual, where no setting says it.
+_HEADS = (("giantopt_", 16), ("_7b_", 32), ("base_patch16_gap_", 16))
 #: timm's architectures whose activation isn't the exact GELU, where no setting says it.
 _BY_ARCHITECTURE: tuple[tuple[str, Activation], ...] = (
     ("quickgelu", "quick_gelu"),
@@ -79,7 +80,7 @@ _BY_ARCHITECTURE: tuple[tuple[str, Activation], ...] = (
 
 def matches(source: Source) -> bool:
     """Whether the tensors have these names."""
-    names = _unwrapped(source.tensors)
+    names = _inside(source.tensors)
     return "patch_embed.proj.weight" in names and "blocks.0.norm1.weight" in names
 
 
@@ -89,7 +90,7 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     Raises:
         WeightsError: where it isn't a plain ViT.
     """
-    tensors = _unwrapped(source.tensors)
+    tensors = _inside(source.tensors)
     settings = source.config
     architecture = str(settings.get("architecture", ""))
     if architecture and not is_plain(architecture, _mapping(settings, "model_args")):
@@ -126,14 +127,19 @@ def epsilon_of(architecture: str) -> float:
     return 1e-5 if _LARGER_EPS.match(architecture) else 1e-6
 
 
+def heads_of(architecture: str) -> int | None:
+    """Of the blocks of one of timm's architectures, where their width doesn't tell."""
+    return next((heads for part, heads in _HEADS if part in architecture), None)
+
+
 def _is_turned(architecture: str, arguments: Mapping[str, Any]) -> bool:
     """Whether queries and keys are turned, and as they are here."""
     stated = {name: arguments.get(name) for name in TURNED}
     return "_dinov3" in architecture or stated == TURNED
 
 
-def _unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    named = strip_prefixes(tensors, _WRAPPERS)
+def _inside(tensors: Mapping[str, Tensor]) -> State:
+    named = unwrapped(tensors)
     # A backbone stands beside a projection head, whose names are kept apart by theirs.
     if "backbone.patch_embed.proj.weight" in named:
         inside = {name.removeprefix("backbone."): tensor for name, tensor in named.items()}
@@ -196,7 +202,7 @@ def _stated(source: Source, architecture: str, state: State) -> Stated:
         arguments.get("img_size") or _mapping(settings, "pretrained_cfg").get("input_size")
     )
     heads = arguments.get("num_heads")
-    stated.num_heads = heads if isinstance(heads, int) and heads > 0 else None
+    stated.num_heads = heads if isinstance(heads, int) and heads > 0 else heads_of(architecture)
     stated.pool = POOLS.get(str(settings.get("global_pool", "")))
     if stated.pool is None and "fc_norm.weight" in state and "attn_pool.latent" not in state:
         stated.pool = "mean"

@@ -13,7 +13,7 @@ import pickle
 import pickletools
 import sys
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from vitreous.errors import WeightsError
 from vitreous.model.weights.damage import telling_damage
+from vitreous.model.weights.naming import listed
 
 #: The first pickle of the old layout: PyTorch's magic number, in its protocol 2.
 LEGACY_START = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -43,6 +44,9 @@ _NAMED_DTYPES = {
 }
 #: What a pickle may take beside the tensors: names and structure, epochs of losses at most.
 _MOST_PICKLE = 256 * 2**20
+#: Bytes that views may make of any file; half precision and a tied pair make four times its length.
+_MOST_SHARED = 64 * 2**20
+_MOST_AXES = 64
 _AGAIN = "load it where it came from and save its state_dict() as safetensors"
 
 
@@ -125,31 +129,36 @@ def read_legacy(path: Path) -> Any:
 
 
 def find_tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], list[str]]:
-    """The model's tensors among all that a training script saved, and what stands beside them.
+    """The model's tensors among all that a training script saved.
 
     Args:
-        path: for messages.
+        path: of the file.
         content: of the whole file.
 
     Returns:
-        The tensors by name, and the names of the entries left aside.
+        The tensors by name, and notes on what was chosen and what stands beside it.
 
     Raises:
-        WeightsError: where there is no mapping from names to tensors.
+        WeightsError: where there is no mapping from names to tensors, or a small file has very many
+            views of its numbers.
     """
     aside: list[str] = []
+    notes: list[str] = []
     for _ in range(_DEEPEST):
-        if not isinstance(content, dict):
-            break
-        named = {name: value for name, value in content.items() if isinstance(name, str)}
-        tensors = {n: value.content for n, value in named.items() if type(value) is _Sealed}
-        if tensors and len(tensors) >= len(content) / 2:
-            return tensors, aside + [name for name in named if name not in tensors]
-        inside = next((name for name in _NESTS if isinstance(content.get(name), dict)), None)
+        inside = next((name for name in _NESTS if _leads_on(content, name)), None)
         if inside is None:
             break
-        aside += [name for name in named if name != inside]
+        aside += [name for name in content if isinstance(name, str) and name != inside]
+        if inside in _AVERAGED:
+            notes.append(f"averaged weights taken, those of '{inside}', as timm does")
         content = content[inside]
+    named = content if isinstance(content, dict) else {}
+    named = {name: value for name, value in named.items() if isinstance(name, str)}
+    tensors = {name: value.content for name, value in named.items() if type(value) is _Sealed}
+    if tensors and len(tensors) >= len(content) / 2:
+        _check_views(path, tensors)
+        aside += [name for name in named if name not in tensors]
+        return tensors, notes + ([f"left aside in the file: {listed(aside)}"] if aside else [])
     if isinstance(content, _Inert):
         raise WeightsError(f"{path} is a pickled object of its own class: {_AGAIN}")
     raise WeightsError(
@@ -158,8 +167,31 @@ def find_tensors(path: Path, content: Any) -> tuple[dict[str, Tensor], list[str]
     )
 
 
-_NESTS = ("state_dict", "model", "teacher", "model_state_dict", "module")
+#: Where a running mean of the weights beside them is kept; timm evaluates that.
+_AVERAGED = ("state_dict_ema", "model_ema")
+_NESTS = (*_AVERAGED, "state_dict", "model", "teacher", "model_state_dict", "module")
 _DEEPEST = 4
+
+
+def _leads_on(content: Any, name: str) -> bool:
+    """Whether a mapping's entry holds tensors, or is a nest itself, and no mere settings."""
+    inside = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(inside, dict):
+        return False
+    return any(type(value) is _Sealed for value in inside.values()) or any(
+        nest in inside for nest in _NESTS
+    )
+
+
+def _check_views(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """See that tensors of one storage, each of which is copied, don't add up to an attack."""
+    promised = sum(4 * tensor.numel() for tensor in tensors.values())
+    there = path.stat().st_size
+    if promised > 4 * there + _MOST_SHARED:
+        raise WeightsError(
+            f"{path} is {there:,} bytes long but makes tensors of {promised:,}, many of the same "
+            "numbers: no model shares them like that"
+        )
 
 
 class _Damaged(Exception):
@@ -210,11 +242,20 @@ class _Function(_Sealed):
 
 
 class _Unpickler(pickle.Unpickler):
-    """Turns a pickle into plain containers, numbers, text, tensors, and inert objects."""
+    """Turns a pickle into plain containers, numbers, text, tensors, and inert objects.
 
-    def __init__(self, file: BinaryIO, load: Callable[[torch.dtype, str, int], Tensor]) -> None:
+    Args:
+        file: with the pickle.
+        load: gives a storage by its type, key and number of elements.
+        room: elements that functions may copy in all.
+    """
+
+    def __init__(
+        self, file: BinaryIO, load: Callable[[torch.dtype, str, int], Tensor], room: int
+    ) -> None:
         super().__init__(file, encoding="latin1")
         self._load = load
+        self._room = room
         self._storages: dict[str, _Sealed] = {}
 
     def find_class(self, module_name: str, global_name: str) -> Any:
@@ -222,9 +263,18 @@ class _Unpickler(pickle.Unpickler):
             return _DTYPES[global_name]
         if module_name == "torch" and global_name in _NAMED_DTYPES:
             return _NAMED_DTYPES[global_name]
+        if copy := _COPIES.get((module_name, global_name)):
+            return _Function(lambda elements=(): copy(self._counted(elements)))
         function = _FUNCTIONS.get((module_name, global_name))
         # A fresh class each time: what a pickle does to it is forgotten with the pickle.
         return _Function(function) if function else type("Inert", (_Inert,), {})
+
+    def _counted(self, elements: Collection[Any]) -> Collection[Any]:
+        """What is about to be copied: one list of many may be, again and again in a few bytes."""
+        self._room -= len(elements)
+        if self._room < 0:
+            raise _Damaged("it copies more elements than it has bytes")
+        return elements
 
     def persistent_load(self, pid: Any) -> Any:
         match pid:
@@ -239,6 +289,8 @@ class _Unpickler(pickle.Unpickler):
 
 def _tensor(sealed: Any, offset: Any, size: Any, stride: Any, *_: Any) -> _Sealed:
     """A view of a storage, within it and no larger."""
+    if len(size) > _MOST_AXES:
+        raise _Damaged(f"a tensor of {len(size):,} axes")
     numbers = (offset, *size, *stride)
     if type(sealed) is not _Sealed or not all(type(n) is int and n >= 0 for n in numbers):
         raise _Damaged("a tensor without a storage or with impossible sizes")
@@ -261,17 +313,16 @@ class _Mapping(dict[Any, Any]):
         pass
 
 
-def _ordered(pairs: Sequence[Any] = ()) -> dict[Any, Any]:
-    return _Mapping(pairs)
-
-
 _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch._utils", "_rebuild_tensor"): _tensor,
     ("torch._utils", "_rebuild_tensor_v2"): _tensor,
     ("torch._utils", "_rebuild_parameter"): _parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+}
+#: Those that take the elements of another container.
+_COPIES: dict[tuple[str, str], Callable[..., Any]] = {
     ("torch", "Size"): tuple,
-    ("collections", "OrderedDict"): _ordered,
+    ("collections", "OrderedDict"): _Mapping,
     ("builtins", "set"): set,
     ("__builtin__", "set"): set,
     ("builtins", "frozenset"): frozenset,
@@ -281,8 +332,7 @@ _FUNCTIONS: dict[tuple[str, str], Callable[..., Any]] = {
 
 def _unpickle(path: Path, file: BinaryIO, load: Callable[[torch.dtype, str, int], Tensor]) -> Any:
     try:
-        _check_sizes(file)
-        return _Unpickler(file, load).load()
+        return _Unpickler(file, load, room=_check_sizes(file)).load()
     except _Damaged as error:
         raise WeightsError(f"{path} is damaged or hostile: {error}") from None
     # A pickle may fail in as many ways as a program.
@@ -291,12 +341,16 @@ def _unpickle(path: Path, file: BinaryIO, load: Callable[[torch.dtype, str, int]
         raise WeightsError(f"{path} can't be read as tensors ({reason[:200]}): {_AGAIN}") from None
 
 
-def _check_sizes(file: BinaryIO) -> None:
+def _check_sizes(file: BinaryIO) -> int:
     """See that a pickle asks for no more memory than it is long; leaves the file where it was.
 
     The machine makes room for the 4 billionth note, or for a byte array, before it reads either.
+
+    Returns:
+        The pickle's length in bytes.
     """
     start = file.tell()
+    read = 0
     for opcode, argument, place in pickletools.genops(file):
         read = (place or 0) - start
         if opcode.name in ("LONG_BINPUT", "PUT") and int(argument or 0) > read:
@@ -306,3 +360,4 @@ def _check_sizes(file: BinaryIO) -> None:
         if read > _MOST_PICKLE:
             raise _Damaged(f"its structure alone is longer than {_MOST_PICKLE:,} bytes")
     file.seek(start)
+    return read

@@ -4,7 +4,7 @@ Its files say nothing of preprocessing; its documentation gives ImageNet's mean 
 """
 
 from vitreous.model.weights.files import Source
-from vitreous.model.weights.naming import head_behind_tanh, rename, strip_prefixes
+from vitreous.model.weights.naming import head_behind_tanh, rename, unwrapped
 from vitreous.model.weights.translation import Stated, Translation, Wanted, settle
 
 _BLOCK = r"encoder\.layers\.encoder_layer_(\d+)\."
@@ -25,9 +25,7 @@ _RULES = (
 
 def matches(source: Source) -> bool:
     """Whether the tensors have these names."""
-    return {"conv_proj.weight", "class_token"} <= strip_prefixes(
-        source.tensors, ("module.",)
-    ).keys()
+    return {"conv_proj.weight", "class_token"} <= unwrapped(source.tensors).keys()
 
 
 def translate(source: Source, wanted: Wanted) -> Translation:
@@ -36,7 +34,7 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     Raises:
         WeightsError: where it isn't a plain ViT.
     """
-    tensors = strip_prefixes(source.tensors, ("module.",))
+    tensors = unwrapped(source.tensors)
     unused = head_behind_tanh(tensors, r"heads\.pre_logits\..*", r"heads\..*")
     state, notes = rename(tensors, _RULES, unused, source.path)
     return settle(source.path, "torchvision", state, Stated(norm_eps=1e-6, notes=notes), wanted)

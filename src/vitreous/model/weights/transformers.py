@@ -16,7 +16,7 @@ from torch import Tensor
 from vitreous.errors import WeightsError
 from vitreous.model.config import Activation, Pool
 from vitreous.model.weights.files import Source
-from vitreous.model.weights.naming import State, rename, strip_prefixes
+from vitreous.model.weights.naming import State, rename, unwrapped
 from vitreous.model.weights.settings import (
     Preprocessing,
     names_in_order,
@@ -161,12 +161,8 @@ _SIGLIP = _Family("transformers SigLIP", "mean", "gelu_tanh", 1e-6, r"attn_pool\
 
 def matches(source: Source) -> bool:
     """Whether the tensors have these names."""
-    names = _unwrapped(source)
+    names = unwrapped(source.tensors)
     return any(re.fullmatch(rf"{_EMBED}patch_embeddings?\..*", name) for name in names)
-
-
-def _unwrapped(source: Source) -> dict[str, Tensor]:
-    return strip_prefixes(source.tensors, ("module.", "_orig_mod."))
 
 
 def translate(source: Source, wanted: Wanted) -> Translation:
@@ -175,7 +171,7 @@ def translate(source: Source, wanted: Wanted) -> Translation:
     Raises:
         WeightsError: where it isn't a plain ViT, or a setting isn't known.
     """
-    tensors = _unwrapped(source)
+    tensors = unwrapped(source.tensors)
     family = _family(tensors)
     state, notes = rename(tensors, _RULES, _UNUSED, source.path)
     _shape_tokens(state)

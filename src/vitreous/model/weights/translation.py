@@ -8,7 +8,7 @@ positions, and reading the configuration off the shapes.
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -20,8 +20,11 @@ from vitreous.model.weights.naming import State
 from vitreous.model.weights.settings import Preprocessing
 
 _HEAD_DIM = 64
-#: Published widths whose heads are not 64 wide: SigLIP So400m, and H, g and G of Zhai et al. 2022.
+#: Published widths whose heads are not 64 wide: SigLIP So400m, H, g and G of Zhai et al. 2022, and
+#: those of more than one model: without a class token SigLIP 2's giant-opt, turned DINOv3's 7B.
 _PUBLISHED_HEADS = {1152: 16, 1280: 16, 1408: 16, 1664: 16}
+_PUBLISHED_WITHOUT_CLASS = {1536: 16}
+_PUBLISHED_TURNED = {4096: 32}
 #: LayerScale's start matters to a new model only; this is that of its paper for deep ones.
 _LAYER_SCALE = 1e-5
 _IMAGE_SIDE = 224
@@ -105,6 +108,7 @@ def settle(
     _join_layers(where, state)
     _check_dimensions(where, state)
     patch_size = _pair(state["patch_embed.proj.weight"].shape[2:])
+    preprocessing = _in_whole_patches(stated, preprocessing, patch_size)
     sizes = (stated.image_size, wanted.image_size)
     trained, hint = (size and grid_of(size, patch_size) for size in sizes)
     grid = _settle_prefix(where, state, trained, hint)
@@ -167,6 +171,35 @@ def _check_dimensions(where: Path, state: State) -> None:
             raise WeightsError(
                 f"{where} has {name} of shape {tuple(state[name].shape)} instead of {axes} axes"
             )
+
+
+def _in_whole_patches(
+    stated: Stated, preprocessing: Preprocessing | None, patch_size: tuple[int, int]
+) -> Preprocessing | None:
+    """Leave out of stated sizes what fills no patch, as the libraries' projections do.
+
+    SigLIP's So400m has patches of 14 px and pictures of 384. The libraries leave out the last rows
+    and columns, here the middle is taken.
+    """
+    sizes = (stated.image_size, preprocessing.image_size if preprocessing else None)
+    filled = [size and _filled(size, patch_size) for size in sizes]
+    for size, seen in dict(zip(sizes, filled, strict=True)).items():
+        if size and seen and size != seen:
+            stated.notes.append(
+                f"{size[0]}x{size[1]} px are no whole number of patches of {patch_size[0]}x"
+                f"{patch_size[1]} px: the middle {seen[0]}x{seen[1]} px of a picture are seen"
+            )
+    stated.image_size = filled[0]
+    if preprocessing is None or filled[1] == sizes[1]:
+        return preprocessing
+    return replace(preprocessing, image_size=filled[1], resize=preprocessing.resize or sizes[1])
+
+
+def _filled(size: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int]:
+    """The largest size within that patches fill; the same where not even one fits."""
+    return _pair(
+        pixels // patch * patch or pixels for pixels, patch in zip(size, patch_size, strict=True)
+    )
 
 
 def _settle_prefix(
@@ -249,7 +282,7 @@ def _config(
     width, channels = projection.shape[:2]
     patch_size = _pair(projection.shape[2:])
     inner = state[f"{first}.attn.proj.weight"].shape[1]
-    heads = stated.num_heads or wanted.num_heads or _assume_heads(where, width, stated)
+    heads = stated.num_heads or wanted.num_heads or _assume_heads(where, state, stated)
     if inner % heads:
         raise WeightsError(
             f"{where} has attention of {inner} channels, not divisible by {heads} heads"
@@ -301,9 +334,18 @@ def is_gated(state: State) -> bool:
     return first.shape[0] == 2 * second.shape[1]
 
 
-def _assume_heads(where: Path, width: int, stated: Stated) -> int:
-    heads = _PUBLISHED_HEADS.get(width, 0) if stated.rope_theta is None else 0
-    if heads:
+def published_heads(width: int, has_class: bool, turned: bool) -> int | None:
+    """Heads of the published models of a width, where they aren't 64 wide."""
+    if turned:
+        return _PUBLISHED_TURNED.get(width)
+    only_without = None if has_class else _PUBLISHED_WITHOUT_CLASS.get(width)
+    return only_without or _PUBLISHED_HEADS.get(width)
+
+
+def _assume_heads(where: Path, state: State, stated: Stated) -> int:
+    width = state["patch_embed.proj.weight"].shape[0]
+    turned = stated.rope_theta is not None
+    if heads := published_heads(width, "cls_token" in state, turned):
         stated.notes.append(f"{heads} heads assumed, as in the published models of width {width}")
         return heads
     if width % _HEAD_DIM:

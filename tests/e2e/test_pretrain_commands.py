@@ -180,6 +180,7 @@ def test_mistakes_are_one_line(vitreous, pre, labelled, loose, tmp_path):
         vitreous("pretrain", loose, *out, "--set", "pretrain.mask_rati=0.5"), "mean 'mask_ratio'?"
     )
     refused(vitreous("pretrain", loose, *out, "--budget", "1m", "--epochs", "1"), "exclude")
+    refused(vitreous("pretrain", loose, *out, "--set", "pretrain.mask_ratio=1.5"), "mask_ratio")
     refused(vitreous("pretrain"), "name either a SOURCE")
     refused(vitreous("pretrain", loose, "--out", pre), "existing run")
     single = tmp_path / "single"

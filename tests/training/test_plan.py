@@ -55,6 +55,7 @@ def test_a_change_of_plan_leaves_the_past_alone():
     changed = plan.replanned(60, 80)
     assert [changed.progress(s) for s in range(60)] == [plan.progress(s) for s in range(60)]
     assert changed.progress(70) == pytest.approx(0.8)
+    assert [changed.total_at(step) for step in (0, 59, 60, 79)] == [100, 100, 80, 80]
 
 
 def test_the_rate_warms_up_and_follows_a_cosine():

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -114,7 +115,9 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(config, faces, tmp
     assert len(read_logbook(resumed.metrics)) == len(read_logbook(straight.metrics))
 
 
-def test_a_budget_is_kept_when_the_machine_slows_down(config, faces, tmp_path, monkeypatch):
+@pytest.fixture
+def slowing(monkeypatch) -> list[float]:
+    """A clock that only learning moves: a step takes four times as long from the 20th on."""
     learn, now = trainer.Learner.learn, [0.0]
 
     def slow(self, plan):
@@ -124,6 +127,10 @@ def test_a_budget_is_kept_when_the_machine_slows_down(config, faces, tmp_path, m
     monkeypatch.setattr(trainer.Learner, "learn", slow)
     for clock in ("monotonic", "perf_counter"):
         monkeypatch.setattr(time, clock, lambda: now[0])
+    return now
+
+
+def test_a_budget_is_kept_when_the_machine_slows_down(config, faces, tmp_path, slowing):
     train = replace(config.train, budget_s=6.0, epochs=1e6)
     run = run_training(replace(config, train=train), faces, tmp_path / "run", started=0.0)
     plan = json.loads(run.plan.read_text())
@@ -131,6 +138,37 @@ def test_a_budget_is_kept_when_the_machine_slows_down(config, faces, tmp_path, m
     assert plan["stretches"][-1]["total_steps"] < plan["stretches"][0]["total_steps"]
     last = read_logbook(run.metrics)[-1]
     assert last["step"] == plan["stretches"][-1]["total_steps"]
+    assert slowing[0] <= 6.3
+
+
+def test_a_run_whose_plan_changed_goes_on_to_the_same_bits(
+    config, faces, tmp_path, slowing, monkeypatch
+):
+    """From before the change, too, of which it then knows all along."""
+    config = replace(config, train=replace(config.train, budget_s=6.0, epochs=1e6, ema=0.01))
+    monkeypatch.setattr(diary, "LINES_PER_RUN", 50)
+    scores = (0.1, 0.2, 0.3, 0.4, 0.1)  # the best weights are those of the 20th step
+    # One more is asked for where the pace is measured.
+    asked = Scores(0.0, *scores)
+    straight = run_training(config, faces, tmp_path / "straight", asked, started=0.0)
+    assert len(json.loads(straight.plan.read_text())["stretches"]) > 1
+    learn, killed = trainer.Learner.learn, RunFolder(tmp_path / "killed")
+
+    def die(self, plan):
+        if killed.plan.exists():
+            raise ZeroDivisionError
+        return learn(self, plan)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Learner, "learn", die)
+        with pytest.raises(ZeroDivisionError):
+            run_training(config, faces, killed.path)
+    shutil.copy(straight.plan, killed.plan)
+    resumed = run_training(config, faces, killed.path, Scores(*scores))
+    assert resumed.best.read_bytes() == straight.best.read_bytes()
+    assert resumed.last.read_bytes() == straight.last.read_bytes()
+    pairs = zip(read_logbook(resumed.metrics), read_logbook(straight.metrics), strict=True)
+    assert all({**a, "seconds": 0} == {**b, "seconds": 0} for a, b in pairs)
 
 
 def test_a_loss_that_is_no_number_ends_with_advice(config, faces, tmp_path):

@@ -88,7 +88,9 @@ def configure(
     wanted = merge(wanted, {"data": {"source": str(source)}, "model": {"num_classes": num_classes}})
 
     def applied(chosen: RunConfig) -> RunConfig:
-        config = from_mapping(RunConfig, merge(to_mapping(chosen), wanted))
+        # What a recipe measures on its way to pretraining is no pretraining yet.
+        named = {key: wanted[key] for key in wanted if key != "pretrain" or chosen.pretrain}
+        config = from_mapping(RunConfig, merge(to_mapping(chosen), named))
         return from_mapping(RunConfig, merge(to_mapping(config), _fitted(config.train, wanted)))
 
     trainable = [sample for sample in listing.samples if sample.split in (None, "train")]

@@ -91,8 +91,10 @@ class Diary(Generic[Model]):
     def note_loss(self, loss: Tensor, plan: Plan, task: Task) -> None:
         """Collect losses; now and then read them, write a line and show the progress."""
         self.learner.state.losses.append(loss)
-        every = max(1, plan.total_steps // LINES_PER_RUN)
-        if self.learner.state.step % every == 0:
+        step = self.learner.state.step
+        # As it was planned when this step was taken: a resumed run knows what came later.
+        every = max(1, plan.total_at(step - 1) // LINES_PER_RUN)
+        if step % every == 0:
             self._write_losses(plan, task)
 
     def _write_losses(self, plan: Plan, task: Task) -> None:

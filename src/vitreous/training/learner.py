@@ -124,7 +124,7 @@ class Learner(ABC, Generic[Model]):
         inputs = self._ahead.take(self.inputs, (now, plan.progress(now)), following)
         # The rate at the step's end: at its beginning the first one would be zero.
         set_rates(state.optimizers, self.rate_behind(then, plan))
-        state.ema.set_window(state.step, train.ema * plan.total_steps)
+        state.ema.set_window(state.step, train.ema * plan.total_at(state.step))
         torch.manual_seed(derive_seed(train.seed, "dropout", state.step))
         try:
             loss = self._update(*inputs)

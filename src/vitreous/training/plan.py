@@ -107,11 +107,18 @@ class Plan:
         planned = self.stretches[0].total_steps
         return self.evaluate_every * max(planned // (MILESTONES * self.evaluate_every), 1)
 
+    def total_at(self, step: int) -> int:
+        """Steps of the whole run as they were planned at one of them, whatever came later."""
+        return self._at(step).total_steps
+
     def progress(self, step: int) -> float:
         """Share of the schedule that lies behind `step`, from 0 to 1."""
-        now = next(part for part in reversed(self.stretches) if part.first_step <= step)
+        now = self._at(step)
         share = (step - now.first_step) / max(now.total_steps - now.first_step, 1)
         return now.progress + (1.0 - now.progress) * min(share, 1.0)
+
+    def _at(self, step: int) -> Stretch:
+        return next(part for part in reversed(self.stretches) if part.first_step <= step)
 
     def replanned(self, step: int, total_steps: int) -> "Plan":
         """The same up to `step`, then evenly to the end at `total_steps`."""

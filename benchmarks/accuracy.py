@@ -31,7 +31,7 @@ from accuracy_loop import train_peer
 from accuracy_page import write_page
 from accuracy_peers import PEERS, PREPROCESS, TUNINGS, Peer
 from accuracy_products import ABLATIONS, LECTURE, OURS, Product, parse_ours, train_product
-from result_files import Job, OtherWork, run_missing, score
+from result_files import Job, OtherWork, run_missing, score, tempered
 from torch import nn
 
 from vitreous.core.config import merge
@@ -93,11 +93,11 @@ def run(
         trained = train_peer(contender, dataset, seed, 60 * minutes)
     others_cores = others.cores()
     scored = dataset.sets.get("test", dataset.sets["valid"])
-    probabilities = {
-        "best": predict(trained.best, trained.preprocess, scored),
-        "last": predict(trained.last, trained.preprocess, scored),
-    }
     labels = scored.labels.numpy()
+    probabilities = {
+        name: tempered(predict(model, trained.preprocess, scored), labels)
+        for name, model in (("best", trained.best), ("last", trained.last))
+    }
     seen = trained.epochs * len(dataset.sets["train"])
     result = {
         "name": contender.name,

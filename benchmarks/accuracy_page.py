@@ -67,7 +67,8 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             "minutes from behind the decoding, one after another. Scored on "
             f"{len(rows[0].labels)} validation pictures"
             f"{', each seen as it is and mirrored' if flip else ''}.{only} "
-            "Mean and standard deviation over the seeds.",
+            "Mean and standard deviation over the seeds. Everybody's probabilities are divided by "
+            "the temperature that fits these pictures.",
             "",
             f"Machine: {'; '.join(sorted({run['machine'] for run in runs}))}. Cores that other "
             f"processes took during a run: {shared}.",

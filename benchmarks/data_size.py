@@ -5,7 +5,8 @@
 For each number of pictures a class and each seed, faces are drawn anew, three contenders of
 `accuracy.py` (ours, a ResNet-18, the same with our augmentation) learn from them for the same
 minutes, and are scored on 400 unseen faces a class.
-What `vitreous train` needs to score them itself is part of its time. Each run writes a file of its
+What `vitreous train` needs to score them itself is part of its time. The ResNets take batches of the
+sizes that ours takes for so many pictures, at a rate that goes with their root. Each run writes a file of its
 own, and one that is there already is not run again.
 """
 
@@ -20,7 +21,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from accuracy import OURS, Contender, run
-from accuracy_peers import PEERS, SIDE, TUNINGS
+from accuracy_peers import PEERS, SIDE, TUNINGS, Peer
 from comparison import COLORS, OURS_COLOR
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -28,6 +29,7 @@ from wall_page import MUTED, STYLE
 
 from vitreous.core.files import atomic_path, write_json, write_text
 from vitreous.data.faces import EXPRESSIONS, write_faces
+from vitreous.recipes.facts import batch_size
 
 #: Unseen faces of each expression, and the validation faces that choose the weights kept.
 TEST, VALID = 400, 100
@@ -61,8 +63,17 @@ def run_missing(
                 print(f"== {contender.name}, {per_class} a class, seed {seed}", flush=True)
                 with tempfile.TemporaryDirectory() as folder:
                     source = draw(Path(folder) / "faces", per_class, seed)
-                    result, _ = run(contender, source, seed, minutes)
+                    result, _ = run(_sized(contender, per_class), source, seed, minutes)
                 write_json(file, {**result, "per_class": per_class, "minutes": minutes})
+
+
+def _sized(contender: Contender, per_class: int) -> Contender:
+    """A peer with batches that leave enough steps of so few pictures."""
+    if not isinstance(contender, Peer):
+        return contender
+    size = batch_size(per_class * len(EXPRESSIONS), most=contender.batch_size)
+    rate = contender.learning_rate * (size / contender.batch_size) ** 0.5  # AdamW's
+    return replace(contender, batch_size=size, learning_rate=rate)
 
 
 def write_page(out: Path) -> None:
@@ -155,8 +166,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = ("resnet18", "resnet18-ours")
-    # Batches of 128 would leave a few hundred pictures too few steps.
-    peers = (replace(peer, batch_size=32) for peer in (*PEERS, *TUNINGS) if peer.name in names)
+    peers = (peer for peer in (*PEERS, *TUNINGS) if peer.name in names)
     contenders = (OURS, *peers)
     run_missing(contenders, arguments.per_class, arguments.seeds, arguments.minutes, arguments.out)
     write_page(arguments.out)

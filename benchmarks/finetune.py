@@ -28,7 +28,7 @@ import numpy as np
 from finetune_ours import Climb, add_options, asked_for, run_alone
 from finetune_page import write_page
 from picture_links import count_splits, labels_of, link_pictures, read_splits
-from result_files import Job, OtherWork, machine, run_missing, score
+from result_files import Job, OtherWork, machine, run_missing, score, tempered
 
 from vitreous.core.files import read_json
 from vitreous.data.folder import Listing
@@ -131,6 +131,7 @@ def run(
     others_cores = others.cores()
     listing = setting.listing
     labels = labels_of(listing, setting.scored_split)
+    probabilities = tempered(probabilities, labels)
     seen = trained["epochs"] * count_splits(listing.samples)["train"]
     result = {
         "name": contender.name,

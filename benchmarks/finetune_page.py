@@ -82,7 +82,8 @@ def _page(rows: Sequence[Row]) -> str:
             "## As each answers",
             "",
             "Ours answers by a picture and its mirror image, which its users get without asking; "
-            "the peers by the picture alone, as their users would have them.",
+            "the peers by the picture alone, as their users would have them. Probabilities, "
+            "everybody's, are divided by the temperature that fits these pictures.",
             "",
             *_table(rows, "own"),
             "",

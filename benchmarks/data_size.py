@@ -4,10 +4,10 @@
 
 For each number of pictures a class and each seed, faces are drawn anew, three contenders of
 `accuracy.py` (ours, a ResNet-18, the same with our augmentation) learn from them for the same
-minutes, and are scored on 400 unseen faces a class.
-What `vitreous train` needs to score them itself is part of its time. The ResNets take batches of the
-sizes that ours takes for so many pictures, at a rate that goes with their root. Each run writes a file of its
-own, and one that is there already is not run again.
+minutes, and are scored on 400 unseen faces a class. What `vitreous train` needs to score them
+itself is part of its time. The ResNets take batches of the sizes that ours takes for so many
+pictures, at a rate that goes with their root. Each run writes a file of its own, and one that is
+there already is not run again.
 """
 
 import argparse

@@ -29,6 +29,7 @@ from speed_pairs import (
     Condition,
     Worker,
     gemm_peak,
+    left_out_if_ended,
     machine,
     read_command,
     row,
@@ -183,17 +184,18 @@ def compare(works: Sequence[Work], pairs: int, folder: Path) -> list[dict[str, A
         for work in works:
             flops = summarize(preset(work.model, image_size=(SIDE, SIDE))).flops
             for peer in work.peers:
-                mine: Condition = neighbour.at_work if work.busy else nullcontext
-                theirs: Condition = nullcontext if peer == OURS_ALONE else mine
-                both = workers(work, peer, weights[work.model], pictures)
-                one = row(work.title, peer, take_turns(*both, pairs, (mine, theirs)))
-                peak = peaks.get(work.precision)  # nothing here multiplies eight-bit matrices
-                if peak:
-                    one["share_of_gemm_peak"] = round(flops * one["ours"] / (peak * 1e9), 3)
-                    one["gemm_peak_gflops"] = round(peak)
-                rows.append(one)
-                print(f"{one['work']} v {peer}: {one['ours']:g} and {one['peer']:g} pictures a "
-                      f"second, {one['ratio']:.2f} times", flush=True)  # fmt: skip
+                with left_out_if_ended(f"{work.title} v {peer}"):
+                    mine: Condition = neighbour.at_work if work.busy else nullcontext
+                    theirs: Condition = nullcontext if peer == OURS_ALONE else mine
+                    both = workers(work, peer, weights[work.model], pictures)
+                    one = row(work.title, peer, take_turns(*both, pairs, (mine, theirs)))
+                    peak = peaks.get(work.precision)  # nothing here multiplies eight-bit matrices
+                    if peak:
+                        one["share_of_gemm_peak"] = round(flops * one["ours"] / (peak * 1e9), 3)
+                        one["gemm_peak_gflops"] = round(peak)
+                    rows.append(one)
+                    print(f"{one['work']} v {peer}: {one['ours']:g} and {one['peer']:g} pictures a "
+                          f"second, {one['ratio']:.2f} times", flush=True)  # fmt: skip
     finally:
         neighbour.end()
     return rows

@@ -14,8 +14,8 @@ import sys
 import tempfile
 import time
 import venv
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,19 @@ class Worker:
             )
 
 
+class WorkerEndedError(Exception):
+    """A worker ended before its turns were over; its last words say why."""
+
+
+@contextmanager
+def left_out_if_ended(what: str) -> Iterator[None]:
+    """Go on with the next row where a worker of this one ends, as for want of memory."""
+    try:
+        yield
+    except WorkerEndedError as error:
+        print(f"{what} is left out: {error}", flush=True)
+
+
 #: What surrounds a worker while it starts and while it has its turn.
 Condition = Callable[[], AbstractContextManager[object]]
 
@@ -108,7 +121,7 @@ def _read(process: subprocess.Popen[str], worker: Worker) -> dict[str, float]:
     line = process.stdout.readline()
     if not line:
         said = _errors_of(worker.script).read_text()[-2000:]
-        raise SystemExit(f"{worker.script} {dict(worker.settings)} ended:\n{said}")
+        raise WorkerEndedError(f"{worker.script} {dict(worker.settings)} ended:\n{said}")
     return json.loads(line)
 
 

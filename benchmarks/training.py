@@ -25,6 +25,7 @@ from matplotlib.figure import Figure
 from speed_pairs import (
     Worker,
     gemm_peak,
+    left_out_if_ended,
     machine,
     read_command,
     row,
@@ -116,13 +117,14 @@ def compare(works: Sequence[Work], pairs: int) -> list[dict[str, Any]]:
     peak, rows = gemm_peak(), []
     for work in works:
         for peer in work.peers:
-            ours = Worker("training_ours.py", work.settings(), is_peer=False)
-            one = row(work.title, peer, take_turns(ours, peer_worker(work, peer), pairs))
-            one["share_of_gemm_peak"] = round(share_of_peak(work, one["ours"], peak), 3)
-            one["gemm_peak_gflops"] = round(peak)
-            rows.append(one)
-            print(f"{one['work']} v {peer}: {one['ours']:g} and {one['peer']:g} pictures a second, "
-                  f"{one['ratio']:.2f} times", flush=True)  # fmt: skip
+            with left_out_if_ended(f"{work.title} v {peer}"):
+                ours = Worker("training_ours.py", work.settings(), is_peer=False)
+                one = row(work.title, peer, take_turns(ours, peer_worker(work, peer), pairs))
+                one["share_of_gemm_peak"] = round(share_of_peak(work, one["ours"], peak), 3)
+                one["gemm_peak_gflops"] = round(peak)
+                rows.append(one)
+                print(f"{one['work']} v {peer}: {one['ours']:g} and {one['peer']:g} pictures a "
+                      f"second, {one['ratio']:.2f} times", flush=True)  # fmt: skip
     return rows
 
 

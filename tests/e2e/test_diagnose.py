@@ -152,7 +152,7 @@ def test_a_fold_that_was_stopped_is_looked_at_with_its_own_pictures(
 def test_a_rung_whose_loss_is_no_number(vitreous, faces, stuck, tmp_path):
     run = tmp_path / "run"
     words = ("--set", "ladder.lora_learning_rate=1e30", "--set", "train.clip_norm=1e30",
-             "--set", "train.batch_size=16")  # fmt: skip
+             "--set", "train.batch_size=16", "--tune", "lora")  # fmt: skip
     result = vitreous("train", faces, "--out", run, "--weights", stuck[0], "--epochs", "4", *words)
     assert result.exit_code == 1
     assert "--set ladder.lora_learning_rate=" in result.stderr

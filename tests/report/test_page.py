@@ -1,28 +1,24 @@
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tests.pages.reading import CHROMIUM, Page, chromium, opened_width
+from tests.report.examples import LEARNED, ONE_CLASS, PERFECT, many, scored
 from vitreous.diagnosis.causes import Cause, Diagnosis
-from vitreous.evaluation.intervals import mean_interval, proportion_interval
-from vitreous.evaluation.metrics import ClassScore, Evaluation, Untempered
+from vitreous.evaluation.intervals import proportion_interval
+from vitreous.evaluation.metrics import Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
 from vitreous.pages.pictures import picture_uri
 from vitreous.report.figures import confusion_uri, learning_curves
 from vitreous.report.page import (
     Report,
     frequent_confusions,
-    percent,
     reliability_in_words,
     render_report,
-    standing,
     verdict,
-    verdict_in_full,
-    weakest_class,
 )
 from vitreous.report.parts import (
     CrossValidated,
@@ -33,55 +29,7 @@ from vitreous.report.parts import (
     Rung,
 )
 
-FACES = ("angry", "happy", "sad")
 HOSTILE = "<script>alert('x')</script>&\"quoted\""
-
-
-def scored(confusion: Sequence[Sequence[int]], classes: Sequence[str], majority=0) -> Evaluation:
-    """An evaluation with exactly this confusion matrix."""
-    counts = np.array(confusion)
-    support, given, hits = counts.sum(1), counts.sum(0), counts.diagonal()
-    per_class = {
-        name: ClassScore(
-            precision=float(hits[at] / max(given[at], 1)),
-            recall=proportion_interval(int(hits[at]), int(support[at])),
-            f1=float(2 * hits[at] / max(given[at] + support[at], 1)),
-            support=int(support[at]),
-        )
-        for at, name in enumerate(classes)
-    }
-    present = [score.recall for score in per_class.values() if score.support]
-    chance = {"accuracy": 1 / len(classes), "balanced_accuracy": 1 / len(classes)}
-    return Evaluation(
-        n=int(counts.sum()),
-        accuracy=proportion_interval(int(hits.sum()), int(counts.sum())),
-        balanced_accuracy=mean_interval(present),
-        loss=0.5,
-        classes=tuple(classes),
-        per_class=per_class,
-        confusion=tuple(tuple(map(int, row)) for row in counts),
-        top_k={"2": proportion_interval(int(counts.sum()), int(counts.sum()))},
-        baselines={
-            "chance": chance,
-            "majority": {
-                "label": classes[majority],
-                "accuracy": float(support[majority] / support.sum()),
-                "balanced_accuracy": float(support[majority] > 0) / len(present),
-            },
-        },
-    )
-
-
-LEARNED = scored([[200, 30, 24], [14, 840, 26], [60, 57, 334]], FACES, majority=1)
-TINY = scored([[9, 6, 5], [6, 8, 6], [5, 6, 9]], FACES)
-MAJORITY = scored([[4, 90, 6], [12, 260, 8], [5, 90, 5]], FACES, majority=1)
-UNEVEN = scored([[60, 20, 20], [80, 130, 70], [20, 20, 60]], FACES, majority=1)
-WORSE = scored([[2, 9, 9], [9, 2, 9], [9, 9, 2]], FACES)
-BELOW = scored([[60, 120, 120], [4, 8, 3], [4, 5, 6]], FACES)
-RARE = scored([[40, 130, 130], [0, 15, 0], [0, 0, 15]], FACES, majority=1)
-COLLAPSED = scored([[0, 323, 0], [0, 880, 0], [0, 382, 0]], FACES, majority=1)
-ONE_CLASS = scored([[0, 0, 0], [3, 35, 2], [0, 0, 0]], FACES, majority=1)
-PERFECT = scored([[20, 0], [0, 30]], ("cat", "dog"))
 
 
 FOLDS = CrossValidated(
@@ -100,13 +48,6 @@ DOUBTS = DoubtfulLabels(
     ],
     command="vitreous audit runs/faces",
 )  # fmt: skip
-
-
-def many(classes: int) -> Evaluation:
-    counts = np.random.default_rng(0).poisson(0.2, (classes, classes)) + 20 * np.eye(classes)
-    return scored(
-        counts.astype(int).tolist(), [f"bird_{at:03d}.Long_Name" for at in range(classes)]
-    )
 
 
 def history() -> list[dict]:
@@ -151,112 +92,6 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         versions={"vitreous": "0.1.0"},
         reproduce="vitreous train faces --config config.toml --out NEW_FOLDER",
     )
-
-
-@pytest.mark.parametrize(
-    ("evaluation", "where", "sentence"),
-    [
-        (
-            LEARNED,
-            "learned",
-            "Right for 1374 of 1585 pictures: 86.7 % (84.9 to 88.3 %). "
-            "Always answering 'happy' would give 55.5 %.",
-        ),
-        (
-            TINY,
-            "guessing",
-            "26 of 60 right, 43 % (32 to 56 %): not distinguishable from guessing one of three.",
-        ),
-        (
-            MAJORITY,
-            "guessing",
-            "269 of 480 right, 56 % (52 to 60 %): it has not learned more than always answering "
-            "'happy', which would give 58 %.",
-        ),
-        (
-            UNEVEN,
-            "uneven",
-            "250 of 480 right, 52 % (48 to 57 %): worse than always answering 'happy' (58 %). "
-            "Yet it tells the classes apart: balanced accuracy 55 % (50 to 60 %), "
-            "by guessing 33 %.",
-        ),
-        (
-            WORSE,
-            "worse",
-            "6 of 60 right, 10 % (5 to 20 %): worse than guessing one of three, which would give "
-            "33 %. Do the classes mean the same as in training?",
-        ),
-        (
-            BELOW,
-            "guessing",
-            "74 of 330 right, 22 % (18 to 27 %): fewer than guessing one of three would give "
-            "(33 %). By class it is not distinguishable from that: balanced accuracy "
-            "38 % (27 to 49 %).",
-        ),
-        (
-            RARE,
-            "uneven",
-            "70 of 330 right, 21 % (17 to 26 %): worse than guessing (33 %). Yet it tells the "
-            "classes apart: balanced accuracy 71 % (61 to 73 %), by guessing 33 %.",
-        ),
-        (
-            COLLAPSED,
-            "collapsed",
-            "It answers 'happy' for every picture: collapsed to one class. "
-            "That is right for 880 of 1585, 55.5 %.",
-        ),
-        (
-            ONE_CLASS,
-            "one class",
-            "Every picture here is 'happy': 35 of 40 right, 88 % (74 to 95 %). "
-            "One class alone can't show whether it tells classes apart.",
-        ),
-        (
-            PERFECT,
-            "learned",
-            "Right for 50 of 50 pictures: 100 % (93 to 100 %). Guessing would give 50 %.",
-        ),
-    ],
-)
-def test_the_verdict_says_what_the_intervals_allow(evaluation, where, sentence):
-    assert standing(evaluation) == where
-    assert verdict(evaluation) == sentence
-
-
-def test_guessing_names_the_most_frequent_class_where_that_is_better():
-    evaluation = scored([[3, 20, 2], [18, 20, 12], [2, 20, 3]], FACES, majority=1)
-    assert verdict(evaluation).endswith(
-        "not distinguishable from guessing one of three; always answering 'happy' would give 50 %."
-    )
-
-
-def test_classes_of_one_size_never_get_two_verdicts_at_once():
-    """Here the interval of balanced accuracy, alone, would leave guessing out."""
-    near = scored([[0, 20, 0], [0, 5, 15], [0, 0, 20]], FACES)
-    assert near.accuracy.low < 1 / 3 < near.balanced_accuracy.low
-    assert standing(near) == "guessing"
-
-
-def test_one_answer_for_a_few_pictures_is_no_collapse():
-    few, ten = (scored([[2, 0], [1 + more, 0]], ("a", "b")) for more in (0, 7))
-    assert standing(few) == "guessing"
-    assert verdict(few) == (
-        "2 of 3 right, 67 % (21 to 94 %): not distinguishable from guessing one of two; "
-        "always answering 'a' would give 67 %."
-    )
-    assert standing(ten) == "collapsed"
-
-
-def test_the_weakest_class_is_named_with_what_it_is_taken_for():
-    assert weakest_class(LEARNED) == (
-        "Weakest: 'sad', found in 74 % of its pictures (70 to 78 %), most often taken for 'angry'."
-    )
-    assert weakest_class(PERFECT) == ""
-    assert weakest_class(COLLAPSED) == ""
-
-
-def test_a_percentage_short_of_all_is_never_rounded_up_to_all():
-    assert [percent(0.9999), percent(0.99996, 1), percent(1.0, 1)] == ["99 %", "99.9 %", "100.0 %"]
 
 
 def test_the_page_is_whole_and_loads_nothing():
@@ -436,13 +271,6 @@ def test_what_is_missing_leaves_its_section_out():
     assert not {"curves", "mistakes", "augmented", "warnings", "facts", "ladder"} & set(ids)
     flawless = Page(render_report(replace(bare, evaluation=PERFECT)))
     assert "No mistakes on these pictures." in flawless.text
-
-
-def test_the_verdict_in_full_says_where_it_flatters():
-    assert verdict_in_full(LEARNED) == verdict(LEARNED)
-    assert verdict_in_full(replace(LEARNED, chose_weights=True)) == (
-        f"{verdict(LEARNED)} That is a little optimistic: these pictures also chose the weights."
-    )
 
 
 def test_a_score_on_the_pictures_that_chose_the_weights_is_called_optimistic():

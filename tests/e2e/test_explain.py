@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import tempfile
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,13 +146,30 @@ def test_a_place_that_can_t_be_written_is_told_before_the_work(vitreous, faces, 
     assert "photo is no folder" in result.stderr
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0,
-                    reason="a user is missing who may not write everywhere")  # fmt: skip
-def test_a_folder_without_permission_is_told_before_the_work(vitreous, faces, here):
-    (here / "closed").mkdir(mode=0o500)
-    words = ("--out", "closed/drawn")
-    result = vitreous("explain", "gone", faces / "test" / "sad" / "00000.png", *words)
-    assert "closed: no permission" in result.stderr
+@pytest.mark.skipif(not hasattr(os, "setreuid"), reason="a system with users is missing")
+def test_a_folder_without_permission_is_told_before_the_work(vitreous, faces):
+    with tempfile.TemporaryDirectory() as folder, nobody():
+        Path(folder).chmod(0o755)
+        picture = shutil.copy(faces / "test" / "sad" / "00000.png", folder)
+        for name, mode in (("open", 0o777), ("closed", 0o555)):
+            (Path(folder) / name).mkdir()
+            (Path(folder) / name).chmod(mode)
+            out = f"{folder}/{name}/drawn"
+            result = vitreous("explain", "gone", picture, "--out", out)
+            told = f"can't write into {folder}/{name}: no permission" in result.stderr
+            assert told == (name == "closed"), result.stderr
+
+
+@contextmanager
+def nobody():
+    """Asked for permissions as somebody who may not write everywhere, also where root tests."""
+    user = os.getuid()
+    if user == 0:
+        os.setreuid(65534, -1)
+    try:
+        yield
+    finally:
+        os.setreuid(user, -1)
 
 
 def test_an_unreadable_picture_does_not_stop_the_others(vitreous, run, faces, here):

@@ -72,8 +72,9 @@ class PeerLearner:
         torch.manual_seed(derive_seed(seed, "weights"))
         self.model = peer.build(self.num_classes).to(**self.place).train()
         self.ema = Ema(self.model)
-        #: As the product: each thread takes a part of the batch.
-        self.shards = Shards(self.model, SideBySide(choose_shards(self.device, peer.batch_size)))
+        #: As the product: each thread takes a part of the batch, some of batch norm's pictures.
+        parts = choose_shards(self.device, peer.batch_size, smallest=8)
+        self.shards = Shards(self.model, SideBySide(parts))
         _, groups = parameter_groups(self.model, TrainConfig(weight_decay=peer.weight_decay))
         if peer.optimizer == "sgd":
             self.optimizer = torch.optim.SGD(groups, lr=0.0, momentum=0.9, nesterov=True)

@@ -64,7 +64,8 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             f"`{'' if flip else ' with `--no-flip-test`'}",
             "",
             f"Every contender learned {targets} from nothing, on the same pictures, for {minutes} "
-            "minutes from behind the decoding, one after another. Scored on "
+            "minutes from behind the decoding, one after another; ours looks for faults among "
+            "them first, as it does for everybody. Scored on "
             f"{len(rows[0].labels)} validation pictures"
             f"{', each seen as it is and mirrored' if flip else ''}.{only} "
             "Mean and standard deviation over the seeds. Everybody's probabilities are divided by "

@@ -30,6 +30,7 @@ from speed_pairs import (
     Worker,
     gemm_peak,
     left_out_if_ended,
+    left_out_lines,
     machine,
     read_command,
     row,
@@ -173,18 +174,21 @@ def workers(work: Work, peer: str, weights: Path, pictures: Path) -> tuple[Worke
     return mine, Worker("inference_peers.py", theirs, is_peer=True)
 
 
-def compare(works: Sequence[Work], pairs: int, folder: Path) -> list[dict[str, Any]]:
+def compare(
+    works: Sequence[Work], pairs: int, folder: Path
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, and those that were left out."""
     pictures = folder / "pictures"
     draw_pictures(pictures, 32)
     models = dict.fromkeys(one.model for one in works)
     weights = {model: tuned(write_weights(model, folder)) for model in models}
     peaks = {name: gemm_peak(getattr(torch, name)) for name in ("float32", "bfloat16")}
-    neighbour, rows = Neighbour(), []
+    neighbour, rows, left_out = Neighbour(), [], []
     try:
         for work in works:
             flops = summarize(preset(work.model, image_size=(SIDE, SIDE))).flops
             for peer in work.peers:
-                with left_out_if_ended(f"{work.title} v {peer}"):
+                with left_out_if_ended(f"{work.title} v {peer}", left_out):
                     mine: Condition = neighbour.at_work if work.busy else nullcontext
                     theirs: Condition = nullcontext if peer == OURS_ALONE else mine
                     both = workers(work, peer, weights[work.model], pictures)
@@ -198,10 +202,10 @@ def compare(works: Sequence[Work], pairs: int, folder: Path) -> list[dict[str, A
                           f"second, {one['ratio']:.2f} times", flush=True)  # fmt: skip
     finally:
         neighbour.end()
-    return rows
+    return rows, left_out
 
 
-def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
+def page(rows: Sequence[dict[str, Any]], left_out: Sequence[str], pairs: int, quick: bool) -> str:
     how = "--quick" if quick else f"--pairs {pairs}"
     peaks = [one for one in rows if "gemm_peak_gflops" in one]
     lines = [
@@ -212,6 +216,7 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
         "",
         *table(rows),
         "",
+        *left_out_lines(left_out),
         "| ours | pictures a second | share of the measured matrix peak of that precision |",
         "| --- | --- | --- |",
         *(
@@ -232,8 +237,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         # Converted models of this benchmark are nobody's business afterwards.
         os.environ["XDG_CACHE_HOME"] = folder
-        rows = compare(works, arguments.pairs, Path(folder))
-    text = page(rows, arguments.pairs, arguments.quick)
+        rows, left_out = compare(works, arguments.pairs, Path(folder))
+    text = page(rows, left_out, arguments.pairs, arguments.quick)
     write_results(arguments, "inference", rows, text, draw)
 
 

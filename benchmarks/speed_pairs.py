@@ -70,12 +70,18 @@ class WorkerEndedError(Exception):
 
 
 @contextmanager
-def left_out_if_ended(what: str) -> Iterator[None]:
-    """Go on with the next row where a worker of this one ends, as for want of memory."""
+def left_out_if_ended(what: str, left_out: list[str]) -> Iterator[None]:
+    """Go on with the next row where a worker of this one ends, as for want of memory.
+
+    Args:
+        what: the row.
+        left_out: gets it then.
+    """
     try:
         yield
     except WorkerEndedError as error:
         print(f"{what} is left out: {error}", flush=True)
+        left_out.append(what)
 
 
 #: What surrounds a worker while it starts and while it has its turn.
@@ -197,6 +203,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             for one in rows
         ),
     ]
+
+
+def left_out_lines(left_out: Sequence[str]) -> list[str]:
+    """What a page says of rows whose worker ended; nothing where there are none."""
+    if not left_out:
+        return []
+    return [f"Left out, because a worker ended: {'; '.join(left_out)}.", ""]
 
 
 def read_command(quick: str) -> argparse.Namespace:

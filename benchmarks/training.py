@@ -26,6 +26,7 @@ from speed_pairs import (
     Worker,
     gemm_peak,
     left_out_if_ended,
+    left_out_lines,
     machine,
     read_command,
     row,
@@ -113,11 +114,12 @@ def share_of_peak(work: Work, pictures_per_s: float, peak: float) -> float:
     return 3 * summarize(config.model).flops * pictures_per_s / (peak * 1e9)
 
 
-def compare(works: Sequence[Work], pairs: int) -> list[dict[str, Any]]:
-    peak, rows = gemm_peak(), []
+def compare(works: Sequence[Work], pairs: int) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, and those that were left out."""
+    peak, rows, left_out = gemm_peak(), [], []
     for work in works:
         for peer in work.peers:
-            with left_out_if_ended(f"{work.title} v {peer}"):
+            with left_out_if_ended(f"{work.title} v {peer}", left_out):
                 ours = Worker("training_ours.py", work.settings(), is_peer=False)
                 one = row(work.title, peer, take_turns(ours, peer_worker(work, peer), pairs))
                 one["share_of_gemm_peak"] = round(share_of_peak(work, one["ours"], peak), 3)
@@ -125,7 +127,7 @@ def compare(works: Sequence[Work], pairs: int) -> list[dict[str, Any]]:
                 rows.append(one)
                 print(f"{one['work']} v {peer}: {one['ours']:g} and {one['peer']:g} pictures a "
                       f"second, {one['ratio']:.2f} times", flush=True)  # fmt: skip
-    return rows
+    return rows, left_out
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -141,7 +143,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         figure.savefig(staging, format="svg", metadata={"Date": None})
 
 
-def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
+def page(rows: Sequence[dict[str, Any]], left_out: Sequence[str], pairs: int, quick: bool) -> str:
     how = "--quick" if quick else f"--pairs {pairs}"
     lines = [
         "# Training steps, side by side",
@@ -152,6 +154,7 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
         "",
         *table(rows),
         "",
+        *left_out_lines(left_out),
         "| ours | pictures a second | share of that peak |",
         "| --- | --- | --- |",
         *(
@@ -170,8 +173,8 @@ def main() -> None:
     whole = GPU if torch.cuda.is_available() else ALL
     works = [one for one in (QUICK if arguments.quick else whole) if arguments.only in one.title]
     torch.manual_seed(0)
-    rows = compare(works, arguments.pairs)
-    text = page(rows, arguments.pairs, arguments.quick)
+    rows, left_out = compare(works, arguments.pairs)
+    text = page(rows, left_out, arguments.pairs, arguments.quick)
     write_results(arguments, "training", rows, text, draw)
 
 

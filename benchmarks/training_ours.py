@@ -27,7 +27,7 @@ from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.device import choose_compile, choose_device
 from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
-from vitreous.training.shards import choose_shards
+from vitreous.training.shards import choose_shards, smallest_part
 
 NUM_CLASSES = 3
 #: Of fine-tuning, and how many batches' worth of pictures there are.
@@ -71,7 +71,7 @@ def configuration(model: str, image_size: int, batch_size: int, precision: str) 
     train = replace(config.train, batch_size=batch_size, precision=precision)  # pyright: ignore[reportArgumentType]
     device = choose_device(train.device)
     train = replace(train, compile=choose_compile(device, budget_s=None))
-    shards = choose_shards(device, batch_size, train.compile)
+    shards = choose_shards(device, batch_size, smallest_part(config.model), train.compile)
     return replace(config, train=replace(train, shards=shards))
 
 

@@ -37,6 +37,7 @@ from vitreous.serving.guard import open_guard
 from vitreous.serving.predictor import open_predictor, predict_files
 from vitreous.serving.runtimes import Engine
 from vitreous.serving.weights import find_own_weights
+from vitreous.serving.wish import Wish
 from vitreous.training.classifier import read_description
 
 COVERAGE = 0.9
@@ -167,7 +168,7 @@ def try_run(
         config = DataConfig(str(data), cache_dir=str(folder / "cache"))
         parts.append(open_labelled(part, described.classes, config, described.preprocess))
     calibrate_on(weights, parts[0])
-    guard = open_guard(weights, run, COVERAGE, False, True, console)
+    guard = open_guard(weights, run, Wish(sets=COVERAGE, refuse=True), console)
     predictor = open_predictor(weights, Engine(), console, guard)
     plain = open_predictor(weights, Engine(), console)
     evaluation, _ = examine_set(

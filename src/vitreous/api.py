@@ -1,7 +1,7 @@
 """What a person can ask for, as Python functions: wiring of the parts, nothing else.
 
-Each function here is also a command of the same name (see `cli`), with the same settings. Paths
-may be text or `Path`.
+Each function here is also a command of the same name (see `cli`), with the same settings; `resume`
+is ``vitreous train --resume``. Paths may be text or `Path`.
 """
 
 import os
@@ -13,11 +13,11 @@ from typing import Any, Literal
 
 from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
-from vitreous.core.files import first_free
+from vitreous.core.files import check_writable, first_free
 from vitreous.core.launch import run_place
 from vitreous.core.run import RunFolder, check_free
 from vitreous.data.faces import write_faces
-from vitreous.data.folder import check_beside, list_labelled, list_unlabelled
+from vitreous.data.folder import check_beside, check_learnable, list_labelled, list_unlabelled
 from vitreous.data.packing import pack
 from vitreous.data.remote import name_of, source_path
 from vitreous.doctor.visit import check
@@ -37,7 +37,7 @@ from vitreous.server.visit import serve
 from vitreous.serving.weights import find_own_weights, told_by
 from vitreous.shipping import export
 from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
-from vitreous.training.config import RunConfig
+from vitreous.training.config import LadderConfig, RunConfig
 from vitreous.training.encoder import load_encoder
 from vitreous.training.provenance import tell_changes
 from vitreous.training.trainer import Clock
@@ -80,7 +80,7 @@ def train(
     image_size: int | None = None,
     init: Source | None = None,
     weights: Source | None = None,
-    tune: Literal["ladder", "probe", "lora", "full"] = "ladder",
+    tune: Literal["ladder", "probe", "lora", "full"] | None = None,
     folds: int | None = None,
     repeats: int | None = None,
     preprocess: str | Sequence[str] = (),
@@ -112,7 +112,8 @@ def train(
             weights and a new head, and learns as it would from scratch. "auto" chooses a
             published one.
         weights: the same, tuned by recipe "finetune", rung by rung.
-        tune: "ladder", or the one rung to climb: "probe", "lora" or "full".
+        tune: "ladder" for all rungs, or the one to climb: "probe", "lora" or "full"; by default
+            those of the file of settings, or all.
         folds: train so many times more first, each time scored on another part of the pictures held
             out: a score that every picture has a part in. A budget is divided among all of them.
         repeats: do that so often, each time divided otherwise.
@@ -139,7 +140,7 @@ def train(
     path, is_begun = run_place(Path("runs") / name_of(source), out)
     if is_begun:  # and torchrun has started its processes again
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
-    check_free(path)
+    _check_place(path, source)
     named = named_settings(
         epochs, budget_s, seed, *(Path(file) if file else None for file in (cache, overlay))
     )
@@ -148,14 +149,16 @@ def train(
         raise ConfigError("init and weights both say what to begin with: give one")
     if weights:
         init, recipe = weights, recipe or "finetune"
-    if tune != "ladder":
-        changes = merge(changes, {"ladder": {"rungs": [tune]}})
+    if tune is not None:
+        rungs = list(LadderConfig.rungs) if tune == "ladder" else [tune]
+        changes = merge(changes, {"ladder": {"rungs": rungs}})
     if folds is not None:
         changes = merge(changes, {"folds": {"count": folds, "repeats": repeats or 1}})
     elif repeats is not None:
         raise ConfigError("repeats is about folds: say how many")
     applied = named_overlay(Path(config) if config else None, changes)
     listing = list_labelled(source, applied)
+    check_learnable(listing, source)
     choice = configure(
         source,
         listing,
@@ -219,7 +222,7 @@ def audit(
         folds=folds or 5,
         epochs=epochs,
         budget_s=budget_s,
-        settings=settings,
+        settings=merge({"init": None}, settings or {}),  # from scratch, without a word on others
         cache=cache,
         console=console,
         started=started,
@@ -273,7 +276,7 @@ def pretrain(
     path, is_begun = run_place(Path("runs") / f"{name_of(source)}-pretrained", out)
     if is_begun:
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
-    check_free(path)
+    _check_place(path, source)
     named = named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
     listing = list_unlabelled(source)
     choice = configure(
@@ -286,6 +289,15 @@ def pretrain(
         changes=merge(settings or {}, named),
     )
     return begin(path, choice, listing, console, clock, tensorboard)
+
+
+def _check_place(path: Path, source: Path) -> None:
+    """Refuse a run's folder before any work: one that isn't free, or among its own pictures."""
+    if source.is_dir():
+        check_beside(path, source)
+    else:
+        check_free(path)
+    check_writable(path)
 
 
 @one_run
@@ -336,9 +348,11 @@ def summary(model: str, *, image_size: int | None = None, classes: int | None = 
     """
     is_run = model not in PRESETS and (Path(model) / "config.toml").exists()
     config = load_encoder(find_own_weights(Path(model))).config if is_run else preset(model)
-    if image_size:
+    if image_size is not None:
         config = replace(config, image_size=(image_size, image_size))
-    return summarize(replace(config, num_classes=classes) if classes else config)
+    if classes is not None:
+        config = replace(config, num_classes=classes)
+    return summarize(config)
 
 
 def demo(

@@ -378,7 +378,7 @@ def _status(command: Callable[[], Any]) -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped before anything was written", err=True)
+        click.echo("stopped", err=True)
         return 130
     except VitreousError as error:
         word = "error: " if isinstance(error, UserError) or error.exit_status == 1 else ""

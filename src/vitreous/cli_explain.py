@@ -74,9 +74,10 @@ def explain(
         what = f"{', '.join(named)}: " if named else ""
         raise click.UsageError(f"{what}name PICTURES to explain{instead}")
     from vitreous import api
+    from vitreous.core.files import check_writable
 
     console = options.console(quiet)
-    _refuse_unwritable(out)
+    check_writable(out)
     pictures = _without_drawings(pictures, out, console)
     found = api.explain(
         run,
@@ -110,19 +111,6 @@ def explain(
         click.echo(f"error: {file}: {reason}", err=True)
     if found.unreadable:
         context.exit(1)
-
-
-def _refuse_unwritable(folder: Path) -> None:
-    """Tell before all work where the drawings couldn't be kept."""
-    from vitreous.core.files import storage_errors
-    from vitreous.errors import StorageError
-
-    with storage_errors(folder):
-        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise StorageError(f"can't write into {folder}: {there} is no folder; name another --out")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise StorageError(f"can't write into {there}: no permission; name another --out")
 
 
 def _without_drawings(sources: Sequence[Path], out: Path, console: "Console") -> tuple[Path, ...]:

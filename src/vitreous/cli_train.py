@@ -108,7 +108,7 @@ def train(
         image_size=image_size,
         init=init,
         weights=weights,
-        tune=tune or "ladder",
+        tune=tune,
         folds=folds,
         repeats=repeats,
         preprocess=preprocess,

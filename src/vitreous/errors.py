@@ -44,7 +44,16 @@ class WeightsError(UserError):
 
 
 class UnreadablePicture(VitreousError):
-    """One picture can't be decoded; the text says why, without the file's name."""
+    """One picture can't be decoded; the text says why, without the file's name.
+
+    Args:
+        text: why.
+        passing: whether it is the system that couldn't read, which may well be able to later.
+    """
+
+    def __init__(self, text: str, passing: bool = False) -> None:
+        super().__init__(text)
+        self.passing = passing
 
 
 class StorageError(VitreousError):

@@ -31,7 +31,7 @@ from vitreous.diagnosis.examination import diagnose_run
 from vitreous.diagnosis.gather import cost_in_pictures
 from vitreous.doctor.findings import Checkup
 from vitreous.doctor.first_look import look_first
-from vitreous.errors import StorageError, TrainingError
+from vitreous.errors import Interrupted, StorageError, TrainingError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
@@ -170,15 +170,21 @@ def work(
     """Do what the configuration is for: learn classes, or pretrain.
 
     Raises:
+        Interrupted: where the person stops it, be it behind training.
         TrainingError: where a loss stays no number, or memory is too small.
     """
     job = _pretrain if config.pretrain else _train
+    command = f"vitreous {'pretrain' if config.pretrain else 'train'} --resume"
     try:
         job(folder, config, dataset, console, clock, tensorboard)
+    except KeyboardInterrupt:
+        raise Interrupted(
+            "stopped; what was saved is whole, and the rest can be done later. Go on with: "
+            f"{command} {quote(str(folder.path))}"
+        ) from None
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        command = f"vitreous {'pretrain' if config.pretrain else 'train'} --resume"
         raise TrainingError(
             f"memory is too small; what was saved is whole: free some and go on ({command} "
             f"{quote(str(folder.path))}), or begin another run with a smaller --model or "
@@ -322,8 +328,8 @@ def _still_to_see(config: RunConfig, dataset: Dataset, split: str) -> int:
     """How often a picture is looked at behind training: to calibrate, and to score."""
     looks = 2 if config.preprocess.mirror else 1
     held_out = dataset.sets.get("calibration", dataset.sets["valid"])
-    twice = (dataset.sets["valid"], held_out, dataset.sets[split])
-    return looks * sum(map(len, twice)) + min(len(dataset.sets["train"]), MOST_LOOKED_AT)
+    seen = (dataset.sets["valid"], held_out, dataset.sets[split])
+    return looks * sum(map(len, seen)) + min(len(dataset.sets["train"]), MOST_LOOKED_AT)
 
 
 def _pretrain(

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from vitreous.core.console import Console
 from vitreous.core.files import read_json
-from vitreous.core.run import RunFolder
+from vitreous.core.run import RunFolder, run_of
 from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled, path_as_text
 from vitreous.data.folder import Listing, is_unread, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import read_overlay
 from vitreous.data.remote import source_path
 from vitreous.data.stream import StreamedPixels
-from vitreous.data.table import VOTES
+from vitreous.data.table import EXTENSIONS, VOTES
 from vitreous.errors import DataError, RunError
 from vitreous.training.config import RunConfig
 
@@ -46,9 +46,15 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
             f"photographs in a format that isn't read are left out, {len(unread)} in all, such as "
             f"{unread[0]}: convert them to JPEG"
         )
-    if others := [path for path in listing.ignored if not is_unread(path)]:
+    others = [path for path in listing.ignored if not is_unread(path)]
+    if loose := [path for path in others if path.suffix.lower() in EXTENSIONS]:
+        console.warn(
+            f"pictures outside the folders of classes are left out, {len(loose)} in all, such as "
+            f"{loose[0]}"
+        )
+    if others := [path for path in others if path.suffix.lower() not in EXTENSIONS]:
         console.info(
-            f"{len(others)} files are not pictures by their names and are left out, "
+            f"files that are not pictures by their names are left out, {len(others)} in all, "
             f"such as {others[0]}"
         )
     if config.train.soft_labels and dataset.sets["train"].votes is None:
@@ -118,11 +124,8 @@ def learned_from(
     listing: Listing, weights: Path, splits: Sequence[str] = ("train", "valid")
 ) -> str | None:
     """How many pictures a run has learned from or was chosen by, in words; ``None`` for none."""
-    folder = weights.resolve().parent
-    if folder.parent.name in ("rungs", "folds"):  # inside a run, whose pictures they are
-        folder = folder.parent.parent
-    run = RunFolder(folder)
-    if not run.split.exists():  # a file of weights alone
+    run = run_of(weights)
+    if run is None:
         return None
     place = cache(os.path.realpath)  # a folder may be reached by links, or by way of ".."
     with run.split.open(encoding="utf-8", newline="") as file:

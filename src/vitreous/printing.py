@@ -225,7 +225,10 @@ def print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) 
 
     table = Table(title=escape(title), title_justify="left", box=None)
     for number, name in enumerate(head):
-        table.add_column(escape(name), justify="left" if number == 0 else "right")
+        table.add_column(escape(name), justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
-    RichConsole(highlight=False).print(table)
+    console = RichConsole(highlight=False)
+    # Wider than the window or the 80 columns of a pipe, its figures would be cut off.
+    whole = console.measure(table, options=console.options.update(width=10_000)).maximum
+    RichConsole(highlight=False, width=max(console.width, whole)).print(table)

@@ -17,11 +17,13 @@ import numpy as np
 from vitreous.core.config import did_you_mean
 from vitreous.core.console import Console
 from vitreous.core.rng import numpy_stream
-from vitreous.core.run import RunFolder
+from vitreous.core.run import RunFolder, run_of
 from vitreous.data.dataset import check_classes
 from vitreous.data.decode import read_picture
 from vitreous.data.faces import EXPRESSIONS, draw_face
 from vitreous.data.preprocess import Preprocess
+from vitreous.data.remote import is_remote
+from vitreous.data.shards import shard_of
 from vitreous.errors import ConfigError, DataError, RunError, UnreadablePicture
 from vitreous.evaluation.calibration import load_calibration
 from vitreous.exporting.card import UNKNOWN_LICENSE, facts_of
@@ -141,18 +143,21 @@ def _write_site(
     runtime: str | PathLike[str] | None,
     console: Console,
 ) -> None:
+    if is_sealed(weights) and license is not None:
+        raise ConfigError(f"{run} says its licence itself: leave --license out")
     # Before the work: it may have to be downloaded.
     library = find_runtime(Path(runtime) if runtime else None, console)
     if is_sealed(weights):
-        if license is not None:
-            raise ConfigError(f"{run} says its licence itself: leave --license out")
         write_site(open_sealed(weights), library, site)
     else:
         with tempfile.TemporaryDirectory() as folder:
             sealed = Path(folder) / f"{_beside(Path(run), '').name}.onnx"  # the model's name
             _seal(weights, sealed, "onnx", license or UNKNOWN_LICENSE, None, console)
             write_site(open_sealed(sealed), library, site)
-    console.info(f"next: python -m http.server --directory {site}, then open http://localhost:8000")
+    console.info(
+        f"next: python -m http.server --directory {quote(str(site))}, then open "
+        "http://localhost:8000"
+    )
 
 
 def _check_precision(
@@ -222,26 +227,31 @@ def _own_pictures(weights: Path, split: str) -> list[np.ndarray]:
     for path in chosen:
         try:
             pictures.append(read_picture(path))
-        except UnreadablePicture:
+        except (UnreadablePicture, DataError):  # the latter for a shard that isn't what it was
             continue
     return pictures
 
 
 def _own_files(weights: Path, split: str) -> list[tuple[Path, str]]:
-    """The files of a split of the run, and their classes; none of a file of weights alone."""
-    run = RunFolder(weights.resolve().parent)
-    if not run.split.exists():
+    """The files of a split of the run, and their classes; none of a file of weights alone.
+
+    Nor what lies behind a url: nobody named one here, and nothing else allows the network.
+    """
+    run = run_of(weights)
+    if run is None:
         return []
     with run.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    return [(Path(row["path"]), row["label"]) for row in rows]
+    files = [(Path(row["path"]), row["label"]) for row in rows]
+    return [pair for pair in files if not is_remote(pair[0])]
 
 
 def _tested(weights: Path, data: Path | None, console: Console) -> Iterator[tuple[np.ndarray, str]]:
     """Pictures to see on what fewer bits cost, each with its class."""
     described = read_description(weights)
     if data is None:
-        files = [pair for pair in _own_files(weights, "valid") if pair[0].is_file()]
+        own = _own_files(weights, "valid")
+        files = [pair for pair in own if pair[0].is_file() or shard_of(pair[0])]
         if not files:
             raise DataError(
                 f"{weights} has no pictures at hand to see on what fewer bits cost: name some, a "
@@ -263,7 +273,7 @@ def _read(
         for done, (path, label) in enumerate(files, start=1):
             try:
                 yield read_picture(path, cover=preprocess.cover), label
-            except UnreadablePicture as error:
+            except (UnreadablePicture, DataError) as error:
                 console.warn(f"{path}: {error}; left out")
             task.update(done)
 
@@ -275,9 +285,14 @@ def _drawn_faces() -> list[np.ndarray]:
 
 
 def _beside(run: Path, ending: str) -> Path:
-    """In the folder of a run, under its name; what a checkpoint becomes, in the present folder."""
+    """In the folder of a run, under its name; what a checkpoint becomes, in the present folder.
+
+    Weights that came without their run lie in a folder that may be anything, and have a name.
+    """
     if not is_own(run):
         name = run.stem if run.is_file() else run.name.partition("@")[0]
         return Path(f"{name}{ending}")
-    folder = find_own_weights(run).resolve().parent
-    return folder / f"{folder.name}{ending}"
+    weights = find_own_weights(run).resolve()
+    folder = weights.parent
+    is_alone = not RunFolder(folder).config.exists()
+    return folder / f"{weights.stem if is_alone else folder.name}{ending}"

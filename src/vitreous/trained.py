@@ -96,7 +96,8 @@ def evaluate(
     console = console or Console()
     is_run = (Path(run) / "config.toml").exists()
     if data is None and not is_run and (Path(run).exists() or hub_id(run)):
-        raise RunError(f"{run} is no run, and has no pictures of its own: name some (DATA)")
+        what = "is no run" if Path(run).exists() else "does not exist here"
+        raise RunError(f"{run} {what}, and has no pictures of its own: name some (DATA)")
     told, wish = told_by(labels, preprocess, num_heads), Wish(runtime, precision)
     weights, predictor = open_model(run, told, wish, console)
     old = None

@@ -19,6 +19,19 @@ def test_a_core_is_busy_where_it_idles_less_than_half_the_time():
     assert not machine._is_busy(before, after, 7)  # taken away meanwhile
 
 
+@pytest.mark.parametrize(
+    ("seen", "free", "asked"),
+    [([0], 4, 1), ([3, 0], 4, 2), ([2, 3, 1], 3, 3), ([4, 4, 4], 1, 3)],
+)
+def test_a_core_that_is_busy_for_a_moment_is_free(monkeypatch, seen, free, asked):
+    looks = iter(seen)
+    monkeypatch.setattr(machine, "usable_cores", lambda: {0, 1, 2, 3})
+    monkeypatch.setattr(machine, "_core_ticks", dict)
+    monkeypatch.setattr(machine, "_watch", lambda cores: next(looks))
+    assert machine.free_cores() == free
+    assert len(seen) - len(list(looks)) == asked
+
+
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs os.sched_setaffinity")
 def test_a_process_bound_to_one_core_has_one():
     script = (

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from vitreous.core.run import RunFolder, check_free
+from vitreous.core.run import RunFolder, check_free, run_of
 from vitreous.errors import RunError, StorageError
 
 HOLD = """
@@ -84,3 +84,18 @@ def test_a_command_is_printed_as_it_has_to_be_typed(tmp_path):
     run = RunFolder.create(tmp_path / "my faces", {"config.toml": "x = 1\n"})
     with pytest.raises(RunError, match=f"--resume '{run.path}'\\)"):
         check_free(run.path)
+
+
+def test_the_run_around_a_rung_or_a_fold_has_its_pictures(tmp_path):
+    run = tmp_path / "folds" / "a"  # called like the folder of a run's folds
+    inner = [
+        run,
+        run / "rungs" / "full",
+        run / "folds" / "1-2",
+        run / "folds" / "3" / "rungs" / "x",
+    ]
+    for folder in (*inner, tmp_path / "rungs" / "alone"):
+        folder.mkdir(parents=True)
+    (run / "split.csv").touch()
+    assert [run_of(folder / "best.safetensors").path for folder in inner] == [run] * 4
+    assert run_of(tmp_path / "rungs" / "alone" / "best.safetensors") is None

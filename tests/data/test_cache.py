@@ -191,6 +191,23 @@ def test_a_file_that_changes_while_it_is_read_makes_no_entry(tmp_path, pictures,
     assert entries(tmp_path / "cache") == set()
 
 
+def test_a_fault_of_the_disk_that_passes_makes_no_entry(tmp_path, pictures, monkeypatch):
+    usual, opened = Path.open, []
+
+    def fail_once(path, *args, **options):
+        if path == pictures[2]:
+            opened.append(path)
+            if len(opened) == 2:  # its contents are known by now
+                raise OSError(5, "Input/output error", str(path))
+        return usual(path, *args, **options)
+
+    monkeypatch.setattr(Path, "open", fail_once)
+    with pytest.raises(DataError, match=f"{pictures[2]} .* can't be read: Input/output error"):
+        cached_pixels(pictures, SMALL, tmp_path / "cache", PLENTY)
+    assert entries(tmp_path / "cache") == set()
+    assert cached_pixels(pictures, SMALL, tmp_path / "cache", PLENTY).errors == {}
+
+
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_build_leaves_nothing(tmp_path, pictures, monkeypatch, stop):
     def interrupt(*words):

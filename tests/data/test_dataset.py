@@ -302,8 +302,11 @@ def test_the_typical_side_is_the_median_of_the_shorter_ones(tmp_path):
     listing = Listing((*samples, Sample(tmp_path / "bad.png", "a")), ("a",))
     assert typical_side(listing) == 30
     nothing = Listing((Sample(tmp_path / "bad.png", "a"), Sample(tmp_path / "gone", "a")), ("a",))
-    with pytest.raises(DataError, match="none of the 2 pictures tried can be read"):
+    with pytest.raises(DataError, match=r"none of the 2 pictures tried can be read, such as .*bad"):
         typical_side(nothing)
+    gone = Listing((Sample(tmp_path / "gone.png", "a"),), ("a",))
+    with pytest.raises(DataError, match=r"gone.png: no such file; the paths of a table count from"):
+        typical_side(gone)
 
 
 def test_no_readable_test_picture_is_told_before_training(tmp_path, class_folder, opened):

@@ -7,6 +7,7 @@ import pytest
 
 from vitreous.data.folder import (
     check_beside,
+    check_learnable,
     list_labelled,
     list_pictures,
     list_unlabelled,
@@ -390,3 +391,20 @@ def test_a_table_above_the_folders_of_its_pictures_has_room_beside_it(tmp_path):
     check_beside(tmp_path / "checks", tmp_path / "bare.csv", labelled=False)
     with pytest.raises(RunError, match="exists already"):
         check_beside(tmp_path / "pictures", table)
+
+
+def test_one_folder_too_high_is_told_with_the_right_one(tmp_path):
+    root = touch(tmp_path, "faces/cat/a.jpg", "faces/dog/a.jpg", "faces/c.jpg")
+    listing = list_labelled(root)
+    with pytest.raises(
+        DataError, match=rf"it has the folders 'cat', 'dog': name {root / 'faces'} inst"
+    ):
+        check_learnable(listing, root)
+    check_learnable(list_labelled(root / "faces"), root / "faces")
+    with pytest.raises(DataError, match=r"needs at least 2, one sub-folder each$"):
+        check_learnable(list_labelled(touch(tmp_path / "b", "cat/a.jpg")), tmp_path / "b")
+
+
+def test_what_browsers_call_a_jpeg_is_a_picture(tmp_path):
+    root = touch(tmp_path, "cat/a.jfif", "dog/a.JFIF", "dog/b.jpe")
+    assert len(list_labelled(root).samples) == 3

@@ -4,12 +4,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from vitreous.data import transforms as module
 from vitreous.data.config import NO_AUGMENTATION, AugmentConfig
-from vitreous.data.transforms import augment
+from vitreous.data.transforms import affine_grid, augment
 from vitreous.errors import ConfigError
 
 #: Everything chosen, nothing strong.
@@ -273,3 +274,9 @@ def test_chances_are_shares_of_the_pictures(batch):
 def test_strengths_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ConfigError, match=rf"augment\.{next(iter(wrong))} is"):
         AugmentConfig(**wrong)
+
+
+def test_the_grid_is_pytorchs():
+    theta = torch.randn(5, 2, 3, generator=generator())
+    wanted = F.affine_grid(theta, [5, 1, 7, 12], align_corners=False)
+    torch.testing.assert_close(affine_grid(theta, 7, 12), wanted, atol=1e-6, rtol=1e-6)

@@ -225,3 +225,55 @@ def test_a_full_disk_ends_in_one_line_and_the_run_can_go_on(pictures, tmp_path):
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert (path / "report.html").exists()
+
+
+def test_a_run_among_its_own_pictures_is_refused(vitreous, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(pictures)
+    for command in ("train", "pretrain"):
+        refused(vitreous(command, "."), "lies among the pictures")
+    refused(vitreous("train", pictures, "--out", pictures / "run"), "lies among the pictures")
+    assert {path.name for path in pictures.iterdir()} == {"angry", "happy", "sad"}
+
+
+def test_ctrl_c_behind_training_says_how_to_go_on(vitreous, pictures, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("vitreous.job.calibrate_run", stop)
+        result = vitreous("train", pictures, "--out", tmp_path / "run", *FAST)
+    assert result.exit_code == 130
+    assert f"Go on with: vitreous train --resume {tmp_path / 'run'}" in result.stderr
+    assert vitreous("train", "--resume", tmp_path / "run").exit_code == 0
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_loose_pictures_are_called_so(vitreous, pictures, tmp_path):
+    shutil.copy(pictures / "happy" / "00000.png", pictures / "loose.png")
+    (pictures / "notes.txt").write_text("a word")
+    said = vitreous("train", pictures, "--out", tmp_path / "run", *FAST).stderr
+    assert (
+        f"outside the folders of classes are left out, 1 in all, such as {pictures / 'loose.png'}"
+        in said
+    )
+    assert (
+        f"not pictures by their names are left out, 1 in all, such as {pictures / 'notes.txt'}"
+        in said
+    )
+
+
+def test_a_pattern_that_nothing_matches_is_no_word_of_shards(vitreous, run, tmp_path):
+    result = vitreous("predict", run, tmp_path / "*.jpg")
+    assert result.exit_code == 2
+    assert "nothing is called" in result.stderr
+
+
+def test_figures_are_whole_in_a_pipe(capsys):
+    from vitreous.printing import print_table
+
+    names = [f"a long name of a class {number}" for number in range(20)]
+    print_table("confusion", ("true", *names), [(name, *["123456"] * 20) for name in names])
+    printed = capsys.readouterr().out
+    assert "\u2026" not in printed
+    assert printed.count("123456") == 400
+    assert all(printed.count(name) >= 2 for name in names)

@@ -1,6 +1,7 @@
 """A run goes out to other libraries by one command, and comes back."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -134,3 +135,17 @@ def test_mistakes_are_one_line(vitreous, plain, tmp_path):
     assert result.exit_code == 2
     assert "gone" in result.stderr
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_ending_that_another_format_has_is_told_before_the_work(vitreous, run, tmp_path):
+    for to, ending in (("openvino", ".xml"), ("onnx", ".onnx")):
+        result = vitreous("export", run, "--to", to, "-o", tmp_path / "model.bin")
+        assert result.exit_code == 2
+        assert f"--out {tmp_path / 'model.bin'}{ending}" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_without_their_run_have_a_name_of_their_own(vitreous, run, tmp_path):
+    shutil.copy(run / "best.safetensors", tmp_path / "faces.safetensors")
+    assert vitreous("export", tmp_path / "faces.safetensors", "--to", "torch").exit_code == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"faces.safetensors", "faces.pt2"}

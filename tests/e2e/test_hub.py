@@ -354,7 +354,10 @@ def test_no_hub_is_said_with_where_it_was_sought(refused, machine, hub, tmp_path
 
 def test_without_the_package_its_extra_is_named(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    assert "pip install 'vitreous[hub]'" in refused(NAME)
+    said = refused(NAME)
+    assert "pip install 'vitreous[hub]'" in said
+    assert f"{NAME} does not exist here" in said  # it may have been meant for a run
+    assert "does not exist" not in refused(f"hf://{NAME}")
 
 
 def test_a_cut_download_goes_on_where_it_was(machine, hub, tmp_path):

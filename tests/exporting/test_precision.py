@@ -10,10 +10,13 @@ import pytest
 import torch
 from onnx import numpy_helper
 
+from vitreous.core.console import Console
 from vitreous.data.faces import EXPRESSIONS, draw_face
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import DataError, VitreousError
+from vitreous.evaluation.calibration import Calibration
 from vitreous.evaluation.comparison import compare_answers
+from vitreous.evaluation.conformal import ConformalScores
 from vitreous.evaluation.intervals import difference_interval
 from vitreous.exporting import reducing
 from vitreous.exporting.card import RunFacts
@@ -25,6 +28,8 @@ from vitreous.exporting.sealed_file import open_sealed
 from vitreous.exporting.sealing import Sealing, seal
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
+from vitreous.serving.guard import guard_of_sealed
+from vitreous.serving.wish import Wish
 from vitreous.training.classifier import Classifier
 
 CONFIG = ModelConfig(image_size=(32, 32), patch_size=(8, 8), embed_dim=64, depth=2, num_heads=2,
@@ -189,7 +194,11 @@ def test_both_are_asked_about_every_picture_in_turns():
 def sealing() -> Sealing:
     prepared = Preprocess(image_size=(32, 32))
     classifier = Classifier(drawn(), prepared, EXPRESSIONS, 1)
-    return Sealing(classifier, None, RunFacts(), "drawn", "CC0-1.0")
+    chances, labels = RNG.dirichlet((1, 1, 1), 100), np.arange(100) % 3
+    scores = ConformalScores.of(chances.astype(np.float32), labels)
+    return Sealing(
+        classifier, Calibration(scores, None, untouched=True), RunFacts(), "drawn", "CC0-1.0"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +218,7 @@ def labelled(sealing, pictures, tmp_path_factory) -> list[tuple[np.ndarray, str]
 
 @pytest.mark.parametrize("precision", ["int8", "int8-weights", "fp16"])
 def test_a_sealed_file_says_its_precision_and_what_it_costs(
-    sealing, pictures, labelled, tmp_path, precision
+    sealing, pictures, labelled, tmp_path, precision, capsys
 ):
     gates: list[Gate] = []
     path = tmp_path / "small.onnx"
@@ -224,7 +233,15 @@ def test_a_sealed_file_says_its_precision_and_what_it_costs(
     file = open_sealed(path)
     assert file.contract.precision == precision
     assert file.contract.classes == EXPRESSIONS
-    assert f"{precision} instead of float32. On 60 pictures: can't tell" in file.contract.card
+    card = file.contract.card
+    assert f"{precision} instead of float32. On 60 pictures: can't tell" in card
+    # What was calibrated in float32 is no promise any more, wherever it is said.
+    assert sealing.contract().sets["0.9"].promised
+    assert not any(limits.promised for limits in file.contract.sets.values())
+    assert "95 % sure" in sealing.contract().card
+    assert "95 % sure" not in card
+    guard_of_sealed(file.contract, path, Wish(sets=0.9), Console())
+    assert f"in float32, and these answers are in {precision}" in capsys.readouterr().err
     said = {one.key: one.value for one in onnx.load(path).metadata_props}
     assert said == replace(file.contract).to_metadata()
     same = sum(EXPRESSIONS[int(file.answer(one)[0].argmax())] == label for one, label in labelled)

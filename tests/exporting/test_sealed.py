@@ -188,7 +188,10 @@ def test_what_is_no_sealed_file_is_told(file, tmp_path):
         ("{", "says of itself is damaged"),
         ("[1]", "says of itself is damaged"),
         (json.dumps(contract | {"format": 2}), "has format 2, this version reads 1"),
-        (json.dumps(contract | {"classes": ["a"], "sets": None}), "not the one that it speaks of"),
+        (
+            json.dumps(contract | {"classes": ["a"], "sets": None, "majority_class": 0}),
+            "not the one that it speaks of",
+        ),
         (json.dumps(contract | {"classes": ["a", "b"]}), "a set has a limit for each class"),
         (json.dumps(contract | {"sets": {"x": contract["sets"]["0.9"]}}), "damaged: could not"),
         (json.dumps(contract | {"preprocess": {"image_size": [0, 1]}}), "at least 1 px"),
@@ -212,3 +215,40 @@ def test_onnxruntime_alone_is_enough(file):
     )
     done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, text=True)
     assert done.stdout == "2\n", done.stderr
+
+
+def test_a_class_that_no_scored_picture_has_is_said_to_have_none(sealing):
+    interval = {"value": 0.5, "low": 0.4, "high": 0.6}
+    none = {"value": None, "low": 0.0, "high": 1.0}
+    score = {
+        "n": 20, "split": "test", "accuracy": interval, "balanced_accuracy": interval,
+        "per_class": {
+            "angry": {"recall": interval, "support": 20}, "happy": {"recall": none, "support": 0},
+        },
+    }  # fmt: skip
+    card = replace(sealing, facts=RunFacts({}, score, "")).contract().card
+    assert "- of the angry: 0.500 (0.400 to 0.600) found" in card
+    assert "- of the happy: none was among them" in card
+
+
+def test_more_weights_than_one_file_holds_are_refused_before_any_work(
+    sealing, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(module, "MOST_BYTES", 1000)
+    with pytest.raises(WeightsError, match=r"GB of weights.* --to torch, openvino or saf"):
+        seal(sealing, pictures, tmp_path / "a.onnx", "onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("majority_class", 3), ("majority_class", "x"), ("classes", ["a", "b", "a"])],
+)
+def test_what_it_says_of_itself_has_to_make_sense(file, key, value):
+    said = {one.key: one.value for one in onnx.load(file).metadata_props}
+    contract = json.loads(said[KEY])
+    assert contract[key] != value
+    with pytest.raises(WeightsError, match="says of itself is damaged"):
+        Contract.from_metadata(file, {KEY: json.dumps({**contract, key: value})})
+    with pytest.raises(WeightsError, match="says of itself is damaged"):
+        Contract.from_metadata(file, {KEY: "[" * 100_000})

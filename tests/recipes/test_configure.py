@@ -180,3 +180,35 @@ def test_published_weights_are_chosen_for_the_device_that_is_named(faces, monkey
     monkeypatch.setattr("vitreous.recipes.configure.choose_device", choose)
     configured(faces, changes={"train": {"epochs": 1, "device": "cpu"}})
     assert set(asked) == {"cpu"}
+
+
+def test_the_recipe_may_stand_among_the_settings(faces):
+    config = configured(faces, changes={"recipe": "lecture", "train": {"epochs": 1}})
+    assert config.recipe == "lecture"
+    assert not config.model.stem  # the compact model's
+    with pytest.raises(ConfigError, match=r"unknown recipe 'lectur'.*'lecture'"):
+        configured(faces, changes={"recipe": "lectur"})
+
+
+def test_a_recipe_named_beside_a_file_is_the_one_written_down(faces, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text('recipe = "finetune"\n[train]\nepochs = 1\n')
+    assert configured(faces, config_file=file, recipe="scratch").recipe == "scratch"
+
+
+def test_folds_share_the_time(faces, monkeypatch):
+    monkeypatch.setattr("vitreous.recipes.configure.measure_pictures_per_s", lambda config: 1e6)
+    changes = {"train": {"budget_s": 60.0, "epochs": 1e9}}
+    assert configured(faces, changes=changes).model.embed_dim == 192
+    shared = merge(changes, {"folds": {"count": 5, "repeats": 8}})
+    choice = configure(faces, list_labelled(faces), changes=shared)
+    assert choice.config.model.embed_dim == 96  # 60 s are 1.3 million pictures a training
+    assert "in all 1,317,073" in choice.rows()[1][2]
+    assert choice.config.train.budget_s == 60.0
+
+
+def test_pictures_to_be_held_back_are_not_counted_as_learned_from(tmp_path):
+    write_faces(tmp_path / "faces", 40, size=50)
+    changes = {"train": {"epochs": 10}, "data": {"calibration_share": 0.25}}
+    choice = configure(tmp_path / "faces", list_labelled(tmp_path / "faces"), changes=changes)
+    assert "720: 72 pictures times 10" in choice.rows()[1][2]  # of 120

@@ -1,5 +1,6 @@
 """From the first request to the last: starting, reloading and ending, by real signals."""
 
+import contextlib
 import http.client
 import os
 import shutil
@@ -205,3 +206,18 @@ def test_who_listens_to_all_without_a_key_is_warned(run, capfd):
     assert "warning: whoever reaches" in said
     assert "page: http" in said
     assert "/docs" in said
+
+
+def test_a_second_call_to_end_takes_connections_along(serving, run):
+    with (
+        serving(run) as live,
+        socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection,
+    ):
+        connection.sendall(
+            b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"
+        )
+        time.sleep(0.2)
+        live.running.end()
+        live.running.end()
+        with contextlib.suppress(ConnectionResetError):
+            assert connection.recv(1) == b""

@@ -58,7 +58,9 @@ def test_pixels_are_counted_before_they_are_decoded(live):
     assert "megapixels" in answer.json()["detail"]
     small = io.BytesIO()
     Image.new("RGB", (250, 500)).save(small, "png")  # 125,000, where 100,000 are allowed
-    assert status(live.predict(small.getvalue())) == 422
+    answer = live.predict(small.getvalue())
+    assert status(answer) == 422
+    assert "the limit of 0.1 megapixels" in answer.json()["detail"]
 
 
 def test_a_jpeg_of_endless_passes_is_refused(live):
@@ -77,6 +79,11 @@ def test_a_jpeg_of_endless_passes_is_refused(live):
 
 def test_too_many_pictures_are_refused(live, picture):
     assert status(live.http.post("/v1/predict", files=[("a", picture)] * 5)) == 413
+    notes = {f"note{number}": "no file" for number in range(20)}
+    form = live.http.post("/v1/predict", files=[("a", picture)] * 4, data=notes)
+    assert form.status_code == 200
+    notes = {f"note{number}": "no file" for number in range(100)}
+    assert status(live.http.post("/v1/predict", files=[("a", picture)], data=notes)) == 413
     one = {"data": base64.b64encode(picture).decode()}
     assert status(live.http.post("/v1/predict", json={"pictures": [one] * 5})) == 413
 
@@ -228,6 +235,11 @@ def test_pages_that_were_named_may_ask(serving, run, picture):
         }  # fmt: skip
         answer = live.http.post("/v1/predict", content=picture, headers=headers)
         assert answer.headers["access-control-allow-origin"] == friend
+        wrong = live.http.post(
+            "/v1/predict", content=picture, headers={**headers, "authorization": ""}
+        )
+        assert wrong.status_code == 401
+        assert wrong.headers["access-control-allow-origin"] == friend
         headers["origin"] = "https://evil.example"
         assert live.http.post("/v1/predict", content=picture, headers=headers).status_code == 403
         page = live.http.get("/docs")
@@ -291,8 +303,10 @@ def test_a_key_file_is_read_and_weak_ones_are_refused(tmp_path, monkeypatch):
     file = tmp_path / "key"
     file.write_text(f"{KEY}\n")
     assert read_key(file) == KEY
-    monkeypatch.setenv("VITREOUS_API_KEY", KEY[::-1])
+    monkeypatch.setenv("VITREOUS_API_KEY", f"{KEY[::-1]} ")
     assert read_key(None) == KEY[::-1]
+    with pytest.raises(ConfigError, match="nothing above"):
+        Settings(max_pixels=400_000_000)
     monkeypatch.delenv("VITREOUS_API_KEY")
     assert read_key(None) is None
     with pytest.raises(ConfigError, match="16 characters"):

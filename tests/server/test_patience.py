@@ -3,6 +3,7 @@
 import json
 import socket
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -85,7 +86,7 @@ def refusal(connection: socket.socket) -> bytes:
 
 def test_who_is_refused_early_may_send_the_rest_and_go_on(serving, run, monkeypatch):
     """A browser reads the answer once it has sent all, however long that takes."""
-    monkeypatch.setattr("vitreous.server.patience._LINGER_S", 1.0)
+    monkeypatch.setattr("vitreous.server.patience.LINGER_S", 1.0)
     monkeypatch.setattr("vitreous.server.lifecycle._KEEP_ALIVE_S", 1)
     with (
         serving(run, api_key=KEY) as live,
@@ -109,7 +110,7 @@ def test_who_is_refused_early_may_send_the_rest_and_go_on(serving, run, monkeypa
     ids=["too long", "too much"],
 )
 def test_who_is_refused_early_may_not_send_for_ever(serving, run, monkeypatch, settings, piece):
-    monkeypatch.setattr("vitreous.server.patience._LINGER_S", 0.3)
+    monkeypatch.setattr("vitreous.server.patience.LINGER_S", 0.3)
     with (
         serving(run, api_key=KEY, **settings) as live,
         socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection,
@@ -117,3 +118,51 @@ def test_who_is_refused_early_may_not_send_for_ever(serving, run, monkeypatch, s
         connection.sendall(UNASKED % 10**9)
         with pytest.raises(OSError):  # noqa: PT011  # reset or broken pipe
             drip(connection, piece)
+
+
+def test_requests_may_not_pile_up_behind_one_another(live):
+    """Each is kept in memory from its head on, and nothing else ends a row of them."""
+    get = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    last = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    assert talk(live.port, get * 10 + last).count(b"HTTP/1.1 200 ") == 11
+    with socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection:
+        found = b""
+        with suppress(OSError):  # reset before all is sent, or read
+            connection.sendall(get * 20_000)
+            while chunk := connection.recv(65536):
+                found += chunk
+    assert found.count(b"HTTP/1.1 200 ") < 100
+    assert live.http.get("/healthz").status_code == 200
+
+
+def test_an_answer_that_nobody_fetches_is_given_up(serving, run, monkeypatch):
+    monkeypatch.setattr("vitreous.server.lifecycle._KEEP_ALIVE_S", 1)
+    with (
+        serving(run, timeout_s=1.0) as live,
+        socket.socket() as connection,
+    ):
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", live.port))
+        connections, until = live.running.server_state.connections, time.monotonic() + PATIENCE_S
+        waiting = 0
+        while not waiting:  # until no more fits into what the system keeps
+            assert time.monotonic() < until
+            connection.sendall(b"GET /docs HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            time.sleep(0.02)
+            waiting = sum(one.transport.get_write_buffer_size() for one in connections)
+        while connections:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+
+
+@pytest.mark.parametrize("draining", [False, True])
+def test_who_closes_behind_its_request_finds_the_refusal_too(serving, run, draining):
+    """As Python's `urllib` does; a socket closed too early takes the answer away."""
+    close = b"" if draining else b"Connection: close\r\n"
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n"
+    with serving(run, api_key=KEY) as live:
+        if draining:
+            live.running.service.drain()
+        found = talk(live.port, head + close + b"\r\n" + bytes(20_000_000))
+    assert found.split()[1] == b"401"
+    assert b"onnection: close" in found

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from filelock import FileLock
 
 from vitreous.errors import StorageError
 from vitreous.serving import converted
@@ -95,3 +96,34 @@ def test_a_cache_that_can_not_be_written(weights, tmp_path):
     (tmp_path / "user-cache").write_text("a file where the folder should be")
     with pytest.raises(StorageError, match="user-cache"):
         Conversion(weights)()
+
+
+def folders():
+    return {path.name for path in default_models_dir().iterdir() if path.is_dir()}
+
+
+def test_what_a_killed_conversion_left_goes_with_the_next(weights):
+    conversion = Conversion(weights)
+    conversion("a")
+    (entry,) = folders()
+    left = [default_models_dir() / f".making-{name}" for name in (entry, "f" * 32)]
+    for folder in left:
+        folder.mkdir()
+        (folder / "half").write_text("half")
+    with FileLock(default_models_dir() / f"{'f' * 32}.lock"):  # somebody is at work on this one
+        conversion("b")
+        assert len(folders()) == 3
+    conversion("c")
+    assert not any(name.startswith(".making-") for name in folders())
+
+
+def test_what_was_calibrated_is_not_let_go(weights, monkeypatch):
+    conversion = Conversion(weights)
+    conversion("a")
+    (entry,) = folders()
+    (default_models_dir() / entry / "calibration.safetensors").write_text("took pictures")
+    os.utime(default_models_dir() / entry, (1000, 1000))
+    monkeypatch.setattr(converted, "MAX_BYTES", 1)
+    conversion("b"), conversion("c")
+    assert entry in folders()
+    assert len(folders()) == 2

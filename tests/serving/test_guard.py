@@ -12,6 +12,7 @@ from vitreous.evaluation.refusal import FEATURES, LOOKS, WORDS, Refusal, fit_vie
 from vitreous.model.presets import preset
 from vitreous.model.vit import ViT
 from vitreous.serving.guard import Caution, open_guard
+from vitreous.serving.wish import Wish
 from vitreous.training.classifier import Classifier, save_classifier
 
 
@@ -43,8 +44,7 @@ def calibrated(tmp_path):
 
 
 def told(weights, capsys, **asked) -> str:
-    words = {"sets": None, "by_class": False, "refuse": False, **asked}
-    open_guard(weights, "runs/x", console=Console(), **words)
+    open_guard(weights, "runs/x", Wish(**asked), Console())
     return capsys.readouterr().err
 
 
@@ -90,6 +90,11 @@ def test_promises_name_their_share_and_their_pictures(calibrated, capsys):
             "calibrate runs/x DATA",
         ),
         ({"count": 160, "untouched": False}, {"refuse": True}, "also chose the weights"),
+        (
+            {"count": 160},
+            {"sets": 0.9, "refuse": True, "precision": "int8"},
+            "it was calibrated in float32, and these answers are in int8",
+        ),
     ],
 )
 def test_what_can_not_be_promised_is_a_warning_that_says_why(calibrated, capsys, how, asked, words):
@@ -102,17 +107,17 @@ def test_what_is_missing_is_an_error_that_says_what_to_do(calibrated):
     console = Console(quiet=True)
     weights = calibrated(100, refusal=False)
     with pytest.raises(ConfigError, match="learned from"):
-        open_guard(weights, "runs/x", None, False, True, console)
+        open_guard(weights, "runs/x", Wish(refuse=True), console)
     with pytest.raises(ConfigError, match="between 0 and 1"):
-        open_guard(weights, "runs/x", 90, False, False, console)
-    assert open_guard(weights, "runs/x", None, False, False, console) is None
+        open_guard(weights, "runs/x", Wish(sets=90), console)
+    assert open_guard(weights, "runs/x", Wish(), console) is None
     (weights.parent / "calibration.safetensors").unlink()
     with pytest.raises(ConfigError, match="vitreous calibrate runs/x DATA"):
-        open_guard(weights, "runs/x", 0.9, False, False, console)
+        open_guard(weights, "runs/x", Wish(sets=0.9), console)
 
 
 def test_a_guard_says_what_it_found(calibrated):
-    guard = open_guard(calibrated(100), "runs/x", 0.5, False, True, Console(quiet=True))
+    guard = open_guard(calibrated(100), "runs/x", Wish(sets=0.5, refuse=True), Console(quiet=True))
     proper = {LOOKS: np.full((2, 15), 0.5), FEATURES: np.full((2, 4), 0.5)}
     proper[FEATURES][1] = 40
     chances = np.array([[0.1, 0.9], [0.45, 0.55]], dtype=np.float32)

@@ -11,7 +11,7 @@ from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
 from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
-from vitreous.training.shards import Shards, choose_shards
+from vitreous.training.shards import Shards, choose_shards, smallest_part
 
 CLASSES = ("angry", "happy", "sad")
 CPU = torch.device("cpu")
@@ -144,8 +144,10 @@ def test_a_sharded_run_is_the_same_bits_again(config, faces):
 
 def test_every_thread_of_a_cpu_gets_a_part_that_is_not_too_small(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
-    assert [choose_shards(CPU, size) for size in (1, 8, 16, 31, 128)] == [1, 1, 2, 3, 4]
-    assert choose_shards(torch.device("cuda"), 128) == 1
+    assert [choose_shards(CPU, size, 8) for size in (1, 8, 16, 31, 128)] == [1, 1, 2, 3, 4]
+    assert choose_shards(torch.device("cuda"), 128, 8) == 1
+    with_batch_norm = replace(PLAIN, stem=(8, 24), patch_size=(4, 4))
+    assert [smallest_part(model) for model in (PLAIN, with_batch_norm)] == [4, 8]
 
 
 def kept_bytes(model, inputs) -> int:

@@ -141,6 +141,28 @@ def test_a_budget_is_kept_when_the_machine_slows_down(config, faces, tmp_path, s
     assert slowing[0] <= 6.3
 
 
+def test_a_budget_is_not_planned_by_steps_that_compile(config, faces, tmp_path, monkeypatch):
+    begin, learn, now = trainer.Learner.__init__, trainer.Learner.learn, [0.0]
+
+    def begin_with_two(self, *args, **options):
+        begin(self, *args, **options)
+        self.preparing_steps = 2
+
+    def compile_first(self, plan):
+        now[0] += 13.0 if self.state.step < 2 else 0.1
+        return learn(self, plan)
+
+    monkeypatch.setattr(trainer.Learner, "__init__", begin_with_two)
+    monkeypatch.setattr(trainer.Learner, "learn", compile_first)
+    for clock in ("monotonic", "perf_counter"):
+        monkeypatch.setattr(time, clock, lambda: now[0])
+    train = replace(config.train, budget_s=60.0, epochs=1e6)
+    run = run_training(replace(config, train=train), faces, tmp_path / "run", started=0.0)
+    # 26 seconds go by before the pace is measured, and again when training begins.
+    assert 65 <= read_logbook(run.metrics)[-1]["step"] <= 70
+    assert now[0] <= 60.1
+
+
 def test_a_run_whose_plan_changed_goes_on_to_the_same_bits(
     config, faces, tmp_path, slowing, monkeypatch
 ):

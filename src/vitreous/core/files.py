@@ -47,19 +47,35 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         StorageError: where the disk is full or the folder can't be written.
     """
-    with storage_errors(path):
-        # A folder, because what libraries put beside a file that they write goes with it then.
-        staging = _staging(path)
+    # A folder, because what libraries put beside a file that they write goes with it then.
+    with staging_folder(path) as staging:
         file = staging / path.name
+        file.touch()
+        mode = stat.S_IMODE(file.stat().st_mode)
+        yield file
+        file.chmod(mode)  # libraries make files for the owner alone
+        put_in_place(file, path)
+
+
+def put_in_place(file: Path, path: Path) -> None:
+    """Flush a file, and the folder that its name will be in, and rename it."""
+    _flush(file)
+    file.replace(path)
+    _flush(path.parent)
+
+
+@contextmanager
+def staging_folder(path: Path) -> Iterator[Path]:
+    """A folder beside `path` for what isn't whole yet, which goes in the end.
+
+    Raises:
+        StorageError: where the disk is full or the folder can't be written.
+    """
+    with storage_errors(path):
+        staging = _staging(path)
         try:
             staging.mkdir()
-            file.touch()
-            mode = stat.S_IMODE(file.stat().st_mode)
-            yield file
-            file.chmod(mode)  # libraries make files for the owner alone
-            _flush(file)
-            file.replace(path)
-            _flush(path.parent)
+            yield staging
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -73,17 +89,13 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        staging = _staging(path)
-        try:
-            staging.mkdir()
-            yield staging
-            for written in (*staging.rglob("*"), staging):
-                _flush(written)
-            # Renaming onto an empty folder is fine, onto a full one is refused.
-            staging.rename(path)
-            _flush(path.parent)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+    with staging_folder(path) as staging:
+        yield staging
+        for written in (*staging.rglob("*"), staging):
+            _flush(written)
+        # Renaming onto an empty folder is fine, onto a full one is refused.
+        staging.rename(path)
+        _flush(path.parent)
 
 
 def remove_unfinished(folder: Path) -> None:
@@ -132,6 +144,20 @@ def copy_file(source: Path, path: Path) -> None:
     """Copy a file atomically."""
     with atomic_path(path) as staging:
         shutil.copyfile(source, staging)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse, before all work, a new folder that couldn't be written.
+
+    Raises:
+        StorageError: saying what stands in its way.
+    """
+    with storage_errors(folder):
+        there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise StorageError(f"can't write into {folder}: {there} is no folder; name another --out")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise StorageError(f"can't write into {there}: no permission; name another --out")
 
 
 def first_free(path: Path) -> Path:

@@ -5,8 +5,8 @@ import platform
 import time
 from pathlib import Path
 
-#: How long the cores are watched: a few ticks of the system's own clock.
-_WATCH_S = 0.05
+#: How long the cores are watched at a time, a few ticks of the system's own clock, and how often.
+_WATCH_S, _WATCHES = 0.05, 3
 
 
 def processor() -> str:
@@ -33,22 +33,29 @@ def free_cores() -> int:
     """How many cores this process may run on that are idle now; at least one.
 
     A thread on a core that somebody else keeps busy holds up all others that share its work.
-    On Linux the cores are watched for a twentieth of a second, during which this process sleeps;
-    elsewhere the mean load of the last minute is taken.
+    On Linux the cores are watched for a twentieth of a second, during which this process sleeps,
+    and twice more where some are busy: what is over by then held nobody up. Elsewhere the mean load
+    of the last minute is taken.
     """
     usable = usable_cores()
     if len(usable) == 1:
         return 1
-    before = _core_ticks()
-    if before is not None:
-        time.sleep(_WATCH_S)
-        after = _core_ticks() or before
-        busy = sum(_is_busy(before, after, core) for core in usable)
+    busy = 0
+    if _core_ticks() is not None:
+        busy = _watch(usable)
+        for _ in range(_WATCHES - 1):
+            busy = busy and min(busy, _watch(usable))
     elif hasattr(os, "getloadavg"):
         busy = round(os.getloadavg()[0])
-    else:
-        busy = 0
     return max(1, len(usable) - busy)
+
+
+def _watch(cores: set[int]) -> int:
+    """How many of the cores are busy for a while."""
+    before = _core_ticks() or {}
+    time.sleep(_WATCH_S)
+    after = _core_ticks() or {}
+    return sum(_is_busy(before, after, core) for core in cores)
 
 
 def _core_ticks() -> dict[int, tuple[int, int]] | None:

@@ -154,6 +154,19 @@ class RunFolder:
             lock.release()
 
 
+def run_of(weights: Path) -> RunFolder | None:
+    """The run whose pictures a file of weights has learned from; ``None`` where it lies in none.
+
+    Of weights of a rung or a fold it is the run around those.
+    """
+    folder = weights.resolve().parent
+    while not RunFolder(folder).split.exists():
+        if folder.parent.name not in ("rungs", "folds"):
+            return None
+        folder = folder.parent.parent
+    return RunFolder(folder)
+
+
 def check_free(path: Path) -> None:
     """Refuse a place where something stands already.
 

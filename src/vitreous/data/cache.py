@@ -70,6 +70,7 @@ class _FileState:
 
     digest: str
     stamp: tuple[int, int] | None
+    is_readable: bool = True
 
 
 def default_cache_dir() -> Path:
@@ -170,6 +171,12 @@ def _build(
                         "writes to it any more"
                     )
                 if isinstance(result, UnreadablePicture):
+                    if result.passing and state.is_readable:
+                        # An entry is named after contents that it would be without for ever.
+                        raise DataError(
+                            f"{paths[row]} could be read a moment ago, and now it {result}: start "
+                            "again when it can"
+                        )
                     errors[row] = str(result)
                     result = Fitted(np.zeros(shape[1:], np.uint8), "")
                 file.write(result.pixels.data)
@@ -282,11 +289,11 @@ def _file_state(path: Path) -> _FileState:
     stamp = _stamp(path)
     try:
         if packed is None and not path.is_file():  # opening a pipe would wait forever
-            return _FileState("not a file" if stamp else "missing", stamp)
+            return _FileState("not a file" if stamp else "missing", stamp, False)
         with open_inside(path) or path.open("rb") as file:
             return _FileState(hashlib.file_digest(file, hasher).hexdigest(), stamp)
     except (OSError, ValueError) as error:
-        return _FileState(f"unreadable: {getattr(error, 'strerror', error)}", stamp)
+        return _FileState(f"unreadable: {getattr(error, 'strerror', error)}", stamp, False)
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:

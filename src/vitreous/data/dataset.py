@@ -21,8 +21,8 @@ from vitreous.data.cache import (
     entry_bytes,
 )
 from vitreous.data.config import DataConfig
-from vitreous.data.decode import read_size
-from vitreous.data.folder import Listing
+from vitreous.data.decode import NO_FILE, read_size
+from vitreous.data.folder import Listing, check_learnable
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.shards import shard_of
@@ -104,13 +104,7 @@ def open_dataset(
         DataError: where there is too little to learn from or to check with.
         StorageError: where the cache can't be written.
     """
-    if len(listing.classes) < 2:
-        raise DataError(
-            f"{config.source} has the single class '{''.join(listing.classes)}': a classifier "
-            "needs at least 2, one sub-folder each"
-        )
-    if not any(sample.split in (None, "train") for sample in listing.samples):
-        raise DataError(f"{config.source} has no training pictures, only some held back")
+    check_learnable(listing, Path(config.source))
     pixels = _decode(listing, config, preprocess, on_progress)
     dataset = _divide(listing, pixels, seed, VALID_SHARE, config.calibration_share)
     for label, name in enumerate(listing.classes):
@@ -196,16 +190,18 @@ def typical_side(listing: Listing, seed: int = 0) -> int:
     samples = listing.samples
     count = min(200, len(samples))
     chosen = numpy_stream(seed, "probe").choice(len(samples), count, replace=False)
-    sides = []
+    sides, faults = [], []
     for index in sorted(chosen):
         try:
             sides.append(min(read_size(samples[index].path)))
-        except UnreadablePicture:  # reported when it is decoded
-            continue
+        except UnreadablePicture as error:  # reported when it is decoded
+            faults.append(f"{samples[index].path}: {error}")
     if not sides:
+        hint = ""
+        if faults[0].endswith(NO_FILE):
+            hint = "; the paths of a table count from its own folder"
         raise DataError(
-            f"none of the {count} pictures tried can be read, "
-            f"{samples[int(chosen[0])].path} among them"
+            f"none of the {count} pictures tried can be read, such as {faults[0]}{hint}"
         )
     return round(median(sides))
 

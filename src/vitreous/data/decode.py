@@ -41,6 +41,9 @@ _MAX_PASSES = 100
 #: value of the resized picture moved by more than 2 of 255 (docs/experiments/LOG.md).
 OVERSAMPLING = 2
 
+#: The reason where there is none.
+NO_FILE = "no such file"
+
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 
 #: EXIF 2.32, section 4.6.4 A: what makes a picture of each orientation upright.
@@ -155,11 +158,11 @@ def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image
     except Image.UnidentifiedImageError:
         raise UnreadablePicture(f"not a picture in a known format ({', '.join(FORMATS)})") from None
     except FileNotFoundError:
-        raise UnreadablePicture("no such file") from None
+        raise UnreadablePicture(NO_FILE) from None
     except Exception as error:
         # Pillow's decoders raise whatever they stumble over, a KeyError or an AttributeError too.
         if isinstance(error, OSError) and error.strerror:  # the system's own, not Pillow's
-            raise UnreadablePicture(f"can't be read: {error.strerror}") from None
+            raise UnreadablePicture(f"can't be read: {error.strerror}", passing=True) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadablePicture(f"damaged: {reason}") from None
 
@@ -214,7 +217,7 @@ def _decode_smaller(image: Image.Image, cover: tuple[int, int]) -> None:
 
 
 def _too_large(found: str, limit: int) -> UnreadablePicture:
-    return UnreadablePicture(f"{found}, more than the limit of {limit // 1_000_000} megapixels")
+    return UnreadablePicture(f"{found}, more than the limit of {limit / 1e6:g} megapixels")
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -250,8 +253,9 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
             "save it with 8 or 16 bits"
         )
     if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, "white")
-        image = Image.alpha_composite(white, layer)
+        # No copy that isn't needed: each takes four bytes a pixel.
+        layer = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer)
+        del layer
     # A copy: the array must own its pixels once the file is closed.
     return np.array(image.convert("RGB"))

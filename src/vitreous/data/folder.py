@@ -89,6 +89,35 @@ def survey(source: Path) -> Listing:
         return _listing(table_samples(source, labelled=True), [], [])
 
 
+def check_learnable(listing: Listing, source: Path) -> None:
+    """Refuse what nothing can be learned from, before any picture is read.
+
+    Raises:
+        DataError: saying why.
+    """
+    if fault := nothing_to_learn(listing, source):
+        raise DataError(f"{source} has {fault}")
+
+
+def nothing_to_learn(listing: Listing, source: Path) -> str | None:
+    """What a source has instead of enough to learn from, in words; ``None`` where it has enough."""
+    if len(listing.classes) < 2:
+        only = "".join(listing.classes)
+        each = ", one sub-folder each" if source.is_dir() else ""
+        found = f"the single class '{only}': a classifier needs at least 2{each}"
+        # One folder too high is the likeliest mistake.
+        folder = source / only
+        paths = (sample.path for sample in listing.samples if sample.path.is_relative_to(folder))
+        parts = {path.relative_to(folder).parts for path in paths}
+        if inner := sorted({f"'{part[0]}'" for part in parts if len(part) > 1}):
+            names = ", ".join(inner[:3]) + (", ..." if len(inner) > 3 else "")
+            found += f"; it has the folders {names}: name {folder} instead"
+        return found
+    if listing.samples and all(sample.split not in (None, "train") for sample in listing.samples):
+        return "no training pictures, only some held back"
+    return None
+
+
 def check_beside(out: Path, source: Path, labelled: bool = True) -> None:
     """Refuse a place where something stands already, or that lies among pictures.
 

@@ -23,6 +23,8 @@ from vitreous.errors import DataError, StorageError, VitreousError
 
 SCHEMES = ("http", "https", "s3", "gs", "az")
 _URL = re.compile(f"({'|'.join(SCHEMES)}):/+(.*)", re.DOTALL)
+#: Endings of sources that are files.
+_FILES = (".csv", ".parquet", ".pq", ".tar")
 #: Bytes that a copy is made by, and how often a read that breaks off is tried, in seconds apart.
 _CHUNK, _PAUSES_S = 1 << 22, (0.5, 2.0)
 #: Files that are fetched at once.
@@ -36,8 +38,9 @@ def source_path(source: str | PathLike[str]) -> Path:
 
 
 def name_of(source: Path) -> str:
-    """A source's last part without its ending; of `..` that of the folder which it means."""
-    return Path(os.path.abspath(source)).stem  # noqa: PTH100  # a link has a name of its own
+    """A source's last part, of a table or tar without its ending; of `..` the folder's it means."""
+    path = Path(os.path.abspath(source))  # noqa: PTH100  # a link has a name of its own
+    return path.stem if path.suffix.lower() in _FILES else path.name
 
 
 def is_remote(path: Path) -> bool:

@@ -20,7 +20,6 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -275,10 +274,15 @@ def _expanded(pattern: Path) -> tuple[Path, ...]:
         elif is_remote(pattern):
             found += glob_remote(Path(name))
         else:
-            found += map(Path, sorted(glob(name)))  # noqa: PTH207 (from any folder on)
+            found += sorted(Path(name).parent.glob(Path(name).name))
     shards = tuple(path for path in found if path.suffix in SUFFIXES)
-    if not shards:
+    if not shards and pattern.suffix in SUFFIXES:
         raise DataError(f"no shards (.tar or .parquet) at {url_of(pattern)}")
+    if not shards:
+        raise DataError(
+            f"nothing is called {url_of(pattern)}: name a folder, a picture, or shards by a "
+            "pattern such as train-*.tar"
+        )
     return shards
 
 
@@ -368,7 +372,9 @@ def _tar_row(
     """A picture with its class: of its .json, else its .cls, else the folder it lies in."""
     told = json.loads(fields.get(".json", b"{}"))
     told = told if isinstance(told, dict) else {}
-    label = told.get("label", fields.get(".cls", b"").decode().strip() or None)
+    label = told.get("label")
+    if label is None:
+        label = fields.get(".cls", b"").decode().strip() or None
     if label is None and "/" in key:
         label = PurePosixPath(key).parent.name
     group = told.get("group")

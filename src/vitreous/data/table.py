@@ -16,7 +16,9 @@ from vitreous.core.config import did_you_mean
 from vitreous.errors import DataError
 
 #: What files of pictures are called.
-EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"))
+EXTENSIONS = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+)
 #: Formats that telephones and cameras write too, and that nothing here reads.
 UNREAD_EXTENSIONS = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2")

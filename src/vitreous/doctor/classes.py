@@ -4,8 +4,8 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from pathlib import Path
 
+from vitreous.data.folder import nothing_to_learn
 from vitreous.data.table import SPLIT_WORDS
 from vitreous.doctor.collection import Collection
 from vitreous.doctor.findings import Finding, counted
@@ -37,24 +37,8 @@ def class_findings(collection: Collection) -> Iterator[Finding]:
 
 def _nothing_to_learn(collection: Collection) -> Iterator[Finding]:
     """What training refuses before it reads any picture."""
-    folder = collection.folder
-    name, *others = collection.listing.classes
-    if not others:
-        detail = f"the single class '{name}': a classifier needs at least 2"
-        if inner := _folders_inside(folder / name, collection):
-            names = ", ".join(f"'{one}'" for one in inner[:3])
-            more = ", ..." if len(inner) > 3 else ""
-            detail += f"; it has the folders {names}{more}: name {folder / name} instead"
-        yield Finding("too_little", (), detail, "error")
-    if collection.splits and not {"", "train"} & set(collection.splits):
-        yield Finding("too_little", (), "no training pictures, only some held back", "error")
-
-
-def _folders_inside(folder: Path, collection: Collection) -> list[str]:
-    """Folders of pictures in that of the only class, which may be the classes themselves."""
-    paths = [sample.path for sample in collection.samples if sample.path.is_relative_to(folder)]
-    inside = {path.relative_to(folder).parts for path in paths}
-    return sorted({parts[0] for parts in inside if len(parts) > 1})
+    if fault := nothing_to_learn(collection.listing, collection.folder):
+        yield Finding("too_little", (), fault, "error")
 
 
 def _missing(collection: Collection, counts: dict[str, Counter[str]]) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from vitreous.doctor.collection import Collection
 from vitreous.doctor.findings import Finding, Severity
 
 _SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg"),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
     "PNG": (".png",),
     "WEBP": (".webp",),
     "BMP": (".bmp",),

@@ -12,7 +12,7 @@ from typing import Any
 
 from vitreous.core.config import load_toml
 from vitreous.core.files import read_json
-from vitreous.core.run import RunFolder, versions
+from vitreous.core.run import run_of, versions
 from vitreous.exporting.contract import RefusalLimit, SetLimits
 from vitreous.training.classifier import Classifier
 
@@ -38,14 +38,14 @@ class RunFacts:
 
 def facts_of(weights: Path) -> RunFacts:
     """What the folder beside a weights file says."""
-    run = RunFolder(weights.resolve().parent)
-    if not (run.config.is_file() and run.split.is_file()):
-        return RunFacts()
+    folder, run = weights.resolve().parent, run_of(weights)
+    if run is None or not run.config.is_file() or folder not in (run.path, run.rungs / folder.name):
+        return RunFacts()  # a fold has learned from some of its run's pictures only
     with run.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
         counts = Counter(row["label"] for row in csv.DictReader(file) if row["split"] == "train")
     return RunFacts(
         dict(sorted(counts.items())),
-        read_json(run.evaluation) if run.evaluation.exists() else None,
+        read_json(run.evaluation) if folder == run.path and run.evaluation.exists() else None,
         _without_folders(str(load_toml(run.config).get("init", ""))),
     )
 
@@ -126,7 +126,8 @@ def _score(score: Mapping[str, Any] | None) -> str:
         for words, key in (("accuracy", "accuracy"), ("balanced accuracy", "balanced_accuracy"))
     ]
     recalls = [
-        f"- of the {label}: {_interval(part['recall'])} found"
+        f"- of the {label}: "
+        + (f"{_interval(part['recall'])} found" if part["support"] else "none was among them")
         for label, part in score["per_class"].items()
     ]
     split = score.get("split") or "labelled"
@@ -175,7 +176,8 @@ def _trust(sets: Mapping[str, SetLimits] | None, refuse: RefusalLimit | None) ->
             f"Those for {', '.join(promised)} hold the true class at least so often, 95 % sure, on "
             "pictures like the ones that calibrated it."
             if promised
-            else "None of them is a promise: that takes calibration pictures used for nothing else."
+            else "None of them is a promise: that takes pictures used for nothing but calibrating, "
+            "and answers in float32, as they were calibrated."
         )
     ]
     if refuse:

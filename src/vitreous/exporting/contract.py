@@ -6,7 +6,7 @@ whoever opens the file reads it back; files in other programs' hands read the JS
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -153,16 +153,21 @@ class Contract:
                     f"vitreous (the file was written by {said['version']})"
                 )
             words = ("name", "license", "card", "precision", "version")
+            classes = tuple(map(str, said["classes"]))
+            if len(set(classes)) < len(classes):
+                raise ValueError("two of its classes have one name")
             return cls(
                 **{word: str(said[word]) for word in words},
-                classes=tuple(map(str, said["classes"])),
+                classes=classes,
                 preprocess=from_mapping(Preprocess, said["preprocess"]),
-                majority_class=said.get("majority_class"),
-                sets=_read_sets(said["sets"], len(said["classes"])),
+                majority_class=_read_majority(said.get("majority_class"), len(classes)),
+                sets=_read_sets(said["sets"], len(classes)),
                 refuse=_read_refusal(said["refuse"]),
                 tolerance=float(said["tolerance"]),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
+        except (
+            ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError,
+        ) as error:  # fmt: skip
             reason = str(error).splitlines()[0]
             raise WeightsError(f"what {path} says of itself is damaged: {reason}") from None
 
@@ -208,6 +213,16 @@ def limits_of(
     return sets, RefusalLimit(tuple(refusal.views), limit, kept)
 
 
+def without_promises(
+    sets: Mapping[str, SetLimits] | None, refuse: RefusalLimit | None
+) -> tuple[dict[str, SetLimits] | None, RefusalLimit | None]:
+    """The same limits for answers that aren't those they were calibrated on."""
+    plain = None
+    if sets is not None:
+        plain = {share: replace(limits, promised=False) for share, limits in sets.items()}
+    return plain, refuse and replace(refuse, promised=False)
+
+
 def _read_sets(said: Any, num_classes: int) -> dict[str, SetLimits] | None:
     if said is None:
         return None
@@ -217,6 +232,12 @@ def _read_sets(said: Any, num_classes: int) -> dict[str, SetLimits] | None:
     if any(len(found.limits) != num_classes for found in sets.values()):
         raise ValueError("a set has a limit for each class")
     return sets
+
+
+def _read_majority(said: Any, num_classes: int) -> int | None:
+    if said is not None and said not in range(num_classes):
+        raise ValueError(f"class {said!r} is none of {num_classes}")
+    return said
 
 
 def _read_refusal(said: Any) -> RefusalLimit | None:

@@ -28,6 +28,8 @@ ENDINGS = {
     "safetensors": ".safetensors",
     "keras": ".keras",
 }
+#: What is read by files that end so alone.
+_NAMED = ("onnx", "openvino")
 SEALED: tuple[SealedFormat, ...] = get_args(SealedFormat)
 #: Each refuses a model that the format has no place for; what isn't here takes all.
 _CHECKS: Mapping[str, Callable[[ModelConfig], Any]] = {
@@ -41,11 +43,15 @@ def format_of(to: str | None, out: Path | None) -> str:
     """The format that is named, or else the one that a file's name ends like, or else ONNX.
 
     Raises:
-        ConfigError: for an unknown format, or an ending that no format has.
+        ConfigError: for an unknown format, or an ending that it doesn't have.
     """
     if to is not None:
         if to not in ENDINGS:
             raise ConfigError(f"unknown format '{to}': {did_you_mean(to, ENDINGS)}")
+        if out is not None and to in _NAMED and out.suffix != ENDINGS[to]:
+            raise ConfigError(
+                f"--to {to} writes a file that is known by its ending: --out {out}{ENDINGS[to]}"
+            )
         return to
     if out is None:
         return "onnx"

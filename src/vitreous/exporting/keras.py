@@ -31,6 +31,7 @@ def export_keras(classifier: Classifier, path: Path) -> None:
     Raises:
         WeightsError: for another model.
         StorageError: where the file can't be written.
+        VitreousError: where an answer would differ by more than the tolerance.
     """
     config = classifier.model.config
     keras.check_lecture(config)
@@ -43,7 +44,7 @@ def export_keras(classifier: Classifier, path: Path) -> None:
         wanted = classifier.model(normalise(pixels, classifier.preprocess))
         found = answers(pixels.float().permute(0, 3, 1, 2))
     off = (F.softmax(found, 1) - F.softmax(wanted, 1)).abs().max().item()
-    if off > TOLERANCE:
+    if not off <= TOLERANCE:  # not a number is no answer either
         raise VitreousError(
             f"the exported model differs by {off:.1e} in a probability, more than {TOLERANCE:.0e}: "
             f"{path} is not written"

@@ -18,6 +18,8 @@ from vitreous.model.vit import ViT
 #: The first with GELU as one operation; ONNX Runtime has read it since 1.17.
 OPSET = 20
 INPUT, OUTPUT = "images", "logits"
+#: Of the weights that one file has room for; of more the exporter makes a second file.
+MOST_BYTES = 1.5e9
 
 
 def write_onnx(model: ViT | WithFeatures, path: Path) -> None:

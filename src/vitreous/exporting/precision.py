@@ -140,6 +140,8 @@ def _towering(model: Any, pictures: Sequence[np.ndarray]) -> list[np.ndarray | N
     import onnx
 
     inputs = [product.input[0] for product in _products(model.graph)]
+    if not inputs:
+        return []
     probe = onnx.ModelProto()
     probe.CopyFrom(model)
     there = {one.name for one in probe.graph.output}

@@ -1,13 +1,12 @@
 """A sealed file in fewer bits, which has its name only where it passes the gate."""
 
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from vitreous.core.files import atomic_path, storage_errors
+from vitreous.core.files import atomic_path, staging_folder
 from vitreous.errors import VitreousError
 from vitreous.exporting.contract import Contract
 from vitreous.exporting.gate import Gate, ask_both
@@ -55,8 +54,8 @@ def seal_reduced(
         StorageError: where it can't be written.
         VitreousError: where too much accuracy is lost, or the same in float32 differs.
     """
-    with storage_errors(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        whole = Path(folder) / "whole.onnx"
+    with staging_folder(path) as folder:
+        whole = folder / "whole.onnx"
         parity = seal(sealing, pictures, whole, "onnx")
         with atomic_path(path) as staging:
             reduce_precision(whole, staging, terms.precision, terms.learned)
@@ -65,7 +64,9 @@ def seal_reduced(
                 terms.on_gate(gate)
             if gate.verdict == "refused":
                 raise VitreousError(f"{path} is not written: {gate.in_words()}")
-            write_metadata(staging, _told(sealing.contract(), gate).to_metadata())
+            # What was calibrated is another network's answers.
+            contract = _told(sealing.contract(promising=False), gate)
+            write_metadata(staging, contract.to_metadata())
     return parity
 
 
@@ -83,10 +84,7 @@ def _examine(whole: SealedFile, reduced: SealedFile, path: Path, terms: Terms) -
 
 
 def _told(contract: Contract, gate: Gate) -> Contract:
-    """What the file says of itself: nothing is promised of it that was measured on another."""
-    unpromised = {
-        name: replace(limits, promised=False) for name, limits in (contract.sets or {}).items()
-    }
+    """What the file says of itself, with what its precision costs."""
     cost = (
         f"## Precision\n\n{gate.precision} instead of float32. On {gate.comparison.n:,} pictures: "
         f"{gate.in_words()}. What is said above was measured in float32.\n"
@@ -95,7 +93,5 @@ def _told(contract: Contract, gate: Gate) -> Contract:
         contract,
         precision=gate.precision,
         tolerance=1.0,  # what was held to a limit is accuracy, no single probability
-        sets=unpromised or contract.sets,
-        refuse=contract.refuse and replace(contract.refuse, promised=False),
         card=f"{contract.card.rstrip()}\n\n{cost}",
     )

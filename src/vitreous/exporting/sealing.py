@@ -1,6 +1,5 @@
 """From a classifier to a sealed file that has its name only once its answers have been compared."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +8,14 @@ from typing import Literal
 import numpy as np
 import torch
 
-from vitreous.core.files import atomic_path, storage_errors
+from vitreous.core.files import atomic_path, put_in_place, staging_folder
+from vitreous.errors import WeightsError
 from vitreous.evaluation.calibration import Calibration
 from vitreous.evaluation.refusal import Refusal
 from vitreous.exporting.card import RunFacts, write_card
-from vitreous.exporting.contract import Contract, limits_of
+from vitreous.exporting.contract import Contract, limits_of, without_promises
 from vitreous.exporting.libraries import openvino_core
+from vitreous.exporting.onnx import MOST_BYTES
 from vitreous.exporting.parity import Parity, check_parity
 from vitreous.exporting.sealed import Sealed, write_onnx, write_openvino, write_torch
 from vitreous.exporting.sealed_file import open_sealed
@@ -45,10 +46,16 @@ class Sealing:
     def refusal(self) -> Refusal | None:
         return self.calibration.refusal if self.calibration else None
 
-    def contract(self) -> Contract:
-        """What the file will say of itself."""
+    def contract(self, promising: bool = True) -> Contract:
+        """What the file will say of itself.
+
+        Args:
+            promising: whether what was calibrated holds for its answers.
+        """
         classes = self.classifier.classes
         sets, refuse = limits_of(self.calibration, len(classes))
+        if not promising:
+            sets, refuse = without_promises(sets, refuse)
         return Contract(
             name=self.name,
             classes=classes,
@@ -79,6 +86,12 @@ def seal(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path, to: Seale
 
 
 def _seal_onnx(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path) -> Parity:
+    size = sum(4 * weight.numel() for weight in sealing.classifier.model.parameters())
+    if size > MOST_BYTES:
+        raise WeightsError(
+            f"{path.name} would hold {size / 1e9:.1f} GB of weights, and one ONNX file has room "
+            f"for {MOST_BYTES / 1e9:.1f}: these have more, --to torch, openvino or safetensors"
+        )
     with atomic_path(path) as staging:
         write_onnx(Sealed(sealing.classifier, sealing.refusal), sealing.contract(), staging)
         answer = open_sealed(staging).answer
@@ -100,8 +113,8 @@ def _seal_torch(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path) ->
 
 def _seal_openvino(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path) -> Parity:
     """By way of ONNX. The weights get their name first: without them there is no file to open."""
-    with storage_errors(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        graph, staging = Path(folder) / "sealed.onnx", Path(folder) / path.name
+    with staging_folder(path) as folder:
+        graph, staging = folder / "sealed.onnx", folder / path.name
         contract = sealing.contract()
         write_onnx(Sealed(sealing.classifier, sealing.refusal), contract, graph)
         write_openvino(graph, contract, staging)
@@ -113,5 +126,5 @@ def _seal_openvino(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path)
 
         parity = check_parity(sealing.classifier, sealing.refusal, answer, pictures, path)
         for part in (staging.with_suffix(".bin"), staging):
-            part.replace(path.with_suffix(part.suffix))
+            put_in_place(part, path.with_suffix(part.suffix))
         return parity

@@ -1,5 +1,6 @@
 """From what a person said, and what the pictures are, to every setting of a run."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -7,9 +8,11 @@ from typing import Any
 
 from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge, to_mapping
 from vitreous.core.console import Console
-from vitreous.data.dataset import typical_side
+from vitreous.data.config import DataConfig
+from vitreous.data.dataset import UNLABELLED_VALID_SHARE, typical_side
 from vitreous.data.folder import Listing
 from vitreous.data.overlay import Overlay, read_overlay
+from vitreous.data.split import VALID_SHARE
 from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
 from vitreous.recipes.facts import DEFAULT_BUDGET_S, Choice, Facts, Reason
@@ -21,11 +24,11 @@ from vitreous.recipes.pretrained import choose_pretrained
 from vitreous.recipes.scratch import scratch
 from vitreous.serving.hub import HubId, locate
 from vitreous.serving.weights import NOTHING, Told, find_own_weights, find_weights, is_own
-from vitreous.training.config import RunConfig, TrainConfig
+from vitreous.training.config import FoldsConfig, RunConfig, TrainConfig
 from vitreous.training.device import choose_compile, choose_device
 from vitreous.training.distributed import team_for
 from vitreous.training.encoder import Encoder, load_encoder
-from vitreous.training.shards import MIN_SHARD, choose_shards
+from vitreous.training.shards import choose_shards, smallest_part
 
 RECIPES = {"scratch": scratch, "finetune": finetune, "lecture": lecture, "pretrain": pretrain}
 
@@ -67,7 +70,7 @@ def configure(
         RunError: where the weights can't be read.
     """
     from_file, changes = _named(config_file, changes or {}, init, told)
-    recipe = recipe or str(from_file.get("recipe", "scratch"))
+    recipe = recipe or str(merge(from_file, changes).get("recipe", "scratch"))
     if recipe not in RECIPES:
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
     console = console or Console(quiet=True)
@@ -77,7 +80,7 @@ def configure(
     changes = merge(changes, begun)
     # Only "finetune" chooses a size for the pictures, and only where nobody did.
     keeps_size = recipe != "finetune" or any(
-        word.startswith(("crop=", "resize=")) for word in changes.get("init_preprocess", ())
+        word.startswith(("crop=", "resize=")) for word in named.get("init_preprocess") or ()
     )
     brought = encoder if keeps_size else None
     wanted = _wanted(brought, from_file, model, image_size, changes)
@@ -86,21 +89,22 @@ def configure(
     # The pictures decide these two, also where a run's whole file is given for other pictures.
     num_classes = max(len(listing.classes), 1)  # an output without labels is never used
     wanted = merge(wanted, {"data": {"source": str(source)}, "model": {"num_classes": num_classes}})
+    wanted["recipe"] = recipe
 
     def applied(chosen: RunConfig) -> RunConfig:
         # What a recipe measures on its way to pretraining is no pretraining yet.
         named = {key: wanted[key] for key in wanted if key != "pretrain" or chosen.pretrain}
         config = from_mapping(RunConfig, merge(to_mapping(chosen), named))
-        return from_mapping(RunConfig, merge(to_mapping(config), _fitted(config.train, wanted)))
+        return from_mapping(RunConfig, merge(to_mapping(config), _fitted(config, wanted)))
 
-    trainable = [sample for sample in listing.samples if sample.split in (None, "train")]
     facts = Facts(
         source=str(source),
-        num_pictures=len(trainable),
+        num_pictures=_num_pictures(listing, wanted),
         num_classes=num_classes,
         typical_side=side,
         image_size=_named_side(wanted),
         **_length(wanted),
+        trainings=_trainings(wanted),
         embed_dim=_named_width(wanted),
         init=changes.get("init"),
         encoder=encoder,
@@ -112,7 +116,8 @@ def configure(
         encoder.check_fits(config.model)
     choice = choice.applied_to(config)
     is_named = "shards" in wanted.get("train", {})
-    why = "named" if is_named else f"one for each thread of this machine, of {MIN_SHARD} or more"
+    smallest = smallest_part(config.model)
+    why = "named" if is_named else f"one for each thread of this machine, of {smallest} or more"
     return replace(choice, reasons=(*why_init, *choice.reasons, Reason(("train.shards",), why)))
 
 
@@ -133,13 +138,15 @@ def _named(
     return from_file, dict(changes)
 
 
-def _fitted(train: TrainConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
+def _fitted(config: RunConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """What only this machine decides, with what was named over it."""
+    train, smallest = config.train, smallest_part(config.model)
     device = choose_device(train.device)
-    fused = choose_compile(device, train.budget_s)
+    own_s = train.budget_s and train.budget_s / _trainings(wanted)
+    fused = choose_compile(device, own_s)
     fused = wanted.get("train", {}).get("compile", fused)
     processes = team_for(train.parallel).size
-    shards = choose_shards(device, train.batch_size, fused, processes)
+    shards = choose_shards(device, train.batch_size, smallest, fused, processes)
     return merge({"train": {"compile": fused, "shards": shards}}, wanted)
 
 
@@ -198,7 +205,7 @@ def _wanted(
     if model:
         wanted = merge(wanted, {"model": asdict(preset(model))})
         wanted = merge(wanted, {"preprocess": {"image_size": wanted["model"]["image_size"]}})
-    if image_size:
+    if image_size is not None:
         side = {"image_size": (image_size, image_size)}
         wanted = merge(wanted, {"model": side, "preprocess": side})
     return merge(wanted, changes)
@@ -216,6 +223,25 @@ def _length(wanted: Mapping[str, Any]) -> dict[str, Any]:
         return {"budget_s": DEFAULT_BUDGET_S}
     named = from_mapping(TrainConfig, train, "train.")
     return {"epochs": named.epochs, "budget_s": named.budget_s}
+
+
+def _num_pictures(listing: Listing, wanted: Mapping[str, Any]) -> int:
+    """Of those listed, how many will be trained on, nearly."""
+    splits = Counter(sample.split or "train" for sample in listing.samples)
+    valid = VALID_SHARE if listing.classes else UNLABELLED_VALID_SHARE
+    calibration = from_mapping(DataConfig, wanted["data"], "data.").calibration_share
+    kept = float(splits["train"])
+    for part, share in (("valid", valid), ("calibration", calibration)):
+        kept *= 1 if splits[part] else 1 - share
+    return round(kept)
+
+
+def _trainings(wanted: Mapping[str, Any]) -> int:
+    """How many share the budget: those of folds, and the one that is kept."""
+    if not (folds := wanted.get("folds")):
+        return 1
+    found = from_mapping(FoldsConfig, folds, "folds.")
+    return found.count * found.repeats + 1
 
 
 def _named_device(named: Mapping[str, Any]) -> str:

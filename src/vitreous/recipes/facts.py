@@ -20,12 +20,13 @@ class Facts:
 
     Args:
         source: the folder or table, as it will be opened again.
-        num_pictures: all pictures listed that may be trained on.
+        num_pictures: to be trained on, nearly: those that will be held back aren't chosen yet.
         num_classes: of them.
         typical_side: median shorter side in pixels.
         image_size: side in pixels that the model sees, where it was named.
         epochs: passes over the pictures asked for; with a budget, the most there may be.
         budget_s: seconds from start to end; ``None`` for epochs alone.
+        trainings: that share these seconds, one behind the other.
         embed_dim: width of the model, where a model was named.
         init: path of the weights to begin with.
         encoder: those weights.
@@ -41,10 +42,16 @@ class Facts:
     image_size: int | None = None
     epochs: float = TrainConfig.epochs
     budget_s: float | None = None
+    trainings: int = 1
     embed_dim: int | None = None
     init: str | None = None
     encoder: Encoder | None = None
     pictures_per_s: Callable[[RunConfig], float] | None = None
+
+    @property
+    def learning_s(self) -> float | None:
+        """Seconds that one training has for its steps; ``None`` without a budget."""
+        return None if self.budget_s is None else TRAINING_SHARE * self.budget_s / self.trainings
 
 
 @dataclass(frozen=True)

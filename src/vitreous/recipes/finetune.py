@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.errors import ConfigError
-from vitreous.recipes.facts import TRAINING_SHARE, Choice, Facts, Reason, batch_size
+from vitreous.recipes.facts import Choice, Facts, Reason, batch_size
 from vitreous.training.config import LadderConfig, RunConfig, TrainConfig
 
 #: How often a picture should be seen at the least; with less time its sides are made shorter.
@@ -64,11 +64,11 @@ def _sized(facts: Facts, config: RunConfig) -> tuple[RunConfig, str]:
     side = min(native, patch * round(UPSCALE * facts.typical_side / patch))
     side = max(side, 4 * patch)
     why = f"the pictures' shorter side is {facts.typical_side} px, the weights' was {native}"
-    if facts.budget_s is None or facts.pictures_per_s is None:
+    if facts.learning_s is None or facts.pictures_per_s is None:
         return _with_side(config, side), why
     while True:
         config = _with_side(config, side)
-        seen = TRAINING_SHARE * facts.budget_s * facts.pictures_per_s(config)
+        seen = facts.learning_s * facts.pictures_per_s(config)
         epochs = seen / facts.num_pictures
         if epochs >= MIN_EPOCHS or side <= 4 * patch:
             return config, f"{why}; so the time is enough to see each picture {epochs:.1f} times"

@@ -15,7 +15,7 @@ from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.config import ModelConfig
 from vitreous.model.presets import preset
-from vitreous.recipes.facts import TRAINING_SHARE, Choice, Facts, Reason, batch_size
+from vitreous.recipes.facts import Choice, Facts, Reason, batch_size
 from vitreous.training.config import RunConfig, TrainConfig
 
 #: From so many pictures seen in a run on, repeats included, the model is twice as wide.
@@ -46,11 +46,11 @@ def scratch(facts: Facts) -> Choice:
 def _pictures_seen(facts: Facts, config: RunConfig) -> tuple[float, str]:
     """How many pictures a configuration gets to see, repeats included, and how that is known."""
     most = facts.epochs * facts.num_pictures
-    if facts.budget_s is None:
+    if facts.learning_s is None:
         return most, f"in all it sees {most:,.0f}: {_times(most, facts)}"
     assert facts.pictures_per_s is not None
     rate = facts.pictures_per_s(config)
-    seen = min(TRAINING_SHARE * facts.budget_s * rate, most)
+    seen = min(facts.learning_s * rate, most)
     return seen, (
         f"this machine learns from {rate:,.0f} a second at width {config.model.embed_dim}, in all "
         f"{seen:,.0f}: {_times(seen, facts)}"

@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from importlib.metadata import version
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -13,6 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import JSONResponse
 from pydantic_core import PydanticSerializationError, to_json
+from starlette.types import ASGIApp
 
 from vitreous.errors import RunError, UnreadablePicture, UserError, VitreousError
 from vitreous.explanation.pictures import Question
@@ -23,7 +23,7 @@ from vitreous.server.docs import docs_page
 from vitreous.server.explained import Explainer
 from vitreous.server.files import add_files
 from vitreous.server.metrics import Metrics
-from vitreous.server.model import Served
+from vitreous.server.model import VERSION, Served
 from vitreous.server.security import AccessControl
 from vitreous.server.settings import Settings
 from vitreous.server.work import Work
@@ -55,21 +55,21 @@ class Service:
         self._explainer = Explainer(settings.max_pixels)
         routes = self._routes()
         paths = {route.path for route in routes.routes if hasattr(route, "path")}  # pyright: ignore[reportAttributeAccessIssue]
-        inner = routes
-        if settings.allow_origins:
-            inner = CORSMiddleware(
-                routes,
+        self._access = AccessControl(routes, settings, self.metrics, paths)
+        self.app: ASGIApp = self._access
+        if settings.allow_origins:  # outside, for a page to be told of what is refused, too
+            self.app = CORSMiddleware(
+                self._access,
                 allow_origins=settings.allow_origins,
                 allow_methods=("GET", "POST"),
                 allow_headers=("Authorization", "Content-Type"),
                 expose_headers=("Retry-After",),
             )
-        self.app = AccessControl(inner, settings, self.metrics, paths)
 
     @property
     def draining(self) -> bool:
         """Whether the server is about to end."""
-        return self.app.draining
+        return self._access.draining
 
     def take(self, served: Served) -> None:
         """Answer with another model, warmed up, from now on; callable from any thread."""
@@ -78,12 +78,12 @@ class Service:
 
     def drain(self) -> None:
         """Answer what comes, and let connections end with it."""
-        self.app.draining = True
+        self._access.draining = True
 
     def _routes(self) -> FastAPI:
         app = FastAPI(
             title="vitreous",
-            version=version("vitreous"),
+            version=VERSION,
             description=_DESCRIPTION.strip(),
             docs_url=None,
             redoc_url=None,
@@ -160,8 +160,10 @@ class Service:
         pictures, or JSON: `{"pictures": [{"name": "a.jpg", "data": "<base64>"}]}`.
         """
         served = self.served
-        guard = served.guard(sets, by_class, refuse)
         self._work.check_room()
+        # For many classes the limits of new sets take a while.
+        asked = sets is not None or by_class or refuse
+        guard = await asyncio.to_thread(served.guard, sets, by_class, refuse) if asked else None
         async with self._bodies.read(request) as (pictures, several):
             answers = [
                 answer.to_json() for answer in await self._work.predict(served, pictures, guard)

@@ -31,6 +31,8 @@ _BODIES = 8
 _SIGNS, _SIGNS_EACH = 1000, 100
 #: From so many bytes on, taking a body apart is left to another thread.
 _LONG = 100_000
+#: Parts of a form that are no pictures, at most.
+_OTHER_FIELDS = 32
 
 
 @dataclass(frozen=True)
@@ -173,7 +175,8 @@ class _Form:
 
     def _begin(self) -> None:
         self._parts += 1
-        if self._parts > self._most:
+        # Other fields are few in any form that a program or a page sends.
+        if self._parts > self._most + _OTHER_FIELDS:
             _too_many(self._most)
         self._disposition, self._chunks = b"", []
 
@@ -196,6 +199,8 @@ class _Form:
         if b"filename" in options:  # other fields of a form are nothing to classify
             name = options[b"filename"].decode("utf-8", "replace") or UNNAMED
             self.pictures.append(Picture(name, b"".join(self._chunks)))
+            if len(self.pictures) > self._most:
+                _too_many(self._most)
 
     def _complete(self) -> None:
         self.is_complete = True

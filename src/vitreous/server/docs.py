@@ -5,6 +5,7 @@ that the security policy of this server would have to trust.
 """
 
 import json
+from functools import cache
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,6 +19,11 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame
 
 def docs_page(app: FastAPI) -> HTMLResponse:
     """The documentation of an app's routes."""
+    return HTMLResponse(_html(app), headers={"Content-Security-Policy": _POLICY})
+
+
+@cache
+def _html(app: FastAPI) -> str:
     described = app.openapi()
     routes = [
         {"method": method.upper(), "path": path, **_route(operation)}
@@ -29,8 +35,7 @@ def docs_page(app: FastAPI) -> HTMLResponse:
         for name, one in described.get("components", {}).get("schemas", {}).items()
     }
     page = environment("vitreous.server").get_template("docs.html.jinja")
-    html = render(page, {"info": described["info"], "routes": routes, "schemas": schemas})
-    return HTMLResponse(html, headers={"Content-Security-Policy": _POLICY})
+    return render(page, {"info": described["info"], "routes": routes, "schemas": schemas})
 
 
 def _route(operation: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ SIGHUP opens the model anew, beside the old one, which answers until the new one
 import asyncio
 import contextlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -140,6 +141,9 @@ class Running(uvicorn.Server):
     def _end(self) -> None:
         if self.service.draining:
             self.force_exit = self.should_exit = True
+            for one in list(self.server_state.connections):  # asyncio would wait for them
+                if one.transport is not None:
+                    one.transport.abort()
             return
         self._console.info("ending: answering what has been asked")
         self.service.drain()
@@ -201,8 +205,13 @@ def _bind(settings: Settings) -> socket.socket:
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
+        try:
+            if os.name == "posix":  # on Windows two servers would share a port
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(

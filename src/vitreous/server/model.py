@@ -29,6 +29,7 @@ from vitreous.serving.weights import Told, find_classifier, is_sealed
 from vitreous.serving.wish import Wish
 from vitreous.training.classifier import unmap
 
+VERSION = version("vitreous")
 #: Pictures that a GPU classifies at once.
 _GPU_BATCH = 32
 #: What the page asks for by itself.
@@ -186,7 +187,7 @@ class Served:
         sets = contract.sets if contract else self.trust
         return {
             "name": self.name,
-            "version": version("vitreous"),
+            "version": VERSION,
             "classes": list(first.classes),
             "image_size": list((contract or first).preprocess.image_size),
             "precision": contract.precision if contract else self.engine.precision,

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from asyncio.events import TimerHandle
 
 #: A client that was told no before it had sent all may pause for so long; see `Patient._linger`.
-_LINGER_S = 2.0
+LINGER_S = 2.0
 #: Bytes in a row that bring nothing of a body: a head, trailers, or the frame of a chunk. It is
 #: checked whenever some have been read, so it may be exceeded by as many as are read at once.
 _HEAD_BYTES = 65_536
+
+#: Requests that may wait behind one another on a connection; each takes memory as it is read.
+_PIPELINED = 16
 
 _TOO_LONG = json.dumps({"detail": f"the request's head has more than {_HEAD_BYTES} bytes"}).encode()
 _TOO_LONG_ANSWER = (
@@ -52,6 +55,11 @@ class Patient(HttpToolsProtocol):
         if self._without_body > _HEAD_BYTES and not self.transport.is_closing():
             self._refuse()
 
+    def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _PIPELINED:
+            raise ValueError  # nothing after it is parsed; the answer is 400, and the end
+        super().on_message_begin()
+
     def on_headers_complete(self) -> None:
         self._complete = False
         self._expect(3 * self.timeout_s)
@@ -69,6 +77,11 @@ class Patient(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._rest()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        # Closing waits for what has been written and perhaps is never fetched.
+        self._expect(self.timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._expect(None)
@@ -95,7 +108,7 @@ class Patient(HttpToolsProtocol):
         elif self.cycle is not None and self.cycle.response_complete:
             # It sets one behind an answer, and takes it back when more of the body comes.
             is_set = self.timeout_keep_alive_task is not None
-            self._expect(None if is_set else self.timeout_keep_alive)
+            self._expect(None if is_set else self.timeout_s)
 
     def _is_answered_early(self) -> bool:
         return not self._complete and self.cycle.response_complete
@@ -104,7 +117,7 @@ class Patient(HttpToolsProtocol):
         """Let a client send on, for it may read the answer only once it has sent all."""
         self._rest_bytes -= count
         if self._rest_bytes >= 0:
-            self._expect(min(_LINGER_S, self._until - self.loop.time()))
+            self._expect(min(LINGER_S, self._until - self.loop.time()))
 
     def _expect(self, within_s: float | None) -> None:
         if self._timer is not None:
@@ -120,7 +133,7 @@ def patient(timeout_s: float, max_bytes: int) -> type[Patient]:
     Args:
         timeout_s: for the first line and the headers of a request, from its first byte on, and for
             that byte itself on a new connection; for what is left of a body once it is answered;
-            three times that for all of a request and its answer.
+            for fetching the last answer; three times that for all of a request and its answer.
         max_bytes: of what is left of a body once it is answered.
     """
     return type("Patient", (Patient,), {"timeout_s": timeout_s, "max_bytes": max_bytes})

@@ -1,8 +1,10 @@
 """What stands in front of all routes: who may ask, and what browsers are told about answers."""
 
+import asyncio
 import hmac
 import logging
 from collections.abc import Set
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -10,6 +12,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from vitreous.server.metrics import Metrics
+from vitreous.server.patience import LINGER_S
 from vitreous.server.settings import Settings, origin_parts
 
 logger = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class AccessControl:
             await self._app(scope, receive, send)
             return
         route = scope["path"] if scope["path"] in self._paths else "other"
+        rest = _Rest(receive, self._settings)
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -75,28 +79,30 @@ class AccessControl:
                 if self.draining:
                     headers["Connection"] = "close"
                 self._metrics.requests.labels(route, str(message["status"])).inc()
+            elif (self.draining or closes) and sends_on and not message.get("more_body"):
+                await rest.take()
             await send(message)
 
-        refused = self._refused(scope)
+        headers = Headers(scope=scope)
+        closes = headers.get("connection", "").lower() == "close"
+        sends_on = "expect" not in headers  # else it waits for an answer first
+        refused = self._refused(headers, scope["path"])
         try:
-            await (refused or self._app)(scope, receive, send_with_headers)
+            await (refused or self._app)(scope, rest.receive, send_with_headers)
         except Exception:  # it has been answered with 500; the connection is as good as before
             logger.exception("%s failed", route)
 
-    def _refused(self, scope: Scope) -> ASGIApp | None:
+    def _refused(self, headers: Headers, path: str) -> ASGIApp | None:
         """An answer to a request that may not ask."""
-        headers = Headers(scope=scope)
         host = headers.get("host", "")
         if self._settings.is_local and _name_of(host) not in _LOCAL_NAMES | {self._settings.host}:
             return JSONResponse({"detail": f"this server isn't called '{host[:100]}'"}, 403)
-        if not scope["path"].startswith(_GUARDED):
+        if not path.startswith(_GUARDED):
             return None
         origin = headers.get("origin")
-        if origin and origin_parts(origin)[1] != host:
-            if origin not in self._settings.allow_origins:
-                return JSONResponse({"detail": "other web pages may not ask this server"}, 403)
-            if scope["method"] == "OPTIONS":  # a browser asks first, and never sends the key then
-                return None
+        is_other = origin and origin_parts(origin)[1] != host
+        if is_other and origin not in self._settings.allow_origins:
+            return JSONResponse({"detail": "other web pages may not ask this server"}, 403)
         if self._key is None:
             return None
         word, _, key = headers.get("authorization", "").partition(" ")
@@ -108,6 +114,36 @@ class AccessControl:
             401,
             {"WWW-Authenticate": "Bearer"},
         )
+
+
+class _Rest:
+    """What is left of a request when its answer is ready, where the connection ends behind that.
+
+    A client may read its answer only once it has sent all, and a connection that is closed before
+    takes the answer away from it. Where connections are kept, `patience` sees to it.
+
+    Args:
+        receive: of the request.
+        settings: for how long, and how much.
+    """
+
+    def __init__(self, receive: Receive, settings: Settings) -> None:
+        self._receive, self._settings = receive, settings
+        self._is_over = False
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._is_over = message["type"] == "http.disconnect" or not message.get("more_body")
+        return message
+
+    async def take(self) -> None:
+        """Read it, and forget it."""
+        left = self._settings.max_bytes
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.timeout_s):
+                while not self._is_over and left >= 0:
+                    async with asyncio.timeout(LINGER_S):
+                        left -= len((await self.receive()).get("body", b""))
 
 
 def _name_of(host: str) -> str:

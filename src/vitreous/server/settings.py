@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from vitreous.data.decode import MAX_IMAGE_PIXELS
 from vitreous.errors import ConfigError
 
 #: Where a key is looked for that nobody named a file of.
@@ -59,6 +60,10 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: it is 1 or more")
+        if self.max_pixels > MAX_IMAGE_PIXELS:
+            raise ConfigError(
+                f"max_pixels is {self.max_pixels}: nothing above {MAX_IMAGE_PIXELS:,} is decoded"
+            )
         if not 0 <= self.port < 2**16:
             raise ConfigError(f"port is {self.port}: it lies between 0 and 65535")
         if not 0 < self.timeout_s < math.inf:
@@ -85,7 +90,7 @@ def read_key(file: Path | None) -> str | None:
         ConfigError: where the file can't be read or is empty.
     """
     if file is None:
-        return os.environ.get(KEY_VARIABLE) or None
+        return os.environ.get(KEY_VARIABLE, "").strip() or None
     try:
         key = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -177,7 +177,7 @@ class Work:
         """In the event loop: a worker is done with a picture, whoever still waits."""
         if job.explain is None:
             self._count(-1)
-        self._metrics.pictures.labels(kind if not job.future.cancelled() else "late").inc()
+            self._metrics.pictures.labels(kind if not job.future.cancelled() else "late").inc()
         if job.future.done():
             return
         if isinstance(result, BaseException):
@@ -197,7 +197,8 @@ class Work:
             set_own_threads(1)
             self._begun.wait()
             while (job := line.get()) is not None:
-                self._stages["wait"].observe(time.perf_counter() - job.came)
+                if job.explain is None:
+                    self._stages["wait"].observe(time.perf_counter() - job.came)
                 try:
                     if job.future.cancelled():
                         self._tell(job, None, "late")

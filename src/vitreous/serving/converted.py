@@ -3,23 +3,24 @@
 An entry is a folder named after what it holds: the weights' bytes, the format, and the versions
 that wrote it. A run trained anew gives another name, so an entry is never stale. It is made beside
 its place and renamed into it, so it is whole or not there; one that can't be read is made anew.
-Deleting the cache folder loses nothing but time, and what `tune` chose for a checkpoint.
+Deleting the cache folder loses nothing but time, and of a checkpoint what `tune` chose and what
+`calibrate` measured.
 """
 
 import hashlib
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
 from vitreous.core.files import storage_errors
+from vitreous.evaluation.calibration import CALIBRATION_FILE
 
 Opened = TypeVar("Opened")
 
@@ -28,6 +29,9 @@ FORMAT_VERSION = 1
 
 #: Names of entries; staging folders and locks have others.
 _NAME = re.compile("[0-9a-f]{32}")
+
+#: Prefix of an entry that is being made; it is a leftover where its lock is free.
+_STAGING = ".making-"
 
 #: Entries used least recently are removed beyond this.
 MAX_BYTES = 8 * 10**9
@@ -92,8 +96,11 @@ def _name(sources: Sequence[Path], kind: str) -> str:
 
 
 def _build(entry: Path, make: Callable[[Path], None]) -> None:
+    """Make an entry whose lock is held."""
+    staging = entry.with_name(_STAGING + entry.name)
     with storage_errors(entry):
-        staging = Path(tempfile.mkdtemp(prefix=f".{entry.name}-", dir=entry.parent))
+        shutil.rmtree(staging, ignore_errors=True)  # of one who was killed
+        staging.mkdir()
     try:
         make(staging)
         with storage_errors(entry):
@@ -106,13 +113,19 @@ def _build(entry: Path, make: Callable[[Path], None]) -> None:
 def _make_room(cache_dir: Path, keep: set[Path]) -> None:
     """Remove the entries used least recently; who has one open keeps its mapped pages.
 
-    Others may do the same at the same time, so whatever is gone already counts as nothing.
+    What was calibrated stays, because that took pictures and not only time; what a killed process
+    left goes. Others may do the same at the same time, so whatever is gone already counts as
+    nothing.
     """
+    for staging in cache_dir.glob(f"{_STAGING}*"):
+        lock = cache_dir / f"{staging.name.removeprefix(_STAGING)}.lock"
+        with suppress(Timeout), FileLock(lock, timeout=0):
+            shutil.rmtree(staging, ignore_errors=True)
     entries = [path for path in cache_dir.iterdir() if _NAME.fullmatch(path.name)]
     entries.sort(key=_last_use, reverse=True)
     total = sum(_bytes_of(entry) for entry in entries if entry in keep)
     for entry in entries:
-        if entry not in keep:
+        if entry not in keep and not (entry / CALIBRATION_FILE).exists():
             total += _bytes_of(entry)
             if total > MAX_BYTES:
                 shutil.rmtree(entry, ignore_errors=True)

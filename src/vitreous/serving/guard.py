@@ -109,22 +109,13 @@ class Guard:
         return cautions
 
 
-def open_guard(
-    weights: Path,
-    where: object,
-    sets: float | None,
-    by_class: bool,
-    refuse: bool,
-    console: Console,
-) -> Guard | None:
+def open_guard(weights: Path, where: object, wish: Wish, console: Console) -> Guard | None:
     """What was asked for, with what can be promised of it said aloud.
 
     Args:
         weights: the file.
         where: what the person called it.
-        sets: coverage of the sets; ``None`` for none.
-        by_class: whether each class is to be covered as often.
-        refuse: whether to say none of these.
+        wish: what is asked of its answers.
         console: is told the promises.
 
     Returns:
@@ -134,18 +125,20 @@ def open_guard(
         ConfigError: for a coverage that isn't between 0 and 1, or what the weights aren't
             calibrated for.
     """
-    if sets is None and not refuse:
+    if wish.sets is None and not wish.refuse:
         return None
     calibration, classes = load_calibration(weights), read_description(weights).classes
-    wish = Wish(sets=sets, by_class=by_class, refuse=refuse)
     guard = run_guard(calibration, where, len(classes), wish)
     if guard and calibration:
-        again = _again(where)
+        again, promises = _again(where), []
         if guard.rule:
-            found = _promise_of_sets(guard.rule, calibration, classes, refuse, again)
-            _tell(*found, console)
-        if refuse and calibration.refusal:
-            _tell(*_promise_of_refusal(calibration.refusal, calibration, again), console)
+            promises.append(_promise_of_sets(guard.rule, calibration, classes, wish.refuse, again))
+        if wish.refuse and calibration.refusal:
+            promises.append(_promise_of_refusal(calibration.refusal, calibration, again))
+        for promised, text in promises:
+            if promised and wish.precision != "float32":
+                promised, text = False, f"{text}: {_in_fewer_bits(wish.precision)}"
+            _tell(promised, text, console)
     return guard
 
 
@@ -184,6 +177,10 @@ def run_guard(
     return Guard(rule, calibration.refusal if wish.refuse else None)
 
 
+def _in_fewer_bits(precision: str) -> str:
+    return f"it was calibrated in float32, and these answers are in {precision}"
+
+
 def _again(where: object) -> str:
     return f"vitreous calibrate {quote(str(where))} DATA, DATA being labelled pictures it never saw"
 
@@ -206,6 +203,8 @@ def guard_of_sealed(
     for promised, said in promises:
         how = f"{_percent(SURE)} sure, as calibrated before it was sealed"
         why = "what it was made of couldn't promise it (vitreous calibrate, then export anew)"
+        if contract.precision != "float32":
+            why = _in_fewer_bits(contract.precision)
         _tell(promised, f"{said} ({how})" if promised else f"{said}: {why}", console)
     return guard
 

@@ -107,10 +107,14 @@ def locate(where: str | PathLike[str], console: Console) -> Place:
         StorageError: where the cache can't be written.
         WeightsError: where the hub has no such model, doesn't give it, or can't be reached.
     """
-    wanted = hub_id(where)
+    wanted, path = hub_id(where), Path(where)
     if wanted is not None:
-        return _fetch(wanted, console)
-    path = Path(where)
+        try:
+            return _fetch(wanted, console)
+        except WeightsError as error:
+            if str(path).startswith(("hf:/", "hf-hub:")):  # nothing else can be meant
+                raise
+            raise WeightsError(f"{path} does not exist here, and {error}") from None
     if not path.exists():
         raise RunError(
             f"{path} does not exist: name a run, a file or folder of weights, or a model on the "

@@ -35,6 +35,6 @@ def open_model(
     path = find_classifier(where, told, console, sealed=True)
     if is_sealed(path):
         return path, open_sealed_predictor(path, where, wish, console)
-    guard = open_guard(path, where, wish.sets, wish.by_class, wish.refuse, console)
+    guard = open_guard(path, where, wish, console)
     engine = choose_engine(path, wish.runtime, wish.precision, console)
     return path, open_predictor(path, engine, console, guard)

@@ -75,6 +75,7 @@ class Diary(Generic[Model]):
         self.began = time.monotonic() - learner.state.elapsed_s
         self.last_save = time.monotonic()
         self.validation_s = 0.0
+        self._first_step = state.step
         self.restart_pace()
         for back in plan.returns[state.returns :]:
             line = {"kind": "returned", **self._where(), "failed_step": back.failed_step}
@@ -92,6 +93,8 @@ class Diary(Generic[Model]):
         """Collect losses; now and then read them, write a line and show the progress."""
         self.learner.state.losses.append(loss)
         step = self.learner.state.step
+        if step - self._first_step == self.learner.preparing_steps:
+            self.restart_pace()
         # As it was planned when this step was taken: a resumed run knows what came later.
         every = max(1, plan.total_at(step - 1) // LINES_PER_RUN)
         if step % every == 0:
@@ -152,8 +155,10 @@ class Diary(Generic[Model]):
         self._pace_began, self._pace_step = time.monotonic(), self.learner.state.step
 
     def pace_steps(self) -> int:
-        """Steps that the present pace is measured over."""
-        return self.learner.state.step - self._pace_step
+        """Steps that the present pace is measured over; none while the first ones prepare."""
+        step = self.learner.state.step
+        is_preparing = step - self._first_step < self.learner.preparing_steps
+        return 0 if is_preparing else step - self._pace_step
 
     def step_s(self) -> float:
         """Seconds of a step at the present pace."""

@@ -20,7 +20,7 @@ from vitreous.data.transforms import augment
 from vitreous.model.lora import add_lora, merge_lora
 from vitreous.model.vit import ViT
 from vitreous.training.ahead import Ahead
-from vitreous.training.captured import Captured
+from vitreous.training.captured import WARMUP, Captured
 from vitreous.training.checkpoint import TrainState, restore_moments, state_tensors
 from vitreous.training.classifier import Classifier, save_classifier
 from vitreous.training.config import RunConfig, TrainConfig
@@ -70,6 +70,8 @@ class Learner(ABC, Generic[Model]):
         self.division = Division(config.train.batch_size, parts, config.train.accumulate, self.team)
         self._threads = SideBySide(len(self.division.pieces()))
         is_graph = self.device.type == "cuda" and _is_capturable(config.train, self.team)
+        #: First steps that compile or record what all others do.
+        self.preparing_steps = WARMUP + 1 if is_graph else int(config.train.compile)
         optimizers = make_optimizers(model, config.train, self.precision, self._threads, is_graph)
         average = Ema(model, torch.zeros((), device=self.device) if is_graph else 0.0)
         self.state = TrainState(model, average, optimizers)
@@ -205,13 +207,15 @@ class Learner(ABC, Generic[Model]):
 
     def measure_step_s(self, plan: Plan, seconds: float = 4.0) -> float:
         """Seconds of a step, by taking some for about as long as said; then it is of no use."""
+        for _ in range(self.preparing_steps):
+            self.learn(plan).item()  # reading the value waits for the device
         durations: list[float] = []
         # A few steps, the first two not counted; of a large model one has to do.
         while not durations or (
             len(durations) < 12 and sum(durations[2:]) < seconds and sum(durations) < 6 * seconds
         ):
             started = time.perf_counter()
-            self.learn(plan).item()  # reading the value waits for the device
+            self.learn(plan).item()
             durations.append(time.perf_counter() - started)
         # The first steps allocate memory and choose kernels.
         return sorted(durations[2:] or durations)[len(durations[2:] or durations) // 2]

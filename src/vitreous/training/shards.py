@@ -23,21 +23,28 @@ from vitreous.core.rng import torch_stream
 from vitreous.core.threads import SideBySide
 from vitreous.errors import ConfigError
 from vitreous.model.chance import Draws, drawing_from
+from vitreous.model.config import ModelConfig
 from vitreous.training.config import TrainConfig
 from vitreous.training.distributed import ALONE, Team
 from vitreous.training.ema import Model
 
-#: Pictures that a part has at least, for batch norm's sake; fewer have not been tried.
-MIN_SHARD = 8
+
+def smallest_part(model: ModelConfig) -> int:
+    """Pictures that a part has at least, more for batch norm's sake; fewer have not been tried."""
+    return 8 if model.stem else 4
 
 
 def choose_shards(
-    device: torch.device, batch_size: int, compiled: bool = False, processes: int = 1
+    device: torch.device,
+    batch_size: int,
+    smallest: int,
+    compiled: bool = False,
+    processes: int = 1,
 ) -> int:
     """Parts that a batch is best cut into: one for each of a CPU's threads, none too small."""
     if device.type != "cpu" or compiled:
         return 1
-    return max(1, min(processes * torch.get_num_threads(), batch_size // MIN_SHARD))
+    return max(1, min(processes * torch.get_num_threads(), batch_size // smallest))
 
 
 def check_team(team: Team, train: TrainConfig, device: torch.device) -> None:

@@ -89,7 +89,10 @@ export class Camera {
       this.#start();
     });
     this.#size.addEventListener("input", () => this.#frame());
-    this.#video.addEventListener("loadedmetadata", () => this.#frame());
+    // A telephone that is turned gives a picture of another shape.
+    for (const kind of ["loadedmetadata", "resize"]) {
+      this.#video.addEventListener(kind, () => this.#frame());
+    }
     const words = "Fill the frame with what is to be classified; what is around it is left out.";
     const buttons = [keep, this.#switch, this.#closeButton()];
     const size = element("label", {}, "Size of the frame ", this.#size);
@@ -126,7 +129,9 @@ export class Camera {
       this.#video.srcObject = stream;
       await this.#video.play();
       if (turn !== this.#turn) return;
-      const facing = stream.getVideoTracks()[0].getSettings().facingMode;
+      const [track] = stream.getVideoTracks();
+      track.addEventListener("ended", () => this.#gone(stream)); // not where we end it ourselves
+      const facing = track.getSettings().facingMode;
       // People expect a mirror of themselves; what is classified is not mirrored.
       this.#stage.classList.toggle("mirror", facing !== "environment");
       const devices = await navigator.mediaDevices.enumerateDevices();
@@ -141,6 +146,13 @@ export class Camera {
     this.#turn++;
     if (this.#stream) end(this.#stream);
     this.#stream = null;
+  }
+
+  /** Unplugged, or taken back: its last picture would be classified for ever. */
+  #gone(stream) {
+    if (this.#stream !== stream) return;
+    this.#stop();
+    this.#now.textContent = "The camera is gone. Close it here, and open it anew.";
   }
 
   /** What of the camera's picture is inside the frame, in its pixels. */
@@ -206,7 +218,8 @@ export class Camera {
     this.#section.classList.toggle("refused", Boolean(answer.refused));
     this.#now.textContent = verdict(answer);
     this.#set.textContent = setWords(answer, coverage);
-    this.#shares.replaceChildren(bars(answer.probabilities, answer.set));
+    // Nothing to unfold: it would be closed again within a moment.
+    this.#shares.replaceChildren(bars(answer.probabilities, answer.set, false));
     this.#chart.add(time, answer.probabilities);
   }
 }

@@ -20,18 +20,23 @@ export function percent(share) {
 
 const SHOWN = 5; // rows of a long list, before the others are asked for
 
-/** Probabilities as a list of bars, likeliest first; beyond a few, the others can be unfolded. */
-export function bars(probabilities, chosen) {
+/**
+ * Probabilities as a list of bars, likeliest first.
+ *
+ * @param chosen names of a set of classes, if any.
+ * @param others whether those beyond a few can be unfolded.
+ */
+export function bars(probabilities, chosen, others = true) {
   const rows = Object.entries(probabilities).sort((a, b) => b[1] - a[1]);
   const list = (part) =>
     element("ol", { className: "bars" }, ...part.map(([name, share]) => bar(name, share, chosen)));
   const shown = rows.length > SHOWN + 1 ? SHOWN : rows.length;
   const all = element("div", {}, list(rows.slice(0, shown)));
-  if (shown < rows.length) {
-    const others = rows.slice(shown);
-    const more = element("details", {}, element("summary", {}, `${others.length} more classes`));
+  if (others && shown < rows.length) {
+    const rest = rows.slice(shown);
+    const more = element("details", {}, element("summary", {}, `${rest.length} more classes`));
     // A thousand rows are made when somebody asks for them.
-    more.addEventListener("toggle", () => more.append(list(others)), { once: true });
+    more.addEventListener("toggle", () => more.append(list(rest)), { once: true });
     all.append(more);
   }
   return all;

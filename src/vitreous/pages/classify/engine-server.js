@@ -12,7 +12,7 @@ let key = null;
 
 /** The key that the server asks for; it lives as long as the page. */
 export function setKey(value) {
-  key = value;
+  key = value.trim();
 }
 
 /** What is served; see `GET /v1/model`. */
@@ -46,6 +46,8 @@ export async function explain(blob, { className, method }) {
 }
 
 async function ask(address, blob) {
+  // No key has other signs, and a browser refuses to send them.
+  if (key && !/^[\x20-\x7e]+$/.test(key)) throw wrong(401, "that is not its key");
   const headers = key ? { Authorization: `Bearer ${key}` } : {};
   const request = { headers, cache: "no-store" };
   if (blob) {
@@ -62,10 +64,12 @@ async function ask(address, blob) {
       continue;
     }
     const { detail } = await response.json().catch(() => ({}));
-    throw Object.assign(new Error(detail ?? `the server says ${response.status}`), {
-      status: response.status,
-    });
+    throw wrong(response.status, detail ?? `the server says ${response.status}`);
   }
+}
+
+function wrong(status, words) {
+  return Object.assign(new Error(words), { status });
 }
 
 function pause(seconds) {

@@ -36,7 +36,11 @@ export class History {
 
   /** Everything kept, newest first. */
   async entries() {
-    return this.database ? (await done(this.#store("readonly").getAll())).reverse() : [];
+    try {
+      return this.database ? (await done(this.#store("readonly").getAll())).reverse() : [];
+    } catch {
+      return []; // a browser may fail to read what it kept
+    }
   }
 
   /** Keep an answer; false where nothing can be kept. */

@@ -27,13 +27,14 @@ function options() {
   };
 }
 
-async function begin() {
+async function begin(given = false) {
   try {
     model = await engine.model();
   } catch (error) {
-    at("key").hidden = error.status !== 401;
     if (error.status === 401) {
+      at("key").hidden = false;
       at("about").textContent = "Programs and people need its key.";
+      at("key-wrong").textContent = given ? "That is not its key." : "";
       at("key-value").focus();
     } else at("about").textContent = `There is no model to ask: ${error.message}.`;
     return;
@@ -152,7 +153,7 @@ at("key").addEventListener("submit", (event) => {
   event.preventDefault();
   engine.setKey(at("key-value").value);
   at("about").textContent = "…";
-  begin();
+  begin(true);
 });
 at("choose").addEventListener("click", () => at("files").click());
 at("photograph").addEventListener("click", () => at("photo").click());

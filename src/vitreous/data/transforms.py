@@ -89,8 +89,8 @@ def _affine(images: Tensor, config: AugmentConfig, draws: _Draws) -> Tensor:
 def affine_grid(theta: Tensor, height: int, width: int) -> Tensor:
     """Where each pixel comes from, as `F.affine_grid` has it with corners not aligned.
 
-    What a row adds and what a column adds are computed apart, which takes a fifth of the time of
-    a product for each pixel (docs/experiments/LOG.md).
+    What a row adds and what a column adds are computed apart, which takes a twentieth of the time
+    of a product for each pixel (docs/experiments/LOG.md).
 
     Shape:
         (batch, 2, 3) -> (batch, height, width, 2), in [-1, 1]

@@ -292,7 +292,6 @@ def _beside(run: Path, ending: str) -> Path:
     if not is_own(run):
         name = run.stem if run.is_file() else run.name.partition("@")[0]
         return Path(f"{name}{ending}")
-    weights = find_own_weights(run).resolve()
-    folder = weights.parent
-    is_alone = not RunFolder(folder).config.exists()
-    return folder / f"{weights.stem if is_alone else folder.name}{ending}"
+    folder = find_own_weights(run).resolve().parent
+    is_alone = run.is_file() and not RunFolder(folder).config.exists()
+    return folder / f"{run.stem if is_alone else folder.name}{ending}"

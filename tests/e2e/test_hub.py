@@ -179,7 +179,7 @@ def test_evaluate_and_tune_take_it_too(vitreous, machine, hub, models, faces, mo
     assert local["n"] == 30
     refused = vitreous("evaluate", NAME)
     assert refused.exit_code == 2
-    assert f"{NAME} is no run, and has no pictures of its own" in refused.stderr
+    assert f"{NAME} does not exist here, and has no pictures of its own" in refused.stderr
     for module in ("onnxruntime", "openvino"):  # to measure one runtime is enough here
         monkeypatch.setitem(sys.modules, module, None)
     tuned = vitreous("tune", NAME, "--json")

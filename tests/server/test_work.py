@@ -144,8 +144,11 @@ def test_an_explanation_that_nobody_waits_for_has_no_place(serving, run, picture
         for _ in range(5):  # more than there are places
             assert explain(live, picture).status_code == 503
         held.set()
-        while 'vitreous_pictures_total{result="late"} 5.0' not in live.http.get("/metrics").text:
-            pass
+        until = time.monotonic() + PATIENCE_S
+        while (
+            'vitreous_explanations_total{result="late"} 5.0' not in live.http.get("/metrics").text
+        ):
+            assert time.monotonic() < until
 
 
 def test_a_fault_of_our_own_is_500_and_the_worker_goes_on(serving, run, picture, monkeypatch):

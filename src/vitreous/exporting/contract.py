@@ -26,8 +26,9 @@ FORMAT = 1
 KEY, CARD_KEY = "vitreous", "model_card"
 #: Shares of the pictures whose sets can be asked for.
 COVERAGES = (0.8, 0.9, 0.95, 0.99)
-#: Largest difference of a probability between the file and what it was made of.
-TOLERANCE = 1e-4
+#: Largest difference of a probability between the file and what it was made of, and what is more
+#: than the usual one.
+TOLERANCE, ROUNDING = 1e-4, np.float32(1e-5)
 
 #: How a file becomes the picture that the graph takes; see `data.decode`.
 _DECODING = {
@@ -201,8 +202,9 @@ def limits_of(
     for coverage in COVERAGES:
         rule = calibration.scores.rule(coverage, num_classes)
         kept = all(rule.promised) and calibration.untouched
-        # No limit at all is one that every class keeps.
-        limits = np.minimum(rule.limits, np.float32(1)).tolist()
+        # The picture that set a limit lies on it, and stays inside however it is rounded; no limit
+        # at all is one that every class keeps.
+        limits = np.minimum(rule.limits + ROUNDING, np.float32(1)).tolist()
         sets[f"{coverage:g}"] = SetLimits(tuple(limits), kept)
     refusal = calibration.refusal
     if refusal is None:

@@ -13,6 +13,7 @@ class Metrics:
     Attributes:
         requests: answered, by route and status.
         pictures: by what became of them: "answered", "unreadable", "late" or "failed".
+        explanations: likewise.
         pending: pictures that wait or are being classified.
         seconds: a picture spent, by stage: "wait", "read" or "classify".
         reloads: by result: "done" or "failed".
@@ -26,6 +27,9 @@ class Metrics:
         )
         self.pictures = Counter(
             "vitreous_pictures", "Pictures worked on.", ("result",), registry=registry
+        )
+        self.explanations = Counter(
+            "vitreous_explanations", "Explanations worked on.", ("result",), registry=registry
         )
         self.pending = Gauge(
             "vitreous_pending_pictures", "Pictures waiting or being classified.", registry=registry

@@ -175,9 +175,11 @@ class Work:
 
     def _settle(self, job: _Job, result: object, kind: str) -> None:
         """In the event loop: a worker is done with a picture, whoever still waits."""
+        counter = self._metrics.explanations
         if job.explain is None:
             self._count(-1)
-            self._metrics.pictures.labels(kind if not job.future.cancelled() else "late").inc()
+            counter = self._metrics.pictures
+        counter.labels(kind if not job.future.cancelled() else "late").inc()
         if job.future.done():
             return
         if isinstance(result, BaseException):

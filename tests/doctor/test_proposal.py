@@ -175,8 +175,8 @@ def test_a_folder_too_many_and_one_class(tmp_path):
     (finding,) = found(check_source(tmp_path / "data"), "too_little")
     assert finding.severity == "error"
     assert finding.detail == (
-        "the single class 'archive': a classifier needs at least 2, one sub-folder each; it has the "
-        f"folders 'angry', 'happy', 'sad': name {tmp_path / 'data' / 'archive'} instead"
+        "the single class 'archive': a classifier needs at least 2, one sub-folder each; it has "
+        f"the folders 'angry', 'happy', 'sad': name {tmp_path / 'data' / 'archive'} instead"
     )
     write_faces(tmp_path / "one", {"happy": 3}, size=16)
     (finding,) = found(check_source(tmp_path / "one"), "too_little")

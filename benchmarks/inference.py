@@ -40,7 +40,7 @@ from speed_pairs import (
 )
 from training import draw
 
-from vitreous.core.machine import usable_cores
+from vitreous.core.machine import allowed_cores
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.presets import preset
 from vitreous.model.summary import summarize
@@ -109,7 +109,7 @@ class Neighbour:
     """Another process that multiplies matrices on one core, while it is let."""
 
     def __init__(self) -> None:
-        core = min(usable_cores())
+        core = min(allowed_cores())
         script = (
             f"import os, torch; os.sched_setaffinity(0, {{{core}}}); torch.set_num_threads(1)\n"
             "a = torch.randn(512, 512)\nwhile True: a @ a"

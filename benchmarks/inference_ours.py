@@ -23,7 +23,7 @@ def main(settings: dict[str, Any]) -> None:
     files = sorted(Path(settings["pictures"]).iterdir())[: settings["batch_size"]]
     weights, console = Path(settings["weights"]), Console()
     precision = settings.get("precision", "float32")
-    engine = choose_engine(weights, settings.get("runtime"), precision, console)
+    engine = choose_engine(weights, settings.get("runtime"), precision, "auto", console)
     engine = Engine(engine.runtime, precision, settings.get("threads", engine.threads))
     predictor, turns = open_predictor(weights, engine, console), Turns(len(files))
     while True:

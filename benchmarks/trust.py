@@ -167,7 +167,7 @@ def try_run(
     for part in halves(listing, split):
         config = DataConfig(str(data), cache_dir=str(folder / "cache"))
         parts.append(open_labelled(part, described.classes, config, described.preprocess))
-    calibrate_on(weights, parts[0])
+    calibrate_on(weights, parts[0], "auto")
     guard = open_guard(weights, run, Wish(sets=COVERAGE, refuse=True), console)
     predictor = open_predictor(weights, Engine(), console, guard)
     plain = open_predictor(weights, Engine(), console)

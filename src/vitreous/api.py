@@ -37,7 +37,7 @@ from vitreous.server.visit import serve
 from vitreous.serving.weights import find_own_weights, told_by
 from vitreous.shipping import export
 from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
-from vitreous.training.config import LadderConfig, RunConfig
+from vitreous.training.config import Device, LadderConfig, RunConfig
 from vitreous.training.encoder import load_encoder
 from vitreous.training.provenance import tell_changes
 from vitreous.training.trainer import Clock
@@ -67,6 +67,9 @@ __all__ = [
 #: Enough to learn the drawn faces; the budget only matters on a slow or busy machine.
 DEMO_LENGTH = {"epochs": 12.0, "budget_s": 8 * 60.0}
 
+#: In the place of weights that a file of settings names.
+_NO_WEIGHTS = {"init": None, "init_preprocess": [], "init_num_heads": None, "ladder": None}
+
 
 @one_run
 def train(
@@ -88,6 +91,7 @@ def train(
     seed: int | None = None,
     config: Source | None = None,
     settings: Mapping[str, Any] | None = None,
+    device: Device | None = None,
     cache: Source | None = None,
     overlay: Source | None = None,
     tensorboard: bool = False,
@@ -111,7 +115,8 @@ def train(
             also on a hub (``owner/name[@revision]``), to begin with: its model is used, with its
             weights and a new head, and learns as it would from scratch. "auto" chooses a
             published one.
-        weights: the same, tuned by recipe "finetune", rung by rung.
+        weights: the same, tuned by recipe "finetune", rung by rung; "none" for none, also where the
+            file of settings names some.
         tune: "ladder" for all rungs, or the one to climb: "probe", "lora" or "full"; by default
             those of the file of settings, or all.
         folds: train so many times more first, each time scored on another part of the pictures held
@@ -122,6 +127,7 @@ def train(
         seed: of every random draw.
         config: a TOML file of settings, all or some.
         settings: nested settings, stronger than the file's.
+        device: "cpu", "cuda" or "mps"; by default a GPU where there is one.
         cache: folder of decoded pictures.
         overlay: CSV of pictures to drop, relabel or group, such as `check` proposes; the run
             keeps a copy.
@@ -141,12 +147,12 @@ def train(
     if is_begun:  # and torchrun has started its processes again
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
     _check_place(path, source)
-    named = named_settings(
-        epochs, budget_s, seed, *(Path(file) if file else None for file in (cache, overlay))
-    )
-    changes = merge(settings or {}, named)
+    files = (Path(file) if file else None for file in (cache, overlay))
+    changes = named_settings(settings or {}, epochs, budget_s, seed, device, *files)
     if init and weights:
         raise ConfigError("init and weights both say what to begin with: give one")
+    if weights == "none":
+        changes, weights, recipe = {**changes, **_NO_WEIGHTS}, None, recipe or "scratch"
     if weights:
         init, recipe = weights, recipe or "finetune"
     if tune is not None:
@@ -242,6 +248,7 @@ def pretrain(
     seed: int | None = None,
     config: Source | None = None,
     settings: Mapping[str, Any] | None = None,
+    device: Device | None = None,
     cache: Source | None = None,
     tensorboard: bool = False,
     console: Console | None = None,
@@ -261,6 +268,7 @@ def pretrain(
         seed: of every random draw.
         config: a TOML file of settings, all or some.
         settings: nested settings, stronger than the file's.
+        device: "cpu", "cuda" or "mps"; by default a GPU where there is one.
         cache: folder of decoded pictures.
         tensorboard: write TensorBoard's files too.
         console: where messages go.
@@ -277,7 +285,8 @@ def pretrain(
     if is_begun:
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
     _check_place(path, source)
-    named = named_settings(epochs, budget_s, seed, Path(cache) if cache else None)
+    files = Path(cache) if cache else None
+    changes = named_settings(settings or {}, epochs, budget_s, seed, device, files)
     listing = list_unlabelled(source)
     choice = configure(
         source,
@@ -286,7 +295,7 @@ def pretrain(
         model=model,
         image_size=image_size,
         config_file=Path(config) if config else None,
-        changes=merge(settings or {}, named),
+        changes=changes,
     )
     return begin(path, choice, listing, console, clock, tensorboard)
 

@@ -19,15 +19,17 @@ from vitreous.cli_audit import audit
 from vitreous.cli_check import check
 from vitreous.cli_diagnose import diagnose
 from vitreous.cli_explain import explain
+from vitreous.cli_export import export
 from vitreous.cli_pack import pack
 from vitreous.cli_serve import serve
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
+from vitreous.core.machine import allowed_cores, usable_cores
 from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
-    from vitreous.exporting.gate import Gate
     from vitreous.serving.runtimes import Precision, Runtime
+    from vitreous.training.config import Device
 
 
 #: The character in front of the commands has click leave their lines as they are.
@@ -55,6 +57,7 @@ cli.add_command(pack)
 cli.add_command(train)
 cli.add_command(pretrain)
 cli.add_command(explain)
+cli.add_command(export)
 cli.add_command(diagnose)
 cli.add_command(calibrate)
 cli.add_command(compare)
@@ -68,6 +71,7 @@ cli.add_command(serve)
 @options.checkpoint
 @options.runtime
 @options.precision
+@options.device
 @options.cache
 @options.json
 @options.quiet
@@ -80,6 +84,7 @@ def evaluate(
     num_heads: int | None,
     runtime: "Runtime | None",
     precision: "Precision",
+    device: "Device",
     cache: Path | None,
     as_json: bool,
     quiet: bool,
@@ -100,6 +105,7 @@ def evaluate(
         num_heads=num_heads,
         runtime=runtime,
         precision=precision,
+        device=device,
         cache=cache,
         console=options.console(quiet),
     )
@@ -122,6 +128,7 @@ def evaluate(
 @options.checkpoint
 @options.runtime
 @options.precision
+@options.device
 @options.json
 @options.quiet
 @click.pass_context
@@ -137,6 +144,7 @@ def predict(
     num_heads: int | None,
     runtime: "Runtime | None",
     precision: "Precision",
+    device: "Device",
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -157,6 +165,7 @@ def predict(
         num_heads=num_heads,
         runtime=runtime,
         precision=precision,
+        device=device,
         sets=sets,
         by_class=by_class,
         refuse=refuse,
@@ -223,82 +232,6 @@ def summary(model: str, image_size: int | None, classes: int | None, as_json: bo
 
 
 @cli.command()
-@click.argument("run", type=options.PLACE)
-@click.option("--to", type=click.Choice(["onnx", "torch", "openvino", "web", "timm", "transformers",
-                                         "safetensors", "keras"]),
-              help="Format. [what --out ends like, else onnx]")  # fmt: skip
-@click.option("-o", "--out", type=options.PATH,
-              help="New file or folder. [in RUN, under its name]")  # fmt: skip
-@click.option("--license", help="Of the model, for a sealed file: CC-BY-4.0, say.")
-@click.option("--runtime", type=options.PATH, metavar="FOLDER",
-              help="With --to web: a copy of onnxruntime-web. [downloaded once]")  # fmt: skip
-@click.option("--precision", type=click.Choice(["float32", "int8", "int8-weights", "fp16"]),
-              default="float32", show_default=True,
-              help="Of the network in a sealed ONNX file.")  # fmt: skip
-@click.option("--max-drop", type=float, default=0.5, show_default=True,
-              help="Points of accuracy that fewer bits may cost.")  # fmt: skip
-@click.option("--data", type=options.PATH,
-              help="Pictures to see that on. [those that chose the weights]")  # fmt: skip
-@options.checkpoint
-@options.json
-@options.quiet
-def export(
-    run: str,
-    to: str | None,
-    out: Path | None,
-    license: str | None,
-    runtime: Path | None,
-    precision: Literal["float32", "int8", "int8-weights", "fp16"],
-    max_drop: float,
-    data: Path | None,
-    labels: Path | None,
-    preprocess: tuple[str, ...],
-    num_heads: int | None,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Write the model of RUN for other programs.
-
-    Sealed files (onnx, torch, openvino) take a picture of any size and give probabilities, with
-    all that lies between inside; web is a folder with a page that runs one in the visitor's
-    browser, without a server of its own. The others are a folder that timm or transformers
-    loads, one safetensors file with everything in it, or, of the lecture's model, a file for Keras.
-    RUN is a run's folder, its weights, or a checkpoint of another library, also on the Hugging Face
-    hub; with --to web a sealed onnx file too.
-
-    A network with fewer bits is compared with float32 on labelled pictures first; what that costs
-    and gains is told, and what surely costs more than --max-drop is not written.
-    """
-    from vitreous import api
-
-    def tell(gate: "Gate") -> None:
-        if as_json:
-            printing.print_json(gate.to_json())
-        else:
-            printing.print_gate(gate)
-
-    path = api.export(
-        run,
-        out,
-        to=to,
-        license=license,
-        runtime=runtime,
-        precision=precision,
-        max_drop=max_drop,
-        data=data,
-        on_gate=tell,
-        labels=labels,
-        preprocess=preprocess,
-        num_heads=num_heads,
-        console=options.console(quiet),
-    )
-    if not as_json:
-        click.echo(path)
-    elif precision == "float32":
-        printing.print_json({"file": str(path)})
-
-
-@cli.command()
 @click.argument("picture", type=options.PATH)
 @click.option("--out", type=options.PATH, help="The drawing. [PICTURE-patches.png in this folder]")
 @click.option("--size", type=int, default=16, show_default=True, help="Side of a patch in pixels.")
@@ -356,6 +289,9 @@ def main() -> None:
     # threads that don't spin at all are woken late. This has to stand before PyTorch is imported,
     # so the command sets it, not the package.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    # PyTorch counts a container's cores, not the time that it may have on them.
+    if usable_cores() < len(allowed_cores()):
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     sys.exit(_status(_run))
 
 
@@ -385,4 +321,15 @@ def _status(command: Callable[[], Any]) -> int:
         click.echo(f"{word}{error}", err=True)
         return error.exit_status
     except BrokenPipeError:
+        return 1
+    except (RuntimeError, MemoryError) as error:
+        from vitreous.training.guard import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        click.echo(
+            "error: memory is too small for this: close other programs, or name a smaller --model "
+            "or a smaller --image-size",
+            err=True,
+        )
         return 1

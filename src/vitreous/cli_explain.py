@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vitreous.core.console import Console
     from vitreous.explanation.methods import MethodName
     from vitreous.explanation.result import Explanation, Explanations
+    from vitreous.training.config import Device
 
 #: Bytes of a picture's name that its drawings keep; a file's name has no more than 255, and behind
 #: it come what is drawn, a number, and what marks a file that isn't whole yet.
@@ -41,6 +42,7 @@ _STEM = 200
               help="Draw what the model has learned without any picture: filters, positions."
               )  # fmt: skip
 @options.checkpoint
+@options.device
 @options.json
 @options.quiet
 @click.pass_context
@@ -58,6 +60,7 @@ def explain(
     labels: Path | None,
     preprocess: tuple[str, ...],
     num_heads: int | None,
+    device: "Device",
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -89,6 +92,7 @@ def explain(
         labels=labels,
         preprocess=preprocess,
         num_heads=num_heads,
+        device=device,
         console=console,
     )
     every_head = method in ("attention", "all") and layer is None and head is None
@@ -143,13 +147,13 @@ def _save(
     _make(folder)
     stem = os.fsencode(Path(explanation.file).stem)
     stem = os.fsdecode(stem) if len(stem) <= _STEM else stem[:_STEM].decode("utf-8", "ignore")
-    files = {"maps": first_free(folder / f"{stem}.png")}
+    files = {"maps": first_free(folder / stem, ".png")}
     explanation.save(files["maps"])
     if every_head:
-        files["attention"] = first_free(folder / f"{stem}-attention.png")
+        files["attention"] = first_free(folder / f"{stem}-attention", ".png")
         explanation.save_attention(files["attention"])
     if arrays:
-        files["arrays"] = first_free(folder / f"{stem}.npz")
+        files["arrays"] = first_free(folder / stem, ".npz")
         explanation.save_arrays(files["arrays"])
     return {what: str(path) for what, path in files.items()}
 
@@ -159,13 +163,13 @@ def _save_model(found: "Explanations", folder: Path, arrays: bool) -> dict[str, 
     from vitreous.core.files import first_free
 
     _make(folder)
-    files = {"filters": first_free(folder / "model-filters.png")}
+    files = {"filters": first_free(folder / "model-filters", ".png")}
     found.save_filters(files["filters"])
     if found.positions is not None:
-        files["positions"] = first_free(folder / "model-positions.png")
+        files["positions"] = first_free(folder / "model-positions", ".png")
         found.save_positions(files["positions"])
     if arrays:
-        files["arrays"] = first_free(folder / "model.npz")
+        files["arrays"] = first_free(folder / "model", ".npz")
         found.save_model_arrays(files["arrays"])
     return {what: str(path) for what, path in files.items()}
 

@@ -9,6 +9,7 @@ from vitreous import options
 
 if TYPE_CHECKING:
     from vitreous.serving.runtimes import Precision, Runtime
+    from vitreous.training.config import Device
 
 
 @click.command()
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @options.checkpoint
 @options.runtime
 @options.precision
+@options.device
 @options.quiet
 def serve(
     run: str,
@@ -57,6 +59,7 @@ def serve(
     num_heads: int | None,
     runtime: "Runtime | None",
     precision: "Precision",
+    device: "Device",
     quiet: bool,
 ) -> None:
     """Answer over HTTP with RUN, and show a page to drop pictures on.
@@ -85,5 +88,6 @@ def serve(
         num_heads=num_heads,
         runtime=runtime,
         precision=precision,
+        device=device,
         console=options.console(quiet),
     )

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from vitreous import options, printing
+
+if TYPE_CHECKING:
+    from vitreous.training.config import Device
 
 
 @click.command()
@@ -49,6 +52,7 @@ from vitreous import options, printing
 @options.assignments
 @click.option("--overlay", type=options.PATH, metavar="CSV",
               help="Pictures to drop, relabel or group, as 'vitreous check' proposes.")  # fmt: skip
+@options.train_device
 @options.tensorboard
 @options.cache
 @options.quiet
@@ -73,6 +77,7 @@ def train(
     config: Path | None,
     assignments: tuple[str, ...],
     overlay: Path | None,
+    device: "Device | None",
     tensorboard: bool,
     cache: Path | None,
     quiet: bool,
@@ -83,7 +88,7 @@ def train(
              "--tune": tune, "--folds": folds, "--repeats": repeats, "--num-heads": num_heads,
              "--preprocess": preprocess or None,
              "--explain-choice": explain_choice or None, "--seed": seed, "--config": config,
-             "--set": assignments or None, "--overlay": overlay}  # fmt: skip
+             "--set": assignments or None, "--overlay": overlay, "--device": device}  # fmt: skip
     source = _source_or_resume(source, resumed, named, cache, tensorboard, quiet)
     if source is None:
         return
@@ -93,11 +98,6 @@ def train(
 
     if init is not None and weights is not None:
         raise click.UsageError("--init and --weights both say what to begin with: give one")
-    settings = parse_assignments(assignments)
-    if weights == "none":
-        # Also where a file of settings names some.
-        settings |= {"init": None, "init_preprocess": [], "init_num_heads": None, "ladder": None}
-        weights, recipe = None, recipe or "scratch"
     api.train(
         source,
         out,
@@ -115,7 +115,8 @@ def train(
         num_heads=num_heads,
         seed=seed,
         config=config,
-        settings=settings,
+        settings=parse_assignments(assignments),
+        device=device,
         cache=cache,
         overlay=overlay,
         tensorboard=tensorboard,
@@ -138,6 +139,7 @@ def train(
 @options.seed
 @options.config
 @options.assignments
+@options.train_device
 @options.tensorboard
 @options.cache
 @options.quiet
@@ -152,6 +154,7 @@ def pretrain(
     seed: int | None,
     config: Path | None,
     assignments: tuple[str, ...],
+    device: "Device | None",
     tensorboard: bool,
     cache: Path | None,
     quiet: bool,
@@ -159,7 +162,7 @@ def pretrain(
     """Learn from the pictures in SOURCE without labels: first weights for train --init."""
     named = {"--out": out, "--budget": budget, "--epochs": epochs, "--model": model,
              "--image-size": image_size, "--seed": seed, "--config": config,
-             "--set": assignments or None}  # fmt: skip
+             "--set": assignments or None, "--device": device}  # fmt: skip
     source = _source_or_resume(source, resumed, named, cache, tensorboard, quiet)
     if source is None:
         return
@@ -177,6 +180,7 @@ def pretrain(
         seed=seed,
         config=config,
         settings=parse_assignments(assignments),
+        device=device,
         cache=cache,
         tensorboard=tensorboard,
         console=options.console(quiet),

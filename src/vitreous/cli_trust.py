@@ -1,10 +1,14 @@
 """The commands about trust: how sure a run may be, and whether one is better than another."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from vitreous import options, printing
+
+if TYPE_CHECKING:
+    from vitreous.training.config import Device
 
 
 @click.command()
@@ -12,6 +16,7 @@ from vitreous import options, printing
 @click.argument("data", type=options.PATH)
 @options.split("calibration, else without a split, else test")
 @options.checkpoint
+@options.device
 @options.cache
 @options.quiet
 def calibrate(
@@ -21,6 +26,7 @@ def calibrate(
     labels: Path | None,
     preprocess: tuple[str, ...],
     num_heads: int | None,
+    device: "Device",
     cache: Path | None,
     quiet: bool,
 ) -> None:
@@ -38,6 +44,7 @@ def calibrate(
         labels=labels,
         preprocess=preprocess,
         num_heads=num_heads,
+        device=device,
         cache=cache,
         console=options.console(quiet),
     )

@@ -9,16 +9,15 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
 from vitreous.core.console import Console
-from vitreous.core.files import read_json, read_tensors, write_json, write_tensors
+from vitreous.core.files import read_record, read_tensors, write_json, write_tensors
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
-from vitreous.data.folds import fold_datasets, rows_of
+from vitreous.data.folds import fold_datasets
 from vitreous.evaluation.inference import TorchNetwork, predict_set
 from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
 from vitreous.evaluation.metrics import evaluate_probabilities
@@ -90,13 +89,7 @@ class FoldScores:
         """Those of a run; none where it has no folds."""
         if not run.folds.exists():
             return cls()
-        values = read_json(run.folds)
-        return cls(
-            tuple(Fold(**fold) for fold in values["folds"]),
-            values["n"],
-            _pooled(values["accuracy"]),
-            _pooled(values["balanced_accuracy"]),
-        )
+        return read_record(run.folds, cls)
 
     def in_words(self) -> str:
         """One sentence."""
@@ -114,10 +107,6 @@ class FoldScores:
             f"{len(self.folds)} folds, {self.n} pictures, each answered by a model that never saw "
             f"it: {', '.join(parts)}"
         )
-
-
-def _pooled(values: dict[str, Any] | None) -> Pooled | None:
-    return Pooled(**{**values, "interval": Interval(**values["interval"])}) if values else None
 
 
 def cross_validate(
@@ -200,7 +189,7 @@ def _score(folder: RunFolder, config: RunConfig, part: Dataset, name: str, begun
     pictures = part.sets["test"]
     probabilities = predict_set(network, pictures, classifier.preprocess)
     tensors = {"probabilities": torch.from_numpy(probabilities),
-               "rows": torch.from_numpy(rows_of(part, "test"))}  # fmt: skip
+               "rows": torch.from_numpy(pictures.rows)}  # fmt: skip
     write_tensors(folder.answers, tensors, {})
     found = evaluate_probabilities(probabilities, pictures.labels.numpy(), part.classes, None)
     return Fold(

@@ -36,6 +36,7 @@ from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
 from vitreous.evaluation.score import evaluate_set, examine_set
 from vitreous.evaluation.thumbnails import thumbnail_answers
+from vitreous.evaluation.verdict import verdict_in_full
 from vitreous.folds import FoldScores, cross_validate, share_of_time
 from vitreous.ladder.climb import climb
 from vitreous.model.vit import ViT
@@ -230,7 +231,7 @@ def _conclude(
     """Calibrate and score the best weights, say what they are stuck on, write the report."""
     # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
     from vitreous.report.collect import report_of_run
-    from vitreous.report.page import render_report, verdict_in_full
+    from vitreous.report.page import render_report
 
     device, train_set = choose_device(config.train.device), dataset.sets["train"]
     console.info("calibrating: how sure it may be, and what it doesn't know")

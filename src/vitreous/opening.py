@@ -1,6 +1,5 @@
 """The pictures of a run or of a question, opened with progress and a word on what is left out."""
 
-import csv
 import os
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,13 @@ from pathlib import Path
 from vitreous.core.console import Console
 from vitreous.core.files import read_json
 from vitreous.core.run import RunFolder, run_of
-from vitreous.data.dataset import Dataset, open_dataset, open_unlabelled, path_as_text
+from vitreous.data.dataset import (
+    Dataset,
+    open_dataset,
+    open_unlabelled,
+    path_as_text,
+    read_split_table,
+)
 from vitreous.data.folder import Listing, is_unread, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import read_overlay
@@ -128,8 +133,8 @@ def learned_from(
     if run is None:
         return None
     place = cache(os.path.realpath)  # a folder may be reached by links, or by way of ".."
-    with run.split.open(encoding="utf-8", newline="") as file:
-        paths = [Path(row["path"]) for row in csv.DictReader(file) if row["split"] in splits]
+    rows = read_split_table(run.split)
+    paths = [Path(row["path"]) for row in rows if row["split"] in splits]
     known = {(place(path.parent), path.name) for path in paths}
     old = [
         sample.path

@@ -40,6 +40,12 @@ assignments = click.option(
 )
 runtime = click.option("--runtime", type=click.Choice(["torch", "onnxruntime", "openvino"]),
                         help="What computes. [chosen by tune, else torch]")  # fmt: skip
+_DEVICES = click.Choice(["auto", "cpu", "cuda", "mps"])
+device = click.option("--device", type=_DEVICES, default="auto",
+                      help="Where PyTorch computes. [a GPU where there is one]")  # fmt: skip
+#: Of training, where a file of settings may name one, too.
+train_device = click.option("--device", type=_DEVICES,
+                            help="Where to compute. [a GPU where there is one]")  # fmt: skip
 precision = click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "int8"]),

@@ -40,7 +40,7 @@ _MOST_COLUMNS = 20
 
 def print_evaluation(score: "Evaluation") -> None:
     """Class by class, what is taken for what, the score and what to make of it."""
-    from vitreous.report.page import reliability_in_words, verdict_in_full
+    from vitreous.evaluation.verdict import reliability_in_words, verdict_in_full
 
     rows = [
         (name, f"{part.precision:.3f}", f"{part.recall.value:.3f}", f"{part.f1:.3f}",

@@ -3,7 +3,6 @@
 The function is part of `api`; how a model comes about is told there.
 """
 
-import csv
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
@@ -18,7 +17,7 @@ from vitreous.core.config import did_you_mean
 from vitreous.core.console import Console
 from vitreous.core.rng import numpy_stream
 from vitreous.core.run import RunFolder, run_of
-from vitreous.data.dataset import check_classes
+from vitreous.data.dataset import check_classes, read_split_table
 from vitreous.data.decode import read_picture
 from vitreous.data.faces import EXPRESSIONS, draw_face
 from vitreous.data.preprocess import Preprocess
@@ -240,9 +239,8 @@ def _own_files(weights: Path, split: str) -> list[tuple[Path, str]]:
     run = run_of(weights)
     if run is None:
         return []
-    with run.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["split"] == split]
-    files = [(Path(row["path"]), row["label"]) for row in rows]
+    rows = read_split_table(run.split)
+    files = [(Path(row["path"]), row["label"]) for row in rows if row["split"] == split]
     return [pair for pair in files if not is_remote(pair[0])]
 
 

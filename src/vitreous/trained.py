@@ -50,7 +50,7 @@ from vitreous.serving.tune import tune as tune_weights
 from vitreous.serving.weights import NOTHING, find_classifier, told_by
 from vitreous.serving.wish import Wish
 from vitreous.training.classifier import Description, load_classifier, read_description
-from vitreous.training.config import RunConfig
+from vitreous.training.config import Device, RunConfig
 from vitreous.training.device import choose_device
 
 Source = str | PathLike[str]
@@ -66,6 +66,7 @@ def evaluate(
     num_heads: int | None = None,
     runtime: Runtime | None = None,
     precision: Precision = "float32",
+    device: Device = "auto",
     cache: Source | None = None,
     console: Console | None = None,
 ) -> Evaluation:
@@ -75,14 +76,15 @@ def evaluate(
         run: a run's folder, a weights file of one, a sealed file, or another library's checkpoint,
             also on a hub (``owner/name[@revision]``).
         data: a folder or table; by default the pictures that the run held back.
-        split: "train", "valid" or "test"; by default the test pictures where there are any, or
-            else those for validation, or else those without a split.
+        split: "train", "valid", "calibration" or "test"; by default the test pictures where there
+            are any, or else those for validation, or else those without a split.
         labels: of a checkpoint that doesn't say them: a file with one class a line.
         preprocess: of a checkpoint that doesn't say it: "imagenet", "half" or "clip", and single
             settings such as "crop=384" or "mean=0.5".
         num_heads: of a checkpoint whose heads aren't 64 wide and that doesn't say so.
         runtime: as for `predict`.
         precision: as for `predict`.
+        device: as for `predict`.
         cache: folder of decoded pictures.
         console: where messages go.
 
@@ -98,7 +100,7 @@ def evaluate(
     if data is None and not is_run and (Path(run).exists() or hub_id(run)):
         what = "is no run" if Path(run).exists() else "does not exist here"
         raise RunError(f"{run} {what}, and has no pictures of its own: name some (DATA)")
-    told, wish = told_by(labels, preprocess, num_heads), Wish(runtime, precision)
+    told, wish = told_by(labels, preprocess, num_heads), Wish(runtime, precision, device)
     weights, predictor = open_model(run, told, wish, console)
     old = None
     if data is None:
@@ -136,6 +138,7 @@ def predict(
     num_heads: int | None = None,
     runtime: Runtime | None = None,
     precision: Precision = "float32",
+    device: Device = "auto",
     sets: float | None = None,
     by_class: bool = False,
     refuse: bool = False,
@@ -153,6 +156,7 @@ def predict(
         runtime: "torch", "onnxruntime" or "openvino"; by default what `tune` chose, or torch.
         precision: "float32", "bfloat16" (torch, openvino) or "int8" (onnxruntime); what the last
             two change is measured on the first pictures and said.
+        device: "cpu", "cuda" or "mps", where PyTorch computes; by default a GPU where there is one.
         sets: give each answer a set of classes that holds the true one for at least this share of
             the pictures, such as 0.9; whether that can be promised is said.
         by_class: keep that share in each class.
@@ -174,7 +178,7 @@ def predict(
     console = console or Console()
     files = list_pictures(Path(source) for source in sources)
     told = told_by(labels, preprocess, num_heads)
-    wish = Wish(runtime, precision, sets, by_class, refuse)
+    wish = Wish(runtime, precision, device, sets, by_class, refuse)
     _, predictor = open_model(run, told, wish, console)
     with console.stages() as on_progress:
         answers = predict_files(
@@ -193,6 +197,7 @@ def explain(
     labels: Source | None = None,
     preprocess: str | Sequence[str] = (),
     num_heads: int | None = None,
+    device: Device = "auto",
     console: Console | None = None,
 ) -> Explanations:
     """Show where in pictures a model's answers come from, and how far that can be believed.
@@ -210,6 +215,7 @@ def explain(
         labels: of a checkpoint, as for `evaluate`.
         preprocess: likewise.
         num_heads: likewise.
+        device: as for `predict`.
         console: where messages go.
 
     Returns:
@@ -225,7 +231,7 @@ def explain(
     question = Question.of(method, class_name, layer, head)
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     classifier = load_classifier(weights)
-    classifier.model.to(choose_device("auto"))
+    classifier.model.to(choose_device(device))
     question.check(classifier)
     files = list_pictures(Path(source) for source in sources) if sources else []
     with console.stages() as on_progress:
@@ -285,6 +291,7 @@ def calibrate(
     labels: Source | None = None,
     preprocess: str | Sequence[str] = (),
     num_heads: int | None = None,
+    device: Device = "auto",
     cache: Source | None = None,
     console: Console | None = None,
 ) -> Calibration:
@@ -302,6 +309,7 @@ def calibrate(
             again.
         preprocess: likewise.
         num_heads: likewise.
+        device: as for `predict`.
         cache: folder of decoded pictures.
         console: where messages go.
 
@@ -321,7 +329,7 @@ def calibrate(
         raise DataError(f"none of the {len(pictures.unreadable)} pictures can be read")
     console.info(f"calibrating on {len(pictures)} {name} pictures".replace("  ", " "))
     warn_unreadable(pictures, console)
-    return calibrate_on(weights, pictures)
+    return calibrate_on(weights, pictures, device)
 
 
 def compare(

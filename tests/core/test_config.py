@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vitreous.core.config import (
+    check_types,
     did_you_mean,
     dump_toml,
     from_mapping,
@@ -75,6 +76,15 @@ def test_a_wrong_setting_is_named(values, words):
     with pytest.raises(ConfigError) as error:
         from_mapping(Outer, values)
     assert words in str(error.value)
+    if values:  # where some may be missing, those that are there are checked alike
+        with pytest.raises(ConfigError) as error:
+            check_types(Outer, values)
+        assert words in str(error.value)
+
+
+def test_some_settings_are_checked_without_the_others():
+    for values in ({}, {"inner": {}}, {"inner": {"rate": 2}, "pair": [1.0, 2.0]}):
+        check_types(Outer, values)
 
 
 def test_whole_numbers_are_fine_where_numbers_are_wanted():

@@ -171,9 +171,13 @@ def test_damaged_json_is_named(tmp_path):
 
 
 def test_a_free_name_is_numbered_behind_its_stem(tmp_path):
-    path = tmp_path / "photo.png"
-    assert first_free(path) == path
-    path.touch()
-    assert first_free(path) == tmp_path / "photo-2.png"
+    path = tmp_path / "photo"
+    assert first_free(path, ".png") == tmp_path / "photo.png"
+    (tmp_path / "photo.png").touch()
+    assert first_free(path, ".png") == tmp_path / "photo-2.png"
     (tmp_path / "photo-2.png").symlink_to(tmp_path / "nowhere")  # writing would follow it
-    assert first_free(path) == tmp_path / "photo-3.png"
+    assert first_free(path, ".png") == tmp_path / "photo-3.png"
+    assert first_free(path) == path
+    folder = tmp_path / "faces_v1.2"
+    folder.mkdir()
+    assert first_free(folder) == tmp_path / "faces_v1.2-2"

@@ -291,6 +291,19 @@ def test_a_set_for_a_model_that_knows_its_classes(tmp_path, class_folder):
         open_labelled(list_labelled(root), ("b", "c"), config, SMALL)
 
 
+def test_what_is_looked_at_once_needs_no_room_in_the_cache(tmp_path, class_folder):
+    root = class_folder(tmp_path / "p", {"b": 3, "d": 2})
+    (root / "d" / "bad.png").write_bytes(b"")
+    listing, cache = list_labelled(root), str(tmp_path / "cache")
+    roomy = open_labelled(listing, ("b", "d"), DataConfig(str(root), cache), SMALL)
+    tight = DataConfig(str(root), str(tmp_path / "none"), max_cache_gb=1e-6)
+    part = open_labelled(listing, ("b", "d"), tight, SMALL)
+    assert not (tmp_path / "none").exists()
+    for one, same in zip(part.batch(range(5)), roomy.batch(range(5)), strict=True):
+        assert one.tolist() == same.tolist()
+    assert part.unreadable == roomy.unreadable
+
+
 def test_the_typical_side_is_the_median_of_the_shorter_ones(tmp_path):
     sizes = [(10, 50), (40, 20), (30, 30), (99, 70), (60, 100)]
     samples = []

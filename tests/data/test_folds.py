@@ -6,7 +6,7 @@ import pytest
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import Dataset, open_dataset
 from vitreous.data.folder import list_labelled
-from vitreous.data.folds import fold_datasets, rows_of
+from vitreous.data.folds import fold_datasets
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import DataError
 
@@ -31,7 +31,7 @@ def test_every_picture_is_held_out_once_and_chooses_nothing_there(tmp_path, clas
         assert sum(map(len, sides)) == len(set.union(*sides)) == 50
         assert Counter(fold.sets["test"].labels.tolist()) == {0: 6, 1: 4}
         assert Counter(fold.sets["valid"].labels.tolist()) == {0: 5, 1: 3}
-        samples = [dataset.listing.samples[row].path for row in rows_of(fold, "test")]
+        samples = [dataset.listing.samples[row].path for row in fold.sets["test"].rows]
         assert tuple(samples) == fold.sets["test"].paths
 
 
@@ -68,7 +68,7 @@ def test_test_and_calibration_pictures_are_in_no_fold(tmp_path, class_folder, op
         used = {path.parts[-3] for part in fold.sets.values() for path in part.paths}
         assert used == {"train", "valid"}
         assert len(fold.sets["test"]) == 8
-    held_out = np.concatenate([rows_of(f, "test") for f in fold_datasets(dataset, 3, 0, 0)])
+    held_out = np.concatenate([f.sets["test"].rows for f in fold_datasets(dataset, 3, 0, 0)])
     assert len(set(held_out)) == 24
 
 

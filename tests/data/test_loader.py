@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vitreous.data.loader import PictureSet, TrainingOrder
+from vitreous.data.loader import PictureSet, TrainingOrder, some_of_each_class
 
 
 @pytest.fixture
@@ -13,6 +13,29 @@ def pictures() -> PictureSet:
     pixels = np.broadcast_to(np.arange(9, dtype=np.uint8)[:, None, None, None], (9, 2, 4, 3))
     rows = np.array([7, 2, 5, 0, 8])
     return PictureSet(pixels, rows, torch.from_numpy(rows + 1), tuple("abcde"))
+
+
+@given(
+    labels=st.lists(st.integers(0, 6), min_size=1, max_size=60),
+    most=st.integers(1, 70),
+    each=st.integers(1, 4),
+    seed=st.integers(0, 5),
+)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_some_of_each_class_are_chosen(labels, most, each, seed):
+    found = some_of_each_class(torch.tensor(labels), most, np.random.default_rng(seed), each)
+    assert sorted(set(found.tolist())) == found.tolist()
+    for name in set(labels):
+        assert np.sum(np.array(labels)[found] == name) >= min(each, labels.count(name))
+    assert min(most, len(labels)) <= len(found)
+    assert len(found) <= min(len(labels), most + each * len(set(labels)))
+
+
+def test_which_are_chosen_is_chance():
+    labels = torch.tensor([0] * 1000 + [1] * 5)
+    one, other = (some_of_each_class(labels, 50, np.random.default_rng(n), 2) for n in (0, 1))
+    assert len(set(one) & set(other)) < 20
+    assert all((found[:-2] < 1000).all() and (found[-2:] >= 1000).all() for found in (one, other))
 
 
 @given(

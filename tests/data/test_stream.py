@@ -134,7 +134,7 @@ def test_a_picture_lost_during_training_is_told(shards, tmp_path):
     train = opened(shards, tmp_path, room_for=0).sets["train"]
     for tar in shards.glob("*.tar"):
         tar.rename(tar.with_suffix(".gone"))
-    with pytest.raises(DataError, match="no such file; it could be read when it was packed"):
+    with pytest.raises(DataError, match="no such file; it could be read before: put it back"):
         train.batch([0, 1])
 
 

@@ -68,13 +68,14 @@ def test_no_answer_without_looking_has_a_lower_loss(weights, smoothing):
     found = blind_loss(of_labels(labels), config(class_weights=weights, label_smoothing=smoothing))
     logits = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     counts = torch.bincount(torch.tensor(labels)).double()
-    weight = 100 / (3 * counts) if weights == "balanced" else None
     targets = F.one_hot(torch.tensor(labels)).double() * (1 - smoothing) + smoothing / 3
+    if weights == "balanced":  # each picture has its class' weight
+        targets *= (100 / (3 * counts))[labels][:, None]
     optimizer = torch.optim.LBFGS([logits], max_iter=200, tolerance_grad=1e-10)
 
     def closure():
         optimizer.zero_grad()
-        loss = F.cross_entropy(logits.expand(100, 3), targets, weight)
+        loss = F.cross_entropy(logits.expand(100, 3), targets)
         loss.backward()
         return loss
 

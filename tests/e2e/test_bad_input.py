@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
+from vitreous.cli import _status
 from vitreous.data.faces import write_faces
 
 FAST = ("--epochs", "1", "--set", "train.batch_size=8", "--set", "model.depth=1",
@@ -107,6 +109,8 @@ def test_a_class_of_which_nothing_can_be_read(vitreous, pictures, tmp_path):
         (("--config", "missing.toml"), "no configuration file"),
         (("--weights", "imagenet"), "imagenet does not exist"),
         (("--set", "train.device=tpu"), "allowed: auto, cpu, cuda, mps"),
+        (("--device", "mps"), "device 'mps' is not available here: this machine has"),
+        (("--set", "model=S/16"), "setting 'model' is a section, not 'S/16'"),
         (("--set", "data.max_cache_gb=1e-9"), "max_cache_gb"),
     ],
 )
@@ -115,6 +119,16 @@ def test_a_wrong_setting(vitreous, pictures, tmp_path, arguments, words):
     assert words in result.stderr
     assert result.exit_code == (1 if "max_cache_gb" in words else 2)
     assert not (tmp_path / "run").exists()
+
+
+def test_too_little_memory_is_one_line(capsys):
+    def fail() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    assert _status(fail) == 1
+    assert capsys.readouterr().err.startswith("error: memory is too small for this: close other")
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        _status(lambda: exec("raise RuntimeError('shapes differ')"))
 
 
 def test_places_that_are_not_there(vitreous, run, faces, tmp_path):

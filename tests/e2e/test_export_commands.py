@@ -137,6 +137,22 @@ def test_mistakes_are_one_line(vitreous, plain, tmp_path):
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize(
+    ("to", "name", "other"),
+    [
+        ("torch", "m.onnx", "onnx"),
+        ("safetensors", "m.pt2", "torch"),
+        ("timm", "m.onnx", "onnx"),
+        ("transformers", "m.h5", "keras"),
+    ],
+)
+def test_a_name_that_ends_like_another_format_is_refused(vitreous, run, tmp_path, to, name, other):
+    result = vitreous("export", run, "--to", to, "-o", tmp_path / name)
+    assert result.exit_code == 2
+    assert f"{name} ends like a file of --to {other}" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_ending_that_another_format_has_is_told_before_the_work(vitreous, run, tmp_path):
     for to, ending in (("openvino", ".xml"), ("onnx", ".onnx")):
         result = vitreous("export", run, "--to", to, "-o", tmp_path / "model.bin")

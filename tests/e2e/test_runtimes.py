@@ -130,6 +130,39 @@ def test_the_runtime_follows_the_precision_where_none_is_named(vitreous, run, fa
 
 
 @pytest.mark.parametrize(("runtime", "precision"), [("torch", "int8"), ("openvino", "int8")])
+def test_a_device_can_be_named(vitreous, run, faces, tmp_path, monkeypatch):
+    from vitreous.training import device
+
+    wanted, original = [], device.choose_device
+    for module in ("serving.runtimes", "trained", "serving.calibrate"):
+        monkeypatch.setattr(
+            f"vitreous.{module}.choose_device", lambda name: wanted.append(name) or original("cpu")
+        )
+    picture = faces / "test" / "sad" / "00000.png"
+    for words in (
+        ("predict", run, picture),
+        ("evaluate", run),
+        ("explain", run, picture, "--out", tmp_path),
+    ):
+        wanted.clear()
+        result = vitreous(*words, "--device", "cuda")
+        assert result.exit_code == 0, result.stderr
+        assert set(wanted) == {"cuda"}
+        wanted.clear()
+        assert vitreous(*words).exit_code == 0
+        assert set(wanted) == {"auto"}
+
+
+def test_a_device_that_is_not_there_or_that_a_runtime_lacks(vitreous, run, faces, monkeypatch):
+    picture = faces / "test" / "sad" / "00000.png"
+    result = vitreous("predict", run, picture, "--device", "mps")
+    assert result.exit_code == 2
+    assert "device 'mps' is not available here: this machine has" in result.stderr
+    result = vitreous("predict", run, picture, "--device", "cuda", "--runtime", "onnxruntime")
+    assert result.exit_code == 2
+    assert "onnxruntime computes on the CPU here: leave --device cuda out" in result.stderr
+
+
 def test_a_precision_that_a_runtime_lacks(vitreous, run, faces, runtime, precision):
     result = vitreous("predict", run, faces, "--runtime", runtime, "--precision", precision)
     assert result.exit_code == 2

@@ -1,3 +1,4 @@
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 
 from vitreous.core.config import dump_toml, merge
 from vitreous.data.faces import write_faces
-from vitreous.data.folder import list_labelled
+from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.errors import ConfigError
 from vitreous.recipes.configure import _named, configure, named_settings, parse_budget
 from vitreous.recipes.pace import measure_pictures_per_s
@@ -56,12 +57,23 @@ def test_a_file_is_weaker_than_what_is_named(faces, tmp_path):
 def test_a_budget_asked_for_is_stronger_than_a_files_epochs(faces, tmp_path):
     file = tmp_path / "c.toml"
     file.write_text("[train]\nepochs = 3\n")
-    named = named_settings(epochs=None, budget_s=60.0, seed=None, cache=None)
+    named = named_settings({}, epochs=None, budget_s=60.0, seed=None, device=None, cache=None)
     train = configured(faces, config_file=file, changes=named).train
     assert (train.epochs, train.budget_s) == (TrainConfig.epochs, 60.0)
     both = merge(named, {"train": {"epochs": 2.0}})
     train = configured(faces, config_file=file, changes=both).train
     assert (train.epochs, train.budget_s) == (2.0, 60.0)
+
+
+def test_epochs_asked_for_end_a_files_budget_but_none_that_stands_beside_them(faces, tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_text("[train]\nbudget_s = 60.0\n")
+    for settings, budget in (({}, None), ({"train": {"budget_s": 30.0}}, 30.0)):
+        named = named_settings(
+            settings, epochs=2.0, budget_s=None, seed=None, device=None, cache=None
+        )
+        train = configured(faces, config_file=file, changes=named).train
+        assert (train.epochs, train.budget_s) == (2.0, budget)
 
 
 def test_a_runs_own_file_gives_the_same_run(faces, tmp_path):
@@ -101,9 +113,39 @@ def test_a_size_that_is_none_is_named(faces):
         configured(faces, changes={"model": {"image_size": ["a", 3]}})
 
 
-def test_a_section_that_is_none_is_named(faces):
-    with pytest.raises(ConfigError, match="'train' is a section, not 3"):
-        configured(faces, changes={"train": 3})
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train = 3", "'train' is a section, not 3"),
+        ("model = 'S/16'", "'model' is a section, not 'S/16'"),
+        ("data = 'x'", "'data' is a section, not 'x'"),
+        ("folds = 5", "'folds' is a section, not 5"),
+        ("init_preprocess = 'imagenet'", "'init_preprocess' is 'imagenet', not a list"),
+        ("[model]\ndepht = 3", "unknown setting 'model.depht': did you mean 'depth'?"),
+    ],
+)
+def test_a_section_that_is_none_is_named(faces, tmp_path, text, said):
+    with pytest.raises(ConfigError) as error:
+        configured(faces, changes=tomllib.loads(text))
+    assert said in str(error.value)
+    with pytest.raises(ConfigError) as error:
+        named_settings(tomllib.loads(text), None, None, None, None, None)
+    assert said in str(error.value)
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError) as error:
+        configured(faces, config_file=file)
+    assert f"{file}: " in str(error.value)
+    assert said in str(error.value)
+
+
+def test_a_setting_of_pretraining_goes_with_a_budget(faces):
+    listing = list_unlabelled(faces)
+    changes = {"train": {"budget_s": 60.0}, "pretrain": {"mask_ratio": 0.6}}
+    config = configure(faces, listing, recipe="pretrain", changes=changes).config
+    assert config.pretrain
+    assert config.pretrain.mask_ratio == 0.6
+    assert not config.preprocess.mirror
 
 
 @pytest.mark.parametrize(
@@ -137,7 +179,7 @@ def test_the_pace_is_measured_with_what_was_named(faces, monkeypatch):
     [
         ("epochs", float("nan")), ("epochs", float("inf")), ("budget_s", float("inf")),
         ("learning_rate", float("nan")), ("clip_norm", float("nan")), ("betas", (0.9, 1.0)),
-        ("weight_decay", -1.0), ("final_learning_rate", -5.0),
+        ("weight_decay", -1.0), ("final_learning_rate", -5.0), ("ema", 0.9998), ("ema", -0.1),
     ],
 )  # fmt: skip
 def test_what_no_training_can_use_is_refused_by_name(name, value):

@@ -11,15 +11,10 @@ from vitreous.diagnosis.causes import Cause, Diagnosis
 from vitreous.evaluation.intervals import proportion_interval
 from vitreous.evaluation.metrics import Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
+from vitreous.evaluation.verdict import reliability_in_words, verdict
 from vitreous.pages.pictures import picture_uri
 from vitreous.report.figures import confusion_uri, learning_curves
-from vitreous.report.page import (
-    Report,
-    frequent_confusions,
-    reliability_in_words,
-    render_report,
-    verdict,
-)
+from vitreous.report.page import Report, frequent_confusions, render_report
 from vitreous.report.parts import (
     CrossValidated,
     Doubt,

@@ -18,7 +18,7 @@ from tests.report.examples import (
     WORSE,
     scored,
 )
-from vitreous.report.page import percent, standing, verdict, verdict_in_full, weakest_class
+from vitreous.evaluation.verdict import percent, standing, verdict, verdict_in_full, weakest_class
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Steps that an NVIDIA GPU repeats from a recording; the plain step is the oracle."""
 
+import gc
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +10,9 @@ import torch
 from vitreous.data.config import AugmentConfig, DataConfig
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
+from vitreous.model.chance import Draws, drawing_from
 from vitreous.model.config import ModelConfig
+from vitreous.model.layers import attend
 from vitreous.training.captured import WARMUP, Captured
 from vitreous.training.config import RunConfig, TrainConfig
 from vitreous.training.feed import Feed
@@ -81,8 +84,56 @@ def test_dropout_is_drawn_anew_from_the_seed_of_each_step():
 
 def test_what_only_the_host_knows_is_not_recorded(faces):
     for settings in ({"grad_checkpointing": True}, {"optimizer": "keras_adam"}):
+        learner = ClassLearner(configuration(**settings), faces, CLASSES)
+        assert not isinstance(learner._update, Captured)
         losses, _ = trained(configuration(**settings), faces, recorded=True)
         assert np.isfinite(losses).all()
+
+
+def test_an_old_recording_does_not_spoil_a_new_one(faces):
+    """Learners refer to themselves, so one goes whenever garbage is collected."""
+    old = ClassLearner(configuration(), faces, CLASSES)
+    plan = plan_epochs(2.0, len(faces) / 8)
+    for _ in range(WARMUP + 1):
+        old.learn(plan)
+    new = ClassLearner(configuration(), faces, CLASSES)
+    original = new._take_step
+
+    def untidy(*inputs):
+        # Cycles enough that the collector would run, were it asked.
+        for _ in range(200_000):
+            cycle: list = []
+            cycle.append(cycle)
+        return original(*inputs)
+
+    new._update = Captured(untidy)
+    for _ in range(WARMUP):
+        new.learn(plan)
+    del old
+    assert new.learn(plan).isfinite()
+    assert gc.isenabled()
+
+
+@pytest.mark.parametrize("change", [{"patch_dropout": 0.25}, {"attention_dropout": 0.2}])
+def test_whatever_a_model_leaves_out_is_drawn_anew_in_each_recorded_step(faces, change):
+    config = configuration(precision="float32", learning_rate=1e-12)
+    config = replace(config, model=replace(config.model, **change))
+    plain, recorded = (trained(config, faces, how)[0] for how in (False, True))
+    assert recorded == pytest.approx(plain, rel=1e-4)
+    assert len(set(recorded)) == STEPS
+
+
+def test_attention_draws_for_a_picture_the_same_wherever_it_is():
+    q = torch.rand(6, 2, 5, 8, device="cuda")
+
+    def attended(pictures, batch, first):
+        torch.manual_seed(4)
+        with drawing_from(Draws(None, batch, first)):
+            return attend(pictures, pictures, pictures, 0.5)
+
+    whole = attended(q, None, 0)
+    for first, last in ((0, 2), (2, 3), (3, 6)):
+        assert torch.allclose(attended(q[first:last], 6, first), whole[first:last])
 
 
 def test_pictures_come_from_the_gpu_or_from_the_host_alike(faces, monkeypatch):

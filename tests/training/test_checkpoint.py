@@ -234,11 +234,19 @@ def test_a_fault_at_any_call_of_a_save_leaves_a_whole_one(tmp_path):
         assert steps(run.checkpoints)[-1] == 3
 
 
-def test_a_deterministic_run_is_the_same_on_a_cpu(config, faces, tmp_path):
+def test_a_deterministic_run_is_the_same_on_a_cpu(config, faces, tmp_path, monkeypatch):
+    asked, original = [], ClassLearner.loss
+
+    def loss(self, model, *inputs):
+        asked.append(torch.are_deterministic_algorithms_enabled())
+        return original(self, model, *inputs)
+
+    monkeypatch.setattr(ClassLearner, "loss", loss)
     exact = replace(config, train=replace(config.train, deterministic=True))
     runs = [
         run_training(one, faces, tmp_path / f"{number}")
         for number, one in enumerate((config, exact))
     ]
     assert runs[0].last.read_bytes() == runs[1].last.read_bytes()
+    assert asked == [False] * (len(asked) // 2) + [True] * (len(asked) // 2)
     assert not torch.are_deterministic_algorithms_enabled()

@@ -290,6 +290,13 @@ def test_a_picture_draws_the_same_wherever_it_is(own):
         assert all(torch.equal(one, two[first:last]) for one, two in zip(part, whole, strict=True))
 
 
+def test_numbers_drawn_for_the_rest_of_a_batch_are_not_kept():
+    tokens = torch.rand(2, 5, 4)
+    for draws in (Draws(None, 64, 6), Draws(torch.Generator(), 64, 6)):
+        drawn = draws.like(tokens, torch.zeros_like)
+        assert drawn.untyped_storage().nbytes() == tokens.untyped_storage().nbytes()
+
+
 def test_what_cannot_be_divided_is_refused(config, faces, monkeypatch):
     with pytest.raises(ConfigError, match=r"Muon needs whole ones.*train\.optimizer=adamw"):
         TrainConfig(parallel="fsdp", optimizer="muon")

@@ -120,11 +120,11 @@ def test_tensors_that_are_not_the_models_are_listed(encoder, tmp_path):
     with pytest.raises(WeightsError) as caught:
         load_encoder(tmp_path / "odd")
     assert str(caught.value).endswith(
-        "missing: blocks.0.attn.qkv.weight; left over: blocks.7.norm1.bias; "
-        "of another shape: norm.weight (5,), not (32,)"
+        "missing: 1 (blocks.0.attn.qkv.weight); left over: 1 (blocks.7.norm1.bias 32); "
+        "of another shape: 1 (norm.weight 5 instead of 32)"
     )
     save_encoder(tmp_path / "empty", replace(encoder, tensors={"x": torch.zeros(1)}))
-    with pytest.raises(WeightsError, match=r"missing: .* and \d+ more; left over: x"):
+    with pytest.raises(WeightsError, match=r"missing: .* and \d+ more\); left over: 1 \(x 1\)"):
         load_encoder(tmp_path / "empty")
 
 

@@ -16,6 +16,7 @@ from vitreous.data.config import NO_AUGMENTATION
 from vitreous.errors import ConfigError, Interrupted, TrainingError
 from vitreous.training import guard
 from vitreous.training.config import TrainConfig
+from vitreous.training.guard import is_out_of_memory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.logbook import read_logbook
 from vitreous.training.plan import plan_epochs
@@ -222,6 +223,30 @@ def test_memory_too_small_for_one_picture_is_said(config, faces, tmp_path, monke
     NotEnough(monkeypatch, 0, ERRORS[0])
     with pytest.raises(TrainingError, match=r"too small for 1 of these.*--image-size"):
         run_training(config, faces, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ],
+)
+def test_libraries_of_a_gpu_say_it_in_their_own_words(said):
+    assert is_out_of_memory(RuntimeError(said))
+    assert not is_out_of_memory(RuntimeError(said.replace("ALLOC", "EXECUTION")))
+
+
+def test_too_little_memory_is_known_behind_what_came_of_it():
+    def fail() -> None:
+        try:
+            raise ERRORS[0]
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    with pytest.raises(RuntimeError) as caught:
+        fail()
+    assert is_out_of_memory(caught.value)
 
 
 def test_another_error_is_not_taken_for_memory(config, faces, tmp_path, monkeypatch):

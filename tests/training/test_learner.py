@@ -4,8 +4,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from vitreous.data.loader import PictureSet
+from vitreous.data.preprocess import Preprocess
+from vitreous.data.stream import StreamedPixels
 from vitreous.training.checkpoint import load_newest_checkpoint, snapshot, write_checkpoint
 from vitreous.training.config import TrainConfig
 from vitreous.training.device import choose_device, choose_precision
@@ -128,6 +131,37 @@ def test_balanced_weights_follow_the_frequencies(config, faces):
     uneven = PictureSet(faces.pixels, faces.rows[:4], torch.tensor([0, 0, 1, 2]), ())
     found = ClassLearner(replace(config, train=train), uneven, CLASSES).class_weights
     torch.testing.assert_close(found, torch.tensor([4 / 6, 4 / 3, 4 / 3]))
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_a_balanced_weight_is_a_pictures_and_leaves_its_class_the_best_answer(
+    config, faces, smoothing
+):
+    """At 30 to 1 weights of a target's entries would have the rare class answered always."""
+    train = replace(config.train, class_weights="balanced", label_smoothing=smoothing)
+    labels = torch.tensor([0] * 30 + [1] * 3 + [2])
+    uneven = PictureSet(faces.pixels, faces.rows[:34], labels, ())
+    learner = ClassLearner(replace(config, train=train), uneven, CLASSES)
+    seen = labels[learner.order.step(0)]
+    images, targets = learner.batch(0, plain=True)
+    assert torch.equal(targets.argmax(1), seen)
+    model = learner.state.model.eval()
+    each = F.cross_entropy(model(images), seen, reduction="none", label_smoothing=smoothing)
+    wanted = (each * learner.class_weights[seen]).mean()
+    torch.testing.assert_close(learner.loss(model, images, targets), wanted, rtol=1e-2, atol=1e-3)
+
+
+def test_a_class_without_pictures_has_a_weight(config, faces):
+    train = replace(config.train, class_weights="balanced")
+    two = PictureSet(faces.pixels, faces.rows[:4], torch.tensor([0, 0, 0, 2]), ())
+    learner = ClassLearner(replace(config, train=train), two, CLASSES)
+    assert learner.learn(plan_epochs(4, 1)).isfinite()
+
+
+def test_pictures_that_are_decoded_when_asked_for_stay_where_they_are(faces, tmp_path):
+    streamed = StreamedPixels([tmp_path / "a.png"], Preprocess(image_size=(8, 8)), 1)
+    feed = Feed(replace(faces, pixels=streamed), torch.device("cuda"))  # asks no GPU for room
+    assert feed._on_gpu is None
 
 
 def test_weight_decay_is_for_matrices_only(config):

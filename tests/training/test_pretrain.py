@@ -365,6 +365,9 @@ def test_any_encoder_can_learn_this_way(hiding, faces, change):
     rates = [module for module in learner.state.model.modules()
              if getattr(module, "rate", 0.0) or getattr(module, "p", 0.0)]  # fmt: skip
     assert rates == []
+    encoder = learner.state.model.encoder
+    assert encoder.config.patch_dropout == 0.0
+    assert [block.attn.attention_dropout for block in encoder.blocks] == [0.0] * 2
 
 
 def test_weight_decay_leaves_tokens_and_positions_alone(hiding):

@@ -62,6 +62,32 @@ def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return cls(**built)
 
 
+def check_types(cls: type, values: Mapping[str, Any], where: str = "") -> None:
+    """Refuse what `from_mapping` would, in settings of which others may be missing.
+
+    To be asked before they are laid over others: a single value where a section belongs would
+    vanish below that section.
+
+    Args:
+        cls: a dataclass type.
+        values: some of its settings.
+        where: the dotted path so far, used in messages.
+
+    Raises:
+        ConfigError: for an unknown key or a value of another type.
+    """
+    hints = typing.get_type_hints(cls)
+    for key, value in values.items():
+        if key not in hints:
+            raise ConfigError(f"unknown setting '{where}{key}': {did_you_mean(key, hints)}")
+        kinds = (hints[key], *typing.get_args(hints[key]))
+        section = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+        if section and isinstance(value, Mapping):
+            check_types(typing.cast(type, section), value, f"{where}{key}.")
+        else:
+            _convert(hints[key], value, f"{where}{key}")
+
+
 def to_mapping(config: Any) -> dict[str, Any]:
     """Turn a dataclass into nested plain values; ``None`` is left out, as TOML has no null.
 

@@ -10,14 +10,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vitreous.errors import RunError, StorageError
+from vitreous.core.config import from_mapping
+from vitreous.errors import ConfigError, RunError, StorageError
+
+T = TypeVar("T")
 
 #: One key only: safetensors writes several in no fixed order, and equal weights are equal files.
 METADATA_KEY = "vitreous"
@@ -160,16 +163,19 @@ def check_writable(folder: Path) -> None:
         raise StorageError(f"can't write into {there}: no permission; name another --out")
 
 
-def first_free(path: Path) -> Path:
-    """The path, or with the first number behind its stem that nothing has."""
-    return next(place for place in numbered(path) if not is_taken(place))
+def first_free(path: Path, ending: str = "") -> Path:
+    """The path with its ending, or with the first number before that which nothing has."""
+    return next(place for place in numbered(path, ending) if not is_taken(place))
 
 
-def numbered(path: Path) -> Iterator[Path]:
-    """The path, and then with the numbers from 2 on behind its stem."""
-    yield path
+def numbered(path: Path, ending: str = "") -> Iterator[Path]:
+    """The path with its ending, and then with the numbers from 2 on before that.
+
+    A dot in the path's own name is part of it.
+    """
+    yield path.with_name(path.name + ending)
     for number in count(2):
-        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+        yield path.with_name(f"{path.name}-{number}{ending}")
 
 
 def is_taken(path: Path) -> bool:
@@ -187,6 +193,21 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise RunError(f"can't read {path}: {error}") from None
+
+
+def read_record(path: Path, cls: type[T]) -> T:
+    """Read a JSON file of a run as the dataclass that it was written from.
+
+    Raises:
+        RunError: where it is missing, damaged or from another version.
+    """
+    values = read_json(path)
+    try:
+        if not isinstance(values, dict):
+            raise ConfigError("it holds no object")
+        return from_mapping(cls, values)
+    except ConfigError as error:
+        raise RunError(f"{path} is damaged or from another version: {error}") from None
 
 
 def write_tensors(

@@ -1,5 +1,6 @@
 """This machine: what its processor is called, and how many of its cores nobody else is using."""
 
+import math
 import os
 import platform
 import time
@@ -7,6 +8,8 @@ from pathlib import Path
 
 #: How long the cores are watched at a time, a few ticks of the system's own clock, and how often.
 _WATCH_S, _WATCHES = 0.05, 3
+#: Where Linux says which control groups a process is in, and what they may have.
+_OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 
 def processor() -> str:
@@ -22,11 +25,46 @@ def processor() -> str:
     return f"{name}, {os.cpu_count()} cores"
 
 
-def usable_cores() -> set[int]:
+def allowed_cores() -> set[int]:
     """The cores that this process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
+
+
+def usable_cores() -> int:
+    """How many cores this process may keep busy; a container may have less time than cores."""
+    return max(1, min(len(allowed_cores()), math.ceil(_quota())))
+
+
+def _quota() -> float:
+    """The cores' worth of time that control groups leave this process; infinite without any.
+
+    Reference:
+        cgroups(7); "cpu.max" in the kernel's cgroup-v2.rst, and its two forerunners in version 1.
+    """
+    try:
+        lines = _OWN_GROUPS.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return math.inf  # not Linux
+    own = next((line[len("0::/") :] for line in lines if line.startswith("0::/")), "")
+    folders = [_GROUPS / own, *(_GROUPS / own).parents]
+    limits = [_read(folder / "cpu.max") for folder in folders if folder.is_relative_to(_GROUPS)]
+    first = [_read(_GROUPS / "cpu" / f"cpu.cfs_{name}_us") for name in ("quota", "period")]
+    limits.append([word for words in first for word in words])
+    shares = [
+        int(words[0]) / int(words[1])
+        for words in limits
+        if len(words) == 2 and all(word.isdigit() for word in words) and int(words[1])
+    ]
+    return min(shares, default=math.inf)
+
+
+def _read(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="ascii").split()
+    except OSError:
+        return []
 
 
 def free_cores() -> int:
@@ -37,17 +75,17 @@ def free_cores() -> int:
     and twice more where some are busy: what is over by then held nobody up. Elsewhere the mean load
     of the last minute is taken.
     """
-    usable = usable_cores()
-    if len(usable) == 1:
+    allowed, most = allowed_cores(), usable_cores()
+    if most == 1:
         return 1
     busy = 0
     if _core_ticks() is not None:
-        busy = _watch(usable)
+        busy = _watch(allowed)
         for _ in range(_WATCHES - 1):
-            busy = busy and min(busy, _watch(usable))
+            busy = busy and min(busy, _watch(allowed))
     elif hasattr(os, "getloadavg"):
         busy = round(os.getloadavg()[0])
-    return max(1, len(usable) - busy)
+    return max(1, min(most, len(allowed) - busy))
 
 
 def _watch(cores: set[int]) -> int:

@@ -6,6 +6,8 @@ and turning one augmentation off doesn't change the draws of another.
 """
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -32,3 +34,15 @@ def torch_stream(seed: int, *keys: str | int) -> torch.Generator:
 def numpy_stream(seed: int, *keys: str | int) -> np.random.Generator:
     """A generator for arrays and permutations."""
     return np.random.default_rng(derive_seed(seed, *keys))
+
+
+@contextmanager
+def streams_kept(device: torch.device | None = None) -> Iterator[None]:
+    """Behind the block PyTorch's own streams stand where they stood before.
+
+    Args:
+        device: whose stream is kept beside the CPU's; without one no GPU is touched.
+    """
+    gpus = [torch.cuda.current_device()] if device and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        yield

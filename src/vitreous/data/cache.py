@@ -253,7 +253,7 @@ def decode_fitted(
 
 def fingerprint(picture: np.ndarray) -> str:
     """Equal for pictures of equal size and pixels."""
-    return _combine([str(picture.shape), picture.tobytes()])
+    return _combine([str(picture.shape), np.ascontiguousarray(picture).data])
 
 
 def in_threads(
@@ -269,7 +269,7 @@ def in_threads(
     Pillow, PyTorch and hashing free the interpreter while they work. Of what comes out, a piece is
     in memory at once.
     """
-    workers = SideBySide(max(1, min(threads or len(usable_cores()), len(paths))))
+    workers = SideBySide(max(1, min(threads or usable_cores(), len(paths))))
     # In pieces, so that a million pictures are not all waiting in memory at once.
     for start in range(0, len(paths), piece_length):
         piece = paths[start : start + piece_length]
@@ -305,10 +305,10 @@ def _stamp(path: Path) -> tuple[int, int] | None:
     return status.st_size, status.st_mtime_ns
 
 
-def _combine(parts: Iterable[str | bytes]) -> str:
+def _combine(parts: Iterable[str | memoryview]) -> str:
     digest = hasher()
     for part in parts:
-        digest.update(part if isinstance(part, bytes) else part.encode() + b"\n")
+        digest.update(part.encode() + b"\n" if isinstance(part, str) else part)
     return digest.hexdigest()
 
 

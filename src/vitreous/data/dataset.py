@@ -79,6 +79,12 @@ class Dataset:
         return digest.hexdigest()
 
 
+def read_split_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a `split.csv`: "path" as `path_as_text` has it, "label" and "split"."""
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def path_as_text(path: Path) -> str:
     """A path as `split.csv` has it: of a name that isn't UTF-8 (out of an old archive) escapes."""
     return str(path).encode(errors="backslashreplace").decode()
@@ -107,9 +113,10 @@ def open_dataset(
     check_learnable(listing, Path(config.source))
     pixels = _decode(listing, config, preprocess, on_progress)
     dataset = _divide(listing, pixels, seed, VALID_SHARE, config.calibration_share)
-    for label, name in enumerate(listing.classes):
-        if not (dataset.sets["train"].labels == label).any():
-            raise DataError(f"class '{name}' has no readable training picture in {config.source}")
+    counts = dataset.sets["train"].labels.bincount(minlength=len(listing.classes))
+    if len(without := counts.eq(0).nonzero()):
+        name = listing.classes[int(without[0])]
+        raise DataError(f"class '{name}' has no readable training picture in {config.source}")
     if "valid" not in dataset.sets or not len(dataset.sets["valid"]):
         raise DataError(f"{config.source} has no readable validation picture")
     if "test" in dataset.sets and not len(dataset.sets["test"]):
@@ -156,12 +163,14 @@ def open_labelled(
 ) -> PictureSet:
     """A whole listing as one set, for a model that knows its classes already.
 
+    Each picture is looked at once, so what the cache has no room for is decoded as it is needed.
+
     Raises:
         DataError: for a class that the model doesn't know.
         StorageError: where the cache can't be written.
     """
     check_classes(listing, classes, config.source)
-    pixels = _decode(listing, config, preprocess, on_progress)
+    pixels = _decode(listing, config, preprocess, on_progress, once=True)
     known = Listing(listing.samples, tuple(classes), listing.ignored)
     return _picture_set("all", known, ["all"] * len(listing.samples), pixels)
 
@@ -181,7 +190,7 @@ def check_classes(listing: Listing, classes: Sequence[str], source: str) -> None
         )
 
 
-def typical_side(listing: Listing, seed: int = 0) -> int:
+def typical_side(listing: Listing) -> int:
     """Median of the shorter sides in pixels, from the headers of up to 200 pictures.
 
     Raises:
@@ -189,7 +198,7 @@ def typical_side(listing: Listing, seed: int = 0) -> int:
     """
     samples = listing.samples
     count = min(200, len(samples))
-    chosen = numpy_stream(seed, "probe").choice(len(samples), count, replace=False)
+    chosen = numpy_stream(0, "probe").choice(len(samples), count, replace=False)
     sides, faults = [], []
     for index in sorted(chosen):
         try:
@@ -207,11 +216,16 @@ def typical_side(listing: Listing, seed: int = 0) -> int:
 
 
 def _decode(
-    listing: Listing, config: DataConfig, preprocess: Preprocess, on_progress: Progress | None
+    listing: Listing,
+    config: DataConfig,
+    preprocess: Preprocess,
+    on_progress: Progress | None,
+    once: bool = False,
 ) -> Pixels:
+    """Out of the cache; where that has no room, and nobody looks twice or reading is quick, not."""
     paths = [sample.path for sample in listing.samples]
     cache_dir, limit = _cache_of(config)
-    if entry_bytes(len(paths), preprocess) > limit and shard_of(paths[0]):
+    if entry_bytes(len(paths), preprocess) > limit and (once or shard_of(paths[0])):
         return streamed_pixels(paths, preprocess, config.shuffle_buffer, on_progress)
     return cached_pixels(paths, preprocess, cache_dir, limit, on_progress)
 

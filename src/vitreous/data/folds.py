@@ -3,8 +3,6 @@
 import math
 import warnings
 
-import numpy as np
-
 from vitreous.core.rng import derive_seed
 from vitreous.data.dataset import Dataset, divided
 from vitreous.data.split import assign_splits, link_pictures
@@ -56,6 +54,11 @@ def fold_datasets(dataset: Dataset, count: int, repeat: int, seed: int) -> list[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large groups may leave a class out of a fold
         folds = [held_out for _, held_out in cut.split(labels, labels, linked)]
+    if not all(map(len, folds)):
+        raise DataError(
+            f"the groups of these pictures are too uneven for {count} folds, of which one is left "
+            "empty: take fewer folds"
+        )
     datasets = []
     for number, held_out in enumerate(folds):
         named: list[str | None] = [None] * len(pool)
@@ -68,14 +71,3 @@ def fold_datasets(dataset: Dataset, count: int, repeat: int, seed: int) -> list[
             splits[row] = split
         datasets.append(divided(dataset.listing, splits, dataset.pixels))
     return datasets
-
-
-def rows_of(dataset: Dataset, name: str) -> np.ndarray:
-    """Where a set's readable pictures stand in the listing, in the set's order.
-
-    Shape:
-        -> (pictures,) int64
-    """
-    errors = dataset.pixels.errors
-    rows = [row for row, split in enumerate(dataset.splits) if split == name and row not in errors]
-    return np.array(rows, dtype=np.int64)

@@ -17,6 +17,30 @@ from torch import Tensor
 from vitreous.core.rng import numpy_stream
 
 
+def some_of_each_class(
+    labels: Tensor, most: int, stream: np.random.Generator, each: int = 1
+) -> np.ndarray:
+    """Positions of at most so many pictures, drawn at random, but of every class some.
+
+    Args:
+        labels: class index of every picture.
+        most: pictures, where that leaves each class its own.
+        stream: of the draws.
+        each: pictures of a class that are there in any case, or all it has.
+
+    Shape:
+        (pictures,) -> (chosen,) int64, in order
+    """
+    if most >= len(labels):
+        return np.arange(len(labels))
+    drawn = stream.permutation(len(labels))
+    classes = labels.numpy()[drawn]
+    by_class = np.argsort(classes, kind="stable")
+    starts = np.searchsorted(classes[by_class], classes[by_class])
+    first_of_class = by_class[np.arange(len(labels)) - starts < each]
+    return np.sort(drawn[np.union1d(np.arange(most), first_of_class)])
+
+
 class PixelRows(Protocol):
     """Pictures of one size by row: an array, or what decodes the rows that are asked for."""
 

@@ -55,7 +55,11 @@ class Mixing:
 def draw_mixing(
     batch: int, image_size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator
 ) -> Mixing | None:
-    """Choose mixup or CutMix for a batch, and who is blended with whom; ``None`` leaves it."""
+    """Choose mixup or CutMix for a batch, and who is blended with whom; ``None`` leaves it.
+
+    CutMix' rectangle lies whole inside the picture. Its paper draws the centre and cuts off what
+    sticks out, which leaves less of the partner than was drawn.
+    """
     chance, choice = rng.random(2)
     # With one of the two turned off, the other takes its batches.
     use_cutmix = config.mixup_alpha == 0 or (config.cutmix_alpha > 0 and choice < 0.5)

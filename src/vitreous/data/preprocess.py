@@ -5,6 +5,7 @@ the model's size from one of any size, `normalise` turns such bytes into the mod
 `exporting.fitting` says the first once more in operations that a graph can hold.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,8 +48,10 @@ class Preprocess:
                 f"preprocess.resize {cover} is smaller than image_size {self.image_size}: "
                 "the crop would reach outside the picture"
             )
-        if min(self.std) <= 0:
-            raise ConfigError(f"preprocess.std {self.std} is above 0 in every channel")
+        if not all(0 < std < math.inf for std in self.std):
+            raise ConfigError(f"preprocess.std is {list(self.std)}: above 0 in every channel")
+        if not all(map(math.isfinite, self.mean)):
+            raise ConfigError(f"preprocess.mean is {list(self.mean)}: a number in every channel")
 
     @property
     def cover(self) -> tuple[int, int]:

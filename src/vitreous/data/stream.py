@@ -173,5 +173,5 @@ def streamed_pixels(
 def _refuse(paths: Sequence[Path], errors: dict[int, str]) -> None:
     for row, reason in errors.items():
         raise DataError(
-            f"{paths[row]}: {reason}; it could be read when it was packed: copy or pack it anew"
+            f"{paths[row]}: {reason}; it could be read before: put it back, or pack it anew"
         )

@@ -6,7 +6,7 @@ Nothing is trained here (`trials` does), and nothing is written.
 import numpy as np
 import torch
 
-from vitreous.core.files import read_json
+from vitreous.core.files import read_record
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.diagnosis.case import Case
@@ -68,7 +68,7 @@ def read_course(run: RunFolder) -> Course:
     history = read_logbook(run.metrics)
     steps = history[-1]["step"] if history else 0
     # A fine-tuned run has the log of the rung that was kept, and no plan.
-    planned = Plan.from_json(read_json(run.plan)).total_steps if run.plan.exists() else steps
+    planned = read_record(run.plan, Plan).total_steps if run.plan.exists() else steps
     return Course.of(history, planned)
 
 

@@ -155,15 +155,19 @@ def exact_copies(dataset: Dataset, split: str) -> list[int]:
 def blind_loss(train: PictureSet, config: RunConfig) -> float:
     """The lowest training loss that answers without looking at the pictures can have, in nats.
 
-    The cross-entropy of the mean target with itself, each class with its weight.
+    The cross-entropy of the mean target with itself, each picture with its class' weight.
     """
     count, settings = config.model.num_classes, config.train
     shares = train.labels.bincount(minlength=count).double() / len(train)
-    weights = 1 / (count * shares) if settings.class_weights == "balanced" else torch.ones(count)
+    weights = torch.ones(count, dtype=torch.float64)
+    if settings.class_weights == "balanced":
+        weights = 1 / (count * shares)
+    mass = weights * shares
     if settings.soft_labels and train.votes is not None:
-        shares = train.votes.double().mean(0)
-    even = settings.label_smoothing / count
-    return blind_entropy(weights * (shares * (1 - settings.label_smoothing) + even))
+        votes = train.votes.double()
+        mass = (votes @ weights) @ votes / len(votes)
+    even = settings.label_smoothing / count * mass.sum()
+    return blind_entropy(mass * (1 - settings.label_smoothing) + even)
 
 
 def blind_entropy(mass: Tensor) -> float:

@@ -1,7 +1,7 @@
-"""Everything that a run says about itself, in numbers that rules can be made of.
+"""Everything that a run says about itself, in numbers that can be judged.
 
 Cheap: the log, the weights, the scores that there are, and a look at some hundred pictures. What
-they mean is `rules`' business.
+they mean is the business of `judge`.
 """
 
 from dataclasses import dataclass

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from vitreous.core.config import from_mapping, merge, to_mapping
 from vitreous.core.console import Console
-from vitreous.core.rng import torch_stream
+from vitreous.core.rng import streams_kept, torch_stream
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import normalise
 from vitreous.diagnosis.case import Case, figure, one_digit
@@ -26,6 +26,7 @@ from vitreous.diagnosis.gather import blind_entropy, train_sample
 from vitreous.diagnosis.judge import MOST
 from vitreous.evaluation.inference import BATCH_SIZE
 from vitreous.training.config import RunConfig
+from vitreous.training.device import choose_device
 from vitreous.training.encoder import Encoder
 from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import Plan, Stretch
@@ -99,7 +100,7 @@ class Trials:
 
     def fit_into(self, seconds: float, count: int) -> float:
         """Choose the steps so that some trials take about so long; seconds they will take."""
-        with torch.random.fork_rng():
+        with streams_kept(choose_device(self.config.train.device)):
             learner = ClassLearner(self.config, self.train, self.classes, self.encoder)
             step_s = learner.measure_step_s(_plan(_FEWEST_STEPS), seconds / 20)
         steps = int(seconds / (count * step_s))
@@ -119,7 +120,7 @@ class Trials:
             train = replace(train, labels=train.labels[order], votes=None)
             config = changed(config, {"train.soft_labels": False})
         plan = _plan(self.steps)
-        with torch.random.fork_rng():
+        with streams_kept(choose_device(self.config.train.device)):
             learner = ClassLearner(config, train, self.classes, self.encoder)
             for _ in range(self.steps):
                 learner.learn(plan)

@@ -67,7 +67,7 @@ def score_pairs(
     """
     total = len(pairs.first)
     sides = np.minimum(short_sides[pairs.first], short_sides[pairs.second])
-    workers = SideBySide(len(usable_cores()))
+    workers = SideBySide(usable_cores())
     scores: list[np.ndarray] = []
 
     def score(places: slice) -> np.ndarray:

@@ -16,6 +16,7 @@ from math import log2
 import numpy as np
 
 from vitreous.core.rng import numpy_stream
+from vitreous.data.split import link_pictures
 from vitreous.doctor.collection import Collection
 from vitreous.doctor.copies import Copies
 from vitreous.doctor.examine import Examined
@@ -79,7 +80,8 @@ def shortcut_findings(collection: Collection, copies: Copies) -> Iterator[Findin
     """Clues that give the class away."""
     rows = _sample(collection)
     labels = np.array([collection.labels[row] for row in rows])
-    apart = _apart(collection, copies, rows)
+    groups = [collection.samples[row].group for row in rows]
+    apart = np.array(link_pictures(groups, [str(copies.cluster[row]) for row in rows]))
     if len(set(labels)) < 2 or len(set(apart)) < _FEWEST:
         return
     for clue in CLUES:
@@ -112,18 +114,6 @@ def _sample(collection: Collection) -> list[int]:
     chosen = rng.permutation(len(large))[: _MOST // _FEWEST]
     each = _MOST // max(1, len(chosen))
     return sorted(int(row) for place in chosen for row in rng.permutation(large[place])[:each])
-
-
-def _apart(collection: Collection, copies: Copies, rows: Sequence[int]) -> np.ndarray:
-    """A number for each picture, the same for copies and for pictures of one group."""
-    groups = [collection.samples[row].group for row in rows]
-    names = {name: -2 - number for number, name in enumerate(dict.fromkeys(filter(None, groups)))}
-    return np.array(
-        [
-            names[group] if group else int(copies.cluster[row])
-            for row, group in zip(rows, groups, strict=True)
-        ]
-    )
 
 
 @dataclass(frozen=True)

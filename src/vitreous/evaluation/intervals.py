@@ -92,13 +92,11 @@ def difference_interval(gained: int, lost: int, total: int) -> Interval:
         >>> round(interval.low, 3), round(interval.high, 3)
         (0.026, 0.152)
     """
-    from scipy.stats import norm
-
     if total == 0:
         return Interval(math.nan, -1.0, 1.0)
     more, less = (gained + 1) / (total + 2), (lost + 1) / (total + 2)
     middle = more - less
-    half = norm.isf((1 - CONFIDENCE) / 2) * math.sqrt((more + less - middle**2) / (total + 2))
+    half = _DEVIATIONS * math.sqrt((more + less - middle**2) / (total + 2))
     value = (gained - lost) / total
     low, high = min(middle - half, value), max(middle + half, value)
     return Interval(value, max(-1.0, float(low)), min(1.0, float(high)))

@@ -3,7 +3,7 @@
 import numpy as np
 
 from vitreous.core.rng import numpy_stream
-from vitreous.data.loader import PictureSet
+from vitreous.data.loader import PictureSet, some_of_each_class
 
 #: Pixels on a side of a thumbnail.
 SIDE = 8
@@ -30,7 +30,7 @@ def thumbnail_answers(train: PictureSet, pictures: PictureSet, seed: int) -> np.
     """
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-    chosen = np.sort(numpy_stream(seed, "thumbnails").permutation(len(train))[:_MOST])
+    chosen = some_of_each_class(train.labels, _MOST, numpy_stream(seed, "thumbnails"))
     labels = train.labels.numpy()[chosen]
     if not 1 < len(np.unique(labels)) < len(chosen):
         return None

@@ -3,7 +3,6 @@
 After Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a run knows its answers.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 from vitreous.core.config import load_toml
 from vitreous.core.files import read_json
 from vitreous.core.run import run_of, versions
+from vitreous.data.dataset import read_split_table
 from vitreous.exporting.contract import RefusalLimit, SetLimits
 from vitreous.training.classifier import Classifier
 
@@ -41,8 +41,8 @@ def facts_of(weights: Path) -> RunFacts:
     folder, run = weights.resolve().parent, run_of(weights)
     if run is None or not run.config.is_file() or folder not in (run.path, run.rungs / folder.name):
         return RunFacts()  # a fold has learned from some of its run's pictures only
-    with run.split.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        counts = Counter(row["label"] for row in csv.DictReader(file) if row["split"] == "train")
+    rows = read_split_table(run.split)
+    counts = Counter(row["label"] for row in rows if row["split"] == "train")
     return RunFacts(
         dict(sorted(counts.items())),
         read_json(run.evaluation) if folder == run.path and run.evaluation.exists() else None,

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from vitreous.data.preprocess import REACH, Preprocess
 
-#: How far the filters reach, in pixels of the larger of both pictures.
-_SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}
 #: Weights are whole numbers below this, ...
 _LARGEST_WEIGHT = 2**15
 #: ... and are multiplied by this many powers of two at most.

@@ -28,6 +28,9 @@ ENDINGS = {
     "safetensors": ".safetensors",
     "keras": ".keras",
 }
+#: The format that a file's ending names.
+_FORMATS = {ending: to for to, ending in ENDINGS.items() if ending.startswith(".")}
+_FORMATS[".h5"] = "keras"
 #: What is read by files that end so alone.
 _NAMED = ("onnx", "openvino")
 SEALED: tuple[SealedFormat, ...] = get_args(SealedFormat)
@@ -52,17 +55,20 @@ def format_of(to: str | None, out: Path | None) -> str:
             raise ConfigError(
                 f"--to {to} writes a file that is known by its ending: --out {out}{ENDINGS[to]}"
             )
+        if out is not None and _FORMATS.get(out.suffix, to) != to:
+            raise ConfigError(
+                f"{out} ends like a file of --to {_FORMATS[out.suffix]}, and would be taken for "
+                f"one: name it otherwise for --to {to}, or leave --to out"
+            )
         return to
     if out is None:
         return "onnx"
-    endings = {ending: name for name, ending in ENDINGS.items() if ending.startswith(".")}
-    endings[".h5"] = "keras"
-    if out.suffix not in endings:
+    if out.suffix not in _FORMATS:
         raise ConfigError(
             f"{out} doesn't say its format: name one with --to {' | '.join(ENDINGS)}, or end "
-            f"the file with {', '.join(endings)}"
+            f"the file with {', '.join(_FORMATS)}"
         )
-    return endings[out.suffix]
+    return _FORMATS[out.suffix]
 
 
 def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:

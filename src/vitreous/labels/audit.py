@@ -4,7 +4,6 @@ The folds' answers are what makes it honest: each picture was answered by a mode
 out of. A model that has learned a wrong label agrees with it.
 """
 
-import csv
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy as np
 from vitreous.core.config import from_mapping, load_toml
 from vitreous.core.files import read_tensors
 from vitreous.core.run import RunFolder
-from vitreous.data.dataset import path_as_text
+from vitreous.data.dataset import path_as_text, read_split_table
 from vitreous.data.folder import folder_of, list_labelled
 from vitreous.data.overlay import Change, path_in_overlay, plain_path, read_overlay
 from vitreous.data.table import Sample
@@ -217,8 +216,7 @@ def _why_not(run: RunFolder, config: RunConfig) -> str:
 
 def _check_same(run: RunFolder, source: Path, samples: Sequence[Sample]) -> None:
     """The answers belong to rows of the listing, so it has to be what it was."""
-    with run.split.open(encoding="utf-8", newline="") as file:
-        known = [(row["path"], row["label"]) for row in csv.DictReader(file)]
+    known = [(row["path"], row["label"]) for row in read_split_table(run.split)]
     if known != [(path_as_text(sample.path), sample.label) for sample in samples]:
         raise RunError(
             f"{source} doesn't list the pictures and labels that {run.path} began with: put them "

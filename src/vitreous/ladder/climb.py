@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ import torch
 from vitreous.core.console import Console
 from vitreous.core.files import (
     copy_file,
-    read_json,
+    read_record,
     read_tensors,
     write_json,
     write_tensors,
@@ -113,14 +112,7 @@ class Ladder:
         """The ladder of a run; an empty one where nothing was climbed."""
         if not run.ladder.exists():
             return cls()
-        values = read_json(run.ladder)
-        rows = tuple(_row(row) for row in values["rows"])
-        return cls(rows, tuple(values["skipped"]), values["kept"])
-
-
-def _row(values: dict[str, Any]) -> Row:
-    intervals = {name: Interval(**values[name]) for name in ("accuracy", "balanced_accuracy")}
-    return Row(**{**values, **intervals})
+        return read_record(run.ladder, cls)
 
 
 def climb(

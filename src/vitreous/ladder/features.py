@@ -10,11 +10,16 @@ from torch import nn
 
 from vitreous.core.console import Console
 from vitreous.core.files import read_tensors, write_tensors
-from vitreous.core.rng import numpy_stream
-from vitreous.data.loader import PictureSet
+from vitreous.core.rng import numpy_stream, streams_kept
+from vitreous.data.loader import PictureSet, some_of_each_class
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import RunError
-from vitreous.evaluation.inference import TorchNetwork, features_of_pixels, in_batches
+from vitreous.evaluation.inference import (
+    BATCH_SIZE,
+    TorchNetwork,
+    features_of_pixels,
+    in_batches,
+)
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
 from vitreous.training.config import RunConfig
@@ -66,13 +71,17 @@ def frozen_features(
         return kept
     network = _network(config, encoder)
     once = replace(config.preprocess, mirror=False)
+    if network.device.type != "cpu":  # its libraries are loaded once, whatever follows
+        first = np.arange(min(BATCH_SIZE, len(valid)))
+        in_batches(features_of_pixels, network, valid, first, once)
     started = time.monotonic()
     of_valid = _extract(network, valid, np.arange(len(valid)), once, console, "looking at valid")
     per_picture_s = (time.monotonic() - started) / len(valid)
     most = max(1, MOST_NUMBERS // of_valid.shape[1])
     if seconds is not None:
         most = min(most, max(int(seconds / per_picture_s), 1))
-    positions = _some_of_each_class(train, most, config.train.seed)
+    stream = numpy_stream(config.train.seed, "features")
+    positions = some_of_each_class(train.labels, most, stream)
     of_train = _extract(network, train, positions, once, console, "looking at train")
     features = Features(of_train, train.labels.numpy()[positions], of_valid, valid.labels.numpy())
     write_tensors(path, {name: torch.from_numpy(a) for name, a in vars(features).items()}, {})
@@ -99,7 +108,7 @@ def _network(config: RunConfig, encoder: Encoder) -> TorchNetwork:
 
 def drawn_model(config: ModelConfig) -> ViT:
     """A model whose first weights are the same every time: a pooling may keep them."""
-    with torch.random.fork_rng():
+    with streams_kept():
         torch.manual_seed(0)
         return ViT(config)
 
@@ -119,14 +128,3 @@ def _extract(
             done += len(chunk)
             task.update(done)
     return np.concatenate(parts)
-
-
-def _some_of_each_class(pictures: PictureSet, most: int, seed: int) -> np.ndarray:
-    """Positions of at most so many pictures, drawn at random, but of every class one."""
-    if most >= len(pictures):
-        return np.arange(len(pictures))
-    drawn = numpy_stream(seed, "features").permutation(len(pictures))
-    labels = pictures.labels.numpy()[drawn]
-    _, first_of_class = np.unique(labels, return_index=True)
-    chosen = np.union1d(np.arange(most), first_of_class)
-    return np.sort(drawn[chosen])

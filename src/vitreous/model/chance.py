@@ -47,7 +47,8 @@ class Draws:
         strides = (x.numel() // max(len(x), 1), *inner)
         size = (self.batch, *x.shape[1:])
         whole = torch.empty_strided(size, strides, dtype=x.dtype, device=x.device)
-        return draw(whole)[self.first : self.first + len(x)]
+        mine = draw(whole)[self.first : self.first + len(x)]
+        return mine if len(x) == self.batch else mine.clone()  # a view would keep all of them
 
 
 @contextmanager

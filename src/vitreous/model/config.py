@@ -5,6 +5,7 @@ only in these values; there is no second model class. Building lives in `vit`, n
 values in `presets`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,7 +33,7 @@ class ModelConfig:
         mlp_dim: hidden width of each block's MLP; ``None`` means ``4 * embed_dim``.
         pos_embed: "learned" table, fixed "sincos2d", "rope2d" (patches turn queries and keys), or
             "none".
-        rope_theta: ratio of the slowest turn to the fastest of "rope2d".
+        rope_theta: ratio of the fastest turn to the slowest of "rope2d".
         class_token: whether a learned class token goes before the patch tokens.
         num_register_tokens: learned tokens without a position (Darcet et al. 2024).
         pool: what the head sees: "cls" the class token, "mean" of the patch tokens, "map" a
@@ -103,6 +104,10 @@ class ModelConfig:
         for name in ("drop_path_rate", "dropout", "attention_dropout", "patch_dropout"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}: it lies in [0, 1)")
+        if not 0 < self.norm_eps < math.inf:
+            raise ConfigError(f"model.norm_eps is {self.norm_eps}: a number above 0")
+        if self.layer_scale_init is not None and not math.isfinite(self.layer_scale_init):
+            raise ConfigError(f"model.layer_scale_init is {self.layer_scale_init}: a number")
         if self.pool in ("cls", "cls+mean", "prefix") and not self.class_token:
             raise ConfigError(
                 f"model.pool is '{self.pool}' but model.class_token is false: set class_token = "

@@ -8,6 +8,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+#: Layers that are several matrices in one.
+_STACKED = {"qkv": 3, "kv": 2}
+
 
 def xavier(model: nn.Module) -> None:
     """Dense layers Xavier-uniform with zero biases, the classifier zero.
@@ -23,8 +26,7 @@ def xavier(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear):
             fan_out, fan_in = module.weight.shape
-            if name.endswith("qkv"):
-                fan_out //= 3  # three matrices in one
+            fan_out //= _STACKED.get(name.rpartition(".")[2], 1)
             _uniform(module.weight, fan_in, fan_out)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

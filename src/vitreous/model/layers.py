@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitreous.model.chance import Dropout, DropPath, dropout
+from vitreous.model.chance import Dropout, DropPath, current_draws, dropout
 from vitreous.model.config import Activation, ModelConfig
 from vitreous.model.positions import rotate
 
@@ -78,13 +78,17 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout_rate: float = 0.0) -> Tensor
         three of (batch, heads, tokens, head_dim) -> the same
     """
     is_short = q.dtype == torch.bfloat16 and k.shape[-2] <= 4 * k.shape[-1]
-    if q.device.type == "cpu" and (is_short or dropout_rate):
+    # The fused kernels' own dropout draws nothing for the rest of a batch (see `chance`).
+    is_drawn = dropout_rate > 0 and current_draws() is not None
+    if is_drawn or (q.device.type == "cpu" and (is_short or dropout_rate)):
         # The fused kernel of PyTorch's CPU builds is up to eight times as slow here, backwards
         # most of all (docs/experiments/LOG.md). With more tokens than that, the weights kept for
         # the way back would outgrow the activations of an MLP of the usual width. Dropout it
         # doesn't have.
         weights = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
         return dropout(weights.softmax(-1), dropout_rate) @ v
+    if q.device.type == "mps":  # views are read wrongly there (pytorch issue 181133, until 2.12)
+        q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_rate)
 
 

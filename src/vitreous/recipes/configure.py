@@ -1,12 +1,19 @@
 """From what a person said, and what the pictures are, to every setting of a run."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from vitreous.core.config import did_you_mean, from_mapping, load_toml, merge, to_mapping
+from vitreous.core.config import (
+    check_types,
+    did_you_mean,
+    from_mapping,
+    load_toml,
+    merge,
+    to_mapping,
+)
 from vitreous.core.console import Console
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import UNLABELLED_VALID_SHARE, typical_side
@@ -24,7 +31,7 @@ from vitreous.recipes.pretrained import choose_pretrained
 from vitreous.recipes.scratch import scratch
 from vitreous.serving.hub import HubId, locate
 from vitreous.serving.weights import NOTHING, Told, find_own_weights, find_weights, is_own
-from vitreous.training.config import FoldsConfig, RunConfig, TrainConfig
+from vitreous.training.config import Device, FoldsConfig, RunConfig, TrainConfig
 from vitreous.training.device import choose_compile, choose_device
 from vitreous.training.distributed import team_for
 from vitreous.training.encoder import Encoder, load_encoder
@@ -93,9 +100,9 @@ def configure(
 
     def applied(chosen: RunConfig) -> RunConfig:
         # What a recipe measures on its way to pretraining is no pretraining yet.
-        named = {key: wanted[key] for key in wanted if key != "pretrain" or chosen.pretrain}
-        config = from_mapping(RunConfig, merge(to_mapping(chosen), named))
-        return from_mapping(RunConfig, merge(to_mapping(config), _fitted(config, wanted)))
+        mine = {key: wanted[key] for key in wanted if key != "pretrain" or chosen.pretrain}
+        config = from_mapping(RunConfig, merge(to_mapping(chosen), mine))
+        return from_mapping(RunConfig, merge(to_mapping(config), _fitted(config, mine)))
 
     facts = Facts(
         source=str(source),
@@ -115,7 +122,7 @@ def configure(
     if encoder:
         encoder.check_fits(config.model)
     choice = choice.applied_to(config)
-    is_named = "shards" in wanted.get("train", {})
+    is_named = "shards" in _section(wanted, "train")
     smallest = smallest_part(config.model)
     why = "named" if is_named else f"one for each thread of this machine, of {smallest} or more"
     return replace(choice, reasons=(*why_init, *choice.reasons, Reason(("train.shards",), why)))
@@ -125,9 +132,10 @@ def _named(
     config_file: Path | None, changes: Mapping[str, Any], init: str | None, told: Told
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of the file, and those named beside it, as nested settings."""
-    from_file = load_toml(config_file) if config_file else {}
-    if isinstance(train := from_file.get("train"), dict) and _asks_for_budget(changes):
-        train.pop("epochs", None)  # the recipe says how many at most
+    from_file = _load(config_file)
+    check_types(RunConfig, changes)
+    if _section(changes, "train").get("budget_s") is not None:
+        from_file.get("train", {}).pop("epochs", None)  # the recipe says how many at most
     if init:
         changes = merge(changes, {"init": init})
     # What isn't told of a checkpoint may stand in the file.
@@ -144,7 +152,7 @@ def _fitted(config: RunConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     device = choose_device(train.device)
     own_s = train.budget_s and train.budget_s / _trainings(wanted)
     fused = choose_compile(device, own_s)
-    fused = wanted.get("train", {}).get("compile", fused)
+    fused = _section(wanted, "train").get("compile", fused)
     processes = team_for(train.parallel).size
     shards = choose_shards(device, train.batch_size, smallest, fused, processes)
     return merge({"train": {"compile": fused, "shards": shards}}, wanted)
@@ -160,7 +168,9 @@ def _choose_init(
     is_silent = "init" not in named
     if named.get("init") != "auto" and not (is_silent and recipe == "scratch"):
         return named, ()
-    chosen, why = choose_pretrained(side, choose_device(_named_device(named)).type != "cpu")
+    chosen, why = choose_pretrained(
+        side, choose_device(_section(named, "train").get("device", "auto")).type != "cpu"
+    )
     if is_silent:
         console.info(f"from scratch; --weights auto would begin with {chosen}")
         return named, ()
@@ -211,15 +221,27 @@ def _wanted(
     return merge(wanted, changes)
 
 
-def _asks_for_budget(changes: Mapping[str, Any]) -> bool:
-    train = changes.get("train")
-    return isinstance(train, Mapping) and train.get("budget_s") is not None
+def _load(config_file: Path | None) -> dict[str, Any]:
+    """A file's settings; none without a file."""
+    if config_file is None:
+        return {}
+    from_file = load_toml(config_file)
+    try:
+        check_types(RunConfig, from_file)
+    except ConfigError as error:
+        raise ConfigError(f"{config_file}: {error}") from None
+    return from_file
+
+
+def _section(named: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """What was named of a section."""
+    return named.get(name) or {}
 
 
 def _length(wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The epochs and the budget named, for `Facts`; the usual budget where neither was."""
-    train = wanted.get("train")
-    if not isinstance(train, Mapping) or not {"epochs", "budget_s"} & train.keys():
+    train = _section(wanted, "train")
+    if not {"epochs", "budget_s"} & train.keys():
         return {"budget_s": DEFAULT_BUDGET_S}
     named = from_mapping(TrainConfig, train, "train.")
     return {"epochs": named.epochs, "budget_s": named.budget_s}
@@ -244,24 +266,14 @@ def _trainings(wanted: Mapping[str, Any]) -> int:
     return found.count * found.repeats + 1
 
 
-def _named_device(named: Mapping[str, Any]) -> str:
-    train = named.get("train")
-    device = train.get("device") if isinstance(train, Mapping) else None
-    return device if device in ("cpu", "cuda", "mps") else "auto"  # others are an error said later
-
-
 def _named_width(wanted: Mapping[str, Any]) -> int | None:
-    model = wanted.get("model")
-    width = model.get("embed_dim") if isinstance(model, Mapping) else None
-    return width if isinstance(width, int) and width > 0 else None  # else an error said later
+    width = _section(wanted, "model").get("embed_dim")
+    return width if width and width > 0 else None  # else an error said later
 
 
 def _named_side(wanted: Mapping[str, Any]) -> int | None:
-    model = wanted.get("model")
-    size = model.get("image_size") if isinstance(model, Mapping) else None
-    if isinstance(size, Sequence) and size and all(isinstance(side, int) for side in size):
-        return max(size)
-    return None  # an error said later, or nothing was named
+    size = _section(wanted, "model").get("image_size")
+    return max(size) if size else None
 
 
 def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overlay | None:
@@ -270,31 +282,41 @@ def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overl
     Raises:
         DataError: where they can't be read.
     """
-    from_file = load_toml(config_file) if config_file else {}
-    data = merge(from_file, changes).get("data")
-    path = data.get("overlay") if isinstance(data, Mapping) else None
-    return read_overlay(Path(path)) if isinstance(path, str) else None  # else an error said later
+    path = _section(merge(_load(config_file), changes), "data").get("overlay")
+    return read_overlay(Path(path)) if path else None
 
 
 def named_settings(
+    settings: Mapping[str, Any],
     epochs: float | None,
     budget_s: float | None,
     seed: int | None,
+    device: Device | None,
     cache: Path | None,
     overlay: Path | None = None,
 ) -> dict[str, Any]:
-    """What has an argument of its own, as nested settings."""
+    """Nested settings, and over them what has an argument of its own.
+
+    Epochs end a budget that a file names, not one that stands beside them.
+
+    Raises:
+        ConfigError: for an unknown setting or one of another type.
+    """
+    check_types(RunConfig, settings)
+    weaker: dict[str, Any] = {"train": {"budget_s": None}} if epochs is not None else {}
     train: dict[str, Any] = {}
     if epochs is not None:
-        train |= {"epochs": epochs, "budget_s": None}
+        train["epochs"] = epochs
     if budget_s is not None:
         train["budget_s"] = budget_s
     if seed is not None:
         train["seed"] = seed
+    if device is not None:
+        train["device"] = device
     data = {"cache_dir": str(cache.absolute())} if cache else {}
     if overlay:
         data["overlay"] = str(overlay.absolute())
-    return {"train": train, "data": data}
+    return merge(merge(weaker, settings), {"train": train, "data": data})
 
 
 def parse_budget(text: str) -> float:

@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from vitreous.core.rng import numpy_stream
+from vitreous.core.rng import numpy_stream, streams_kept
 from vitreous.data.loader import PictureSet
 from vitreous.training.config import RunConfig
-from vitreous.training.device import free_memory
+from vitreous.training.device import choose_device, free_memory
 from vitreous.training.guard import TooLittleMemory, with_less_memory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
@@ -33,10 +33,11 @@ def measure_pictures_per_s(config: RunConfig) -> float:
             return count / _measure_step_s(config, pictures, classes)
         except TooLittleMemory:
             config = with_less_memory(config)  # as training will
-        free_memory()
+        finally:
+            free_memory()
 
 
 def _measure_step_s(config: RunConfig, pictures: PictureSet, classes: tuple[str, ...]) -> float:
-    with torch.random.fork_rng():
+    with streams_kept(choose_device(config.train.device)):
         learner = ClassLearner(config, pictures, classes)
         return learner.measure_step_s(plan_epochs(config.train.epochs, 1.0), _MEASURED_S)

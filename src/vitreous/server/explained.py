@@ -73,7 +73,7 @@ class Explainer:
         if not _is_as_opened(served):
             raise RunError("the model has been replaced: it takes a reload to explain it")
         classifier = load_classifier(served.weights)
-        device = choose_device("auto")
+        device = choose_device(served.engine.device)
         classifier = replace(classifier, model=classifier.model.to(device).eval())
         unmap(classifier.model)
         self._opened = key, classifier

@@ -28,6 +28,7 @@ from vitreous.serving.tune import choose_engine
 from vitreous.serving.weights import Told, find_classifier, is_sealed
 from vitreous.serving.wish import Wish
 from vitreous.training.classifier import unmap
+from vitreous.training.config import Device
 
 VERSION = version("vitreous")
 #: Pictures that a GPU classifies at once.
@@ -47,6 +48,7 @@ class Wanted:
         told: what is known of a checkpoint beside its file.
         runtime: as for `predict`.
         precision: likewise.
+        device: likewise.
         workers: how many threads will ask; ``None`` for one for each core.
         name: what it is called; by default that of `run`.
     """
@@ -55,6 +57,7 @@ class Wanted:
     told: Told
     runtime: Runtime | None = None
     precision: Precision = "float32"
+    device: Device = "auto"
     workers: int | None = None
     name: str | None = None
 
@@ -150,11 +153,13 @@ class Served:
         if sets is None and not refuse:
             return None
         asked = (sets, by_class, refuse)
-        if asked not in self._guards:
-            if len(self._guards) >= _KEPT_GUARDS:
+        guard = self._guards.get(asked)
+        if guard is None:
+            guard = self._new_guard(sets, by_class, refuse)
+            if len(self._guards) >= _KEPT_GUARDS:  # several threads may be here
                 self._guards.clear()
-            self._guards[asked] = self._new_guard(sets, by_class, refuse)
-        return self._guards[asked]
+            self._guards[asked] = guard
+        return guard
 
     def _new_guard(self, sets: float | None, by_class: bool, refuse: bool) -> Guard:
         wish = Wish(sets=sets, by_class=by_class, refuse=refuse)
@@ -215,10 +220,10 @@ def open_served(wanted: Wanted, console: Console) -> Served:
     """
     path = find_classifier(wanted.run, wanted.told, console, sealed=True)
     stamp = stamp_of(path)
-    workers = wanted.workers or min(len(usable_cores()), torch.get_num_threads())
+    workers = wanted.workers or min(usable_cores(), torch.get_num_threads())
     name = wanted.name or Path(wanted.run).name or Path(wanted.run).resolve().name
     if is_sealed(path):
-        check_as_written(name, wanted.runtime, wanted.precision)
+        check_as_written(name, wanted.runtime, wanted.precision, wanted.device)
         files = [open_sealed(path, threads=1) for _ in range(workers)]
         contract = files[0].contract
         guard = Guard(refusal=MeasuredRefusal(contract.refuse)) if contract.refuse else None
@@ -226,7 +231,7 @@ def open_served(wanted: Wanted, console: Console) -> Served:
         engine = Engine("onnxruntime", threads=1)
         return Served(name, path, engine, predictors, workers, contract, stamp)
     calibration = load_calibration(path)
-    engine = choose_engine(path, wanted.runtime, wanted.precision, console)
+    engine = choose_engine(path, wanted.runtime, wanted.precision, wanted.device, console)
     engine = replace(engine, threads=1)
     # With a guard that refuses, a predictor gives the features that refusing takes.
     guard = Guard(refusal=calibration.refusal if calibration else None)
@@ -235,9 +240,7 @@ def open_served(wanted: Wanted, console: Console) -> Served:
     for predictor in predictors:
         if isinstance(predictor.network, TorchNetwork):
             unmap(predictor.network.model)
-    # What the runs of `predict` compare with float32 isn't needed for every answer.
-    lean = tuple(replace(one, reference=None) for one in predictors)
-    return Served(name, path, engine, lean, workers, calibration, stamp)
+    return Served(name, path, engine, tuple(predictors), workers, calibration, stamp)
 
 
 def stamp_of(path: Path) -> tuple[int, ...]:

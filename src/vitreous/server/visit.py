@@ -9,6 +9,7 @@ from vitreous.core.console import Console
 from vitreous.errors import ConfigError
 from vitreous.serving.runtimes import Precision, Runtime
 from vitreous.serving.weights import told_by
+from vitreous.training.config import Device
 
 #: What the server is made of, beside this library.
 _SERVER = ("fastapi", "uvicorn", "httptools", "python_multipart", "prometheus_client")
@@ -34,6 +35,7 @@ def serve(
     num_heads: int | None = None,
     runtime: Runtime | None = None,
     precision: Precision = "float32",
+    device: Device = "auto",
     console: Console | None = None,
 ) -> None:
     """Answer over HTTP, until SIGTERM or Ctrl-C ends it without losing a request.
@@ -60,6 +62,7 @@ def serve(
         num_heads: likewise.
         runtime: as for `predict`.
         precision: as for `predict`.
+        device: as for `predict`.
         console: where messages go.
 
     Raises:
@@ -86,5 +89,6 @@ def serve(
         allow_origins=tuple(allow_origins),
         allow_frames=tuple(allow_frames),
     )
-    wanted = Wanted(run, told_by(labels, preprocess, num_heads), runtime, precision, name=name)
+    told = told_by(labels, preprocess, num_heads)
+    wanted = Wanted(run, told, runtime, precision, device, name=name)
     run_server(wanted, settings, console or Console())

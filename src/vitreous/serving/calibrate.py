@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vitreous.core.rng import numpy_stream
-from vitreous.data.loader import PictureSet
+from vitreous.data.loader import PictureSet, some_of_each_class
 from vitreous.evaluation.calibration import Calibration, load_calibration, save_calibration
 from vitreous.evaluation.conformal import ConformalScores
 from vitreous.evaluation.inference import TorchNetwork, outputs_of_set, probabilities_of
@@ -21,13 +21,16 @@ from vitreous.evaluation.seeing import Seen, see_set
 from vitreous.evaluation.temperature import fit_temperature
 from vitreous.model.features import WithFeatures
 from vitreous.training.classifier import Classifier, load_classifier, save_classifier, tempered
+from vitreous.training.config import Device
 from vitreous.training.device import choose_device
 
 #: Training pictures that tell where the classes lie.
 MOST_LOOKED_AT = 2000
+#: Of those, at least so many of each class: one that isn't looked at is none of these.
+_OF_EACH_CLASS = 5
 
 
-def temper_run(weights: Path, valid: PictureSet, device: str) -> None:
+def temper_run(weights: Path, valid: PictureSet, device: Device) -> None:
     """Divide the head by the temperature that fits the validation pictures.
 
     Weights whose head has been divided already, by a run that was stopped right behind it, keep it.
@@ -45,7 +48,7 @@ def temper_run(weights: Path, valid: PictureSet, device: str) -> None:
         save_classifier(weights, tempered(classifier, temperature))
 
 
-def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: str, seed: int) -> None:
+def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: Device, seed: int) -> None:
     """Write the calibration beside the weights.
 
     Args:
@@ -55,7 +58,8 @@ def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: str, se
         seed: of the choice of training pictures.
     """
     classifier, train = load_classifier(weights), sets["train"]
-    chosen = np.sort(numpy_stream(seed, "calibration").permutation(len(train))[:MOST_LOOKED_AT])
+    stream = numpy_stream(seed, "calibration")
+    chosen = some_of_each_class(train.labels, MOST_LOOKED_AT, stream, each=_OF_EACH_CLASS)
     once = replace(classifier, preprocess=replace(classifier.preprocess, mirror=False))
     seen = _see(once, train, device, chosen)
     views = fit_views(seen.numbers[LOOKS], seen.numbers[FEATURES], train.labels.numpy()[chosen])
@@ -70,7 +74,7 @@ def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: str, se
     save_calibration(weights, calibration)
 
 
-def calibrate_on(weights: Path, pictures: PictureSet) -> Calibration:
+def calibrate_on(weights: Path, pictures: PictureSet, device: Device) -> Calibration:
     """Calibrate anew, on labelled pictures that were used for nothing else.
 
     Where the classes lie is known from training alone: a checkpoint that came without that gets
@@ -79,13 +83,14 @@ def calibrate_on(weights: Path, pictures: PictureSet) -> Calibration:
     Args:
         weights: whose calibration is written, over the one before.
         pictures: at least one.
+        device: as in `TrainConfig`.
 
     Raises:
         RunError: where the weights are damaged.
     """
     classifier = load_classifier(weights)
     before = load_calibration(weights)
-    seen = _see(classifier, pictures, "auto")
+    seen = _see(classifier, pictures, device)
     refusal = before.refusal if before else None
     calibration = Calibration(
         ConformalScores.of(probabilities_of(seen.logits), pictures.labels.numpy()),
@@ -97,7 +102,10 @@ def calibrate_on(weights: Path, pictures: PictureSet) -> Calibration:
 
 
 def _see(
-    classifier: Classifier, pictures: PictureSet, device: str, positions: np.ndarray | None = None
+    classifier: Classifier,
+    pictures: PictureSet,
+    device: Device,
+    positions: np.ndarray | None = None,
 ) -> Seen:
     model = WithFeatures(classifier.model.to(choose_device(device)))
     if positions is None:

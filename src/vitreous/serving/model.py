@@ -36,5 +36,5 @@ def open_model(
     if is_sealed(path):
         return path, open_sealed_predictor(path, where, wish, console)
     guard = open_guard(path, where, wish, console)
-    engine = choose_engine(path, wish.runtime, wish.precision, console)
+    engine = choose_engine(path, wish.runtime, wish.precision, wish.device, console)
     return path, open_predictor(path, engine, console, guard)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ class Predictor:
             where that isn't known.
         threads: that PyTorch should have meanwhile.
         temperature: that the network's head was divided by, where one was fitted.
-        reference: the same network in float32, where `network` is less precise.
+        reference: opens the same network in float32, where `network` is less precise.
         guard: what makes answers cautious, where that was asked for; the network then gives
             features behind its logits.
     """
@@ -82,7 +83,7 @@ class Predictor:
     majority_class: int | None
     threads: int
     temperature: float | None = None
-    reference: Network | None = None
+    reference: Callable[[], Network] | None = None
     guard: Guard | None = None
 
 
@@ -124,9 +125,10 @@ def open_predictor(
     """
     described = read_description(weights)
     features = guard is not None and guard.refusal is not None
-    plain = None
+    reference = None
     if engine.precision != "float32":
-        plain = open_network(weights, Engine(threads=engine.threads), console, features)
+        exact = Engine(threads=engine.threads, device=engine.device)
+        reference = partial(open_network, weights, exact, console, features)
     return Predictor(
         open_network(weights, engine, console, features),
         described.preprocess,
@@ -134,7 +136,7 @@ def open_predictor(
         described.majority_class,
         engine.threads,
         described.temperature,
-        plain,
+        reference,
         guard,
     )
 
@@ -149,7 +151,7 @@ def compare_precision(predictor: Predictor, pixels: torch.Tensor) -> Change | No
         return None
     found, wanted = (
         predict_pixels(network, pixels, predictor.preprocess, len(predictor.classes))
-        for network in (predictor.network, predictor.reference)
+        for network in (predictor.network, predictor.reference())
     )
     labels = int((found.argmax(1) != wanted.argmax(1)).sum())
     return Change(len(pixels), labels, float(np.abs(found - wanted).max()))

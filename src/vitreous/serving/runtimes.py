@@ -34,6 +34,7 @@ from vitreous.model.fold import fold
 from vitreous.model.vit import ViT
 from vitreous.serving.converted import open_converted
 from vitreous.training.classifier import load_classifier
+from vitreous.training.config import Device
 from vitreous.training.device import choose_device
 
 Runtime = Literal["torch", "onnxruntime", "openvino"]
@@ -63,14 +64,17 @@ class Engine:
         runtime: the library.
         precision: of its matrix products.
         threads: that one call has.
+        device: where PyTorch computes; the others have the CPU.
 
     Raises:
-        ConfigError: for a precision that the runtime doesn't have, or a name that isn't one.
+        ConfigError: for a precision or device that the runtime doesn't have, or a name that isn't
+            one.
     """
 
     runtime: Runtime = "torch"
     precision: Precision = "float32"
     threads: int = 1
+    device: Device = "auto"
 
     def __post_init__(self) -> None:
         if self.runtime not in PRECISIONS:
@@ -87,6 +91,11 @@ class Engine:
                 f"{self.runtime} has no {self.precision} here, but "
                 f"{', '.join(PRECISIONS[self.runtime])}; {self.precision} is there with --runtime "
                 f"{' or '.join(can)}"
+            )
+        if self.runtime != "torch" and self.device not in ("auto", "cpu"):
+            raise ConfigError(
+                f"{self.runtime} computes on the CPU here: leave --device {self.device} out, or "
+                "use --runtime torch"
             )
 
 
@@ -133,7 +142,7 @@ def open_network(
     check_installed(engine.runtime)
     if engine.runtime == "torch":
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[engine.precision]
-        model = _folded(weights, features).to(choose_device("auto"), dtype)
+        model = _folded(weights, features).to(choose_device(engine.device), dtype)
         return TorchNetwork(model, dtype)
     open_converted_network = _open_openvino if engine.runtime == "openvino" else _open_onnx
     return open_converted_network(weights, engine, console, features)

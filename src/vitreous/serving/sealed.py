@@ -21,6 +21,7 @@ from vitreous.serving.predictor import Predictor
 from vitreous.serving.runtimes import Precision, Runtime
 from vitreous.serving.tune import choose_engine
 from vitreous.serving.wish import Wish
+from vitreous.training.config import Device
 
 
 class SealedNetwork:
@@ -69,24 +70,27 @@ def open_sealed_predictor(path: Path, where: object, wish: Wish, console: Consol
         ConfigError: where ONNX Runtime isn't installed, or the file doesn't carry what is asked.
         WeightsError: where the file is damaged or no sealed file of vitreous.
     """
-    check_as_written(where, wish.runtime, wish.precision)
-    engine = choose_engine(path, "onnxruntime", "float32", console)
+    check_as_written(where, wish.runtime, wish.precision, wish.device)
+    engine = choose_engine(path, "onnxruntime", "float32", "auto", console)
     file = open_sealed(path, engine.threads)
     return sealed_predictor(
         file, engine.threads, guard_of_sealed(file.contract, where, wish, console)
     )
 
 
-def check_as_written(where: object, runtime: Runtime | None, precision: Precision) -> None:
+def check_as_written(
+    where: object, runtime: Runtime | None, precision: Precision, device: Device
+) -> None:
     """Refuse another way to compute than the one that a sealed file was written for.
 
     Raises:
-        ConfigError: for another library or precision.
+        ConfigError: for another library, precision or device.
     """
-    if runtime not in (None, "onnxruntime") or precision != "float32":
+    is_cpu = device in ("auto", "cpu")
+    if runtime not in (None, "onnxruntime") or precision != "float32" or not is_cpu:
         raise ConfigError(
-            f"{where} is computed by ONNX Runtime, as it was written: leave --runtime and "
-            "--precision out, or name the run that it was made of"
+            f"{where} is computed by ONNX Runtime on the CPU, as it was written: leave --runtime, "
+            "--precision and --device out, or name the run that it was made of"
         )
 
 

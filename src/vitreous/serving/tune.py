@@ -31,6 +31,7 @@ from vitreous.serving.runtimes import (
     version_of,
 )
 from vitreous.training.classifier import read_description
+from vitreous.training.config import Device
 
 #: Pictures at once, beside one that somebody waits for.
 MANY = 32
@@ -128,21 +129,29 @@ def tune(weights: Path, console: Console) -> Tuning:
 
 
 def choose_engine(
-    weights: Path, runtime: Runtime | None, precision: Precision, console: Console
+    weights: Path,
+    runtime: Runtime | None,
+    precision: Precision,
+    device: Device,
+    console: Console,
 ) -> Engine:
     """The engine for a weights file: what is named, else what `tune` chose, else PyTorch.
+
+    A GPU that is named is PyTorch's.
 
     Threads are as many as there are cores that nobody else keeps busy, and no more than PyTorch
     would take (``OMP_NUM_THREADS``) or than `tune` found useful.
     """
     threads = _threads_to_use()
+    if runtime is None and device not in ("auto", "cpu"):
+        runtime = "torch"
     if runtime is not None:
-        return Engine(runtime, precision, threads)
+        return Engine(runtime, precision, threads, device)
     tuned = _read_choice(_file_of(weights), console)
     if tuned and precision in PRECISIONS[tuned.runtime]:
-        return Engine(tuned.runtime, precision, min(threads, tuned.threads))
+        return Engine(tuned.runtime, precision, min(threads, tuned.threads), device)
     able: list[Runtime] = [name for name in PRECISIONS if precision in PRECISIONS[name]]
-    return Engine(able[0] if able else "torch", precision, threads)
+    return Engine(able[0] if able else "torch", precision, threads, device)
 
 
 def _threads_to_use() -> int:

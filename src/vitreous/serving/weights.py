@@ -97,9 +97,9 @@ def find_classifier(
         return path
     weights = find_weights(path, told, console.info)
     if "classes" not in read_metadata(weights):
-        raise RunError(
+        raise RunError(  # by the name that was given, which isn't where a checkpoint is kept
             f"{where} is pretrained and knows no classes yet: let it learn them with "
-            f"vitreous train FOLDER --init {where}"
+            f"vitreous train FOLDER --init {quote(str(where))}"
         )
     return weights
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from vitreous.serving.runtimes import Precision, Runtime
+from vitreous.training.config import Device
 
 
 @dataclass(frozen=True)
@@ -12,6 +13,7 @@ class Wish:
     Args:
         runtime: what computes; ``None`` for what `tune` chose, or PyTorch.
         precision: of its matrix products.
+        device: where PyTorch computes.
         sets: coverage of sets of classes; ``None`` for none.
         by_class: whether each class is to be covered as often.
         refuse: whether to say none of these.
@@ -19,6 +21,7 @@ class Wish:
 
     runtime: Runtime | None = None
     precision: Precision = "float32"
+    device: Device = "auto"
     sets: float | None = None
     by_class: bool = False
     refuse: bool = False

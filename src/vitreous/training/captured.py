@@ -4,7 +4,9 @@ The kernels of a small model take less time than Python needs to launch them. A 
 once for all of them (https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs).
 """
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -58,5 +60,18 @@ class Captured:
     def _record(self, inputs: tuple[Tensor, ...]) -> None:
         self._inputs = [tensor.clone() for tensor in inputs]
         # Another thread prepares the next inputs meanwhile.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with _no_collection(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._result = self._function(*self._inputs)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Inside the block no garbage is collected: an old graph among it would spoil a recording."""
+    gc.collect()
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()

@@ -19,7 +19,7 @@ from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError, RunError
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
-from vitreous.model.weights.adapt import unfilled
+from vitreous.model.weights.adapt import misfits, unfilled
 from vitreous.model.weights.naming import check_finite
 
 
@@ -99,13 +99,13 @@ def load_classifier(path: Path) -> Classifier:
     described = _describe(path, metadata)
     try:
         model = unfilled(described.model, tensors)  # first weights would be drawn for nothing
-        types = {name: tensor.dtype for name, tensor in model.state_dict().items()}
-        tensors = {
-            name: tensor.to(types.get(name, tensor.dtype)) for name, tensor in tensors.items()
-        }
-        model.load_state_dict(tensors, assign=True)
-    except (RuntimeError, ConfigError) as error:
+    except ConfigError as error:
         raise _damaged(path, error) from None
+    expected = model.state_dict()
+    if words := misfits(expected, tensors):
+        raise RunError(f"{path} is damaged or from another version; {words}")
+    tensors = {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+    model.load_state_dict(tensors, assign=True)
     for name, tensor in tensors.items():
         check_finite(path, name, tensor)
     return Classifier(
@@ -162,5 +162,4 @@ def _describe(path: Path, metadata: dict[str, Any]) -> Description:
 
 
 def _damaged(path: Path, error: Exception) -> RunError:
-    reason = str(error).splitlines()[0]
-    return RunError(f"{path} is damaged or from another version: {reason}")
+    return RunError(f"{path} is damaged or from another version: {error}")

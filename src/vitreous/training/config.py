@@ -9,6 +9,9 @@ from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
 from vitreous.model.config import ModelConfig
 
+#: "auto" takes CUDA, then MPS, then the CPU.
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -39,7 +42,8 @@ class TrainConfig:
         class_weights: "balanced" weighs each class' loss by the inverse of its frequency.
         lora_rank: the blocks' matrices stay as they are and low-rank updates beside them are
             learned (see `model.lora`); 0 learns all weights.
-        ema: window of the weights' moving average as a share of all steps; 0 for none.
+        ema: window of the weights' moving average as a share of all steps, at most a half; 0 for
+            none.
         grad_checkpointing: keep only the inputs of the model's blocks for the way back and compute
             the rest anew: much less memory, about a third more time, the same result.
         compile: fuse the operations of each block by `torch.compile` first, which takes some
@@ -77,7 +81,7 @@ class TrainConfig:
     grad_checkpointing: bool = False
     compile: bool = False
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Device = "auto"
     deterministic: bool = False
     parallel: Literal["none", "ddp", "fsdp"] = "ddp"
 
@@ -117,6 +121,11 @@ class TrainConfig:
             raise ConfigError(f"train.lora_rank is {self.lora_rank}: it is 0 or more")
         if not 0.0 < self.layer_decay <= 1.0:
             raise ConfigError(f"train.layer_decay is {self.layer_decay}: it lies in (0, 1]")
+        if self.ema > 0.5:
+            raise ConfigError(
+                f"train.ema is {self.ema}: it is the window as a share of all steps, at most 0.5, "
+                "not a decay such as 0.9998"
+            )
         for name in ("warmup", "label_smoothing", "ema"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 raise ConfigError(f"train.{name} is {getattr(self, name)}: it lies in [0, 1)")
@@ -151,8 +160,8 @@ class LadderConfig:
                 f"ladder.rungs is {list(self.rungs)}: some of {', '.join(order)}, in this order"
             )
         for name in ("neighbors", "lora_rank", "lora_learning_rate"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(f"ladder.{name} is {getattr(self, name)}: it is above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"ladder.{name} is {getattr(self, name)}: a number above 0")
         if not 0.0 < self.lora_share < 1.0:
             raise ConfigError(f"ladder.lora_share is {self.lora_share}: it lies between 0 and 1")
 

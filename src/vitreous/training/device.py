@@ -14,10 +14,10 @@ from torch import nn
 
 from vitreous.errors import ConfigError
 from vitreous.model.layers import Block
-from vitreous.training.config import TrainConfig
+from vitreous.training.config import Device, TrainConfig
 
 
-def choose_device(wanted: str) -> torch.device:
+def choose_device(wanted: Device) -> torch.device:
     """The device that a configuration's word means on this machine.
 
     Raises:
@@ -28,18 +28,20 @@ def choose_device(wanted: str) -> torch.device:
         "mps": torch.backends.mps.is_available(),
         "cpu": True,
     }
-    if wanted == "auto":
-        wanted = next(name for name, there in present.items() if there)
-    if not present.get(wanted, False):
-        there = ", ".join(name for name, is_there in present.items() if is_there)
-        raise ConfigError(f"device '{wanted}' is not available here: this machine has {there}")
-    return torch.device(wanted)
+    there = [name for name, is_there in present.items() if is_there]
+    if wanted != "auto" and wanted not in there:
+        raise ConfigError(
+            f"device '{wanted}' is not available here: this machine has {', '.join(there)}"
+        )
+    return torch.device(there[0] if wanted == "auto" else wanted)
 
 
 def free_memory() -> None:
     """Give back what nobody holds any more, such as a learner, which refers to itself."""
     gc.collect()
     torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 def choose_precision(wanted: str, device: torch.device) -> torch.dtype:

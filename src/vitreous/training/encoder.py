@@ -19,13 +19,12 @@ from vitreous.errors import ConfigError, RunError, WeightsError
 from vitreous.model.config import ModelConfig
 from vitreous.model.positions import resize_positions
 from vitreous.model.vit import HEAD, POOLING, ViT
-from vitreous.model.weights.adapt import unfilled
+from vitreous.model.weights.adapt import misfits, unfilled
 from vitreous.model.weights.naming import check_finite
 
 #: Settings that the encoder's weights don't depend on.
 _FREE = ("image_size", "num_classes", "pool", "fc_norm", "head_hidden", "init",
          "drop_path_rate", "dropout", "attention_dropout", "patch_dropout")  # fmt: skip
-_NAMED = 6
 
 
 @dataclass(frozen=True)
@@ -131,24 +130,8 @@ def load_encoder(path: Path, with_head: bool = False) -> Encoder:
         expected, found = without_head(expected), without_head(found)
     if found.keys() == without_pooling(found).keys():  # pretraining teaches none
         expected = without_pooling(expected)
-    problems = {
-        "missing": [name for name in expected if name not in found],
-        "left over": [name for name in found if name not in expected],
-        "of another shape": [
-            f"{name} {tuple(found[name].shape)}, not {tuple(expected[name].shape)}"
-            for name in expected
-            if name in found and found[name].shape != expected[name].shape
-        ],
-    }
-    if any(problems.values()):
-        words = "; ".join(f"{what}: {_some(names)}" for what, names in problems.items() if names)
+    if words := misfits(expected, found):
         raise WeightsError(f"{path} doesn't fit the model that it names; {words}")
     for name, tensor in found.items():
         check_finite(path, name, tensor)
     return Encoder(config, preprocess, found)
-
-
-def _some(names: list[str]) -> str:
-    """The first names, and how many there are beside them."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more

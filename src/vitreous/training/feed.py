@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from vitreous.data.loader import PictureSet
+from vitreous.data.stream import StreamedPixels
 
 #: Share of a GPU's free memory that pictures may fill; a step needs the rest.
 _GPU_SHARE = 0.25
@@ -28,7 +29,8 @@ class Feed:
     def __init__(self, pictures: PictureSet, device: torch.device) -> None:
         self._pictures, self._device = pictures, device
         self._on_gpu: Tensor | None = None
-        if device.type == "cuda":
+        # What is decoded when it is asked for would all be decoded here, before the first step.
+        if device.type == "cuda" and not isinstance(pictures.pixels, StreamedPixels):
             size = len(pictures) * math.prod(pictures.pixels.shape[1:])
             free, _ = torch.cuda.mem_get_info(device)
             if size <= _GPU_SHARE * free:
@@ -45,9 +47,10 @@ class Feed:
             chosen = places.pin_memory().to(self._device, non_blocking=True)
             return self._on_gpu[chosen], self._pictures.labels[places]
         pixels, labels = self._pictures.batch(positions)
-        if self._device.type == "cuda":
-            pixels = pixels.pin_memory()
-        return pixels.to(self._device, non_blocking=True), labels
+        if self._device.type != "cuda":
+            # MPS would read, later, memory that has been given back (pytorch issue 189690).
+            return pixels.to(self._device), labels
+        return pixels.pin_memory().to(self._device, non_blocking=True), labels
 
     def _all_pixels(self) -> Tensor:
         count, shape = len(self._pictures), self._pictures.pixels.shape[1:]

@@ -23,8 +23,13 @@ from vitreous.training.plan import Best, Plan, Return
 MOST_IN_A_ROW = 5
 #: How often a run goes back.
 MOST_RETURNS = 2
-#: How PyTorch says so on a CPU, which has no exception of its own for it.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+#: How PyTorch says so on a CPU, and cuBLAS and cuDNN, where there is no exception for it.
+_NO_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "status_alloc_failed",
+)
 
 
 class Diverged(Exception):
@@ -98,11 +103,19 @@ class TooLittleMemory(TrainingError):
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory is too small, of the GPU or of this process."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and any(words in said for words in _NO_MEMORY)
+    """Whether an error says that memory is too small, of the GPU or of this process.
+
+    Or whether one was about to, when another came of it: a CUDA graph that can't be ended.
+    """
+    at: BaseException | None = error
+    while at is not None:
+        said = str(at).lower()
+        if isinstance(at, MemoryError | torch.OutOfMemoryError):
+            return True
+        if isinstance(at, RuntimeError) and any(words in said for words in _NO_MEMORY):
+            return True
+        at = at.__cause__ or at.__context__
+    return False
 
 
 def in_pieces(config: RunConfig, accumulate: int) -> RunConfig:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitreous.core.rng import derive_seed, numpy_stream, torch_stream
+from vitreous.core.rng import derive_seed, numpy_stream, streams_kept, torch_stream
 from vitreous.core.threads import SideBySide
 from vitreous.data.loader import Part, PictureSet, TrainingOrder
 from vitreous.data.mixing import draw_mixing, smooth
@@ -278,7 +278,7 @@ class ClassLearner(Learner[ViT]):
         images, targets = inputs
         with self.autocast():
             logits = model(images)
-        return F.cross_entropy(logits.float(), targets, self.class_weights)
+        return F.cross_entropy(logits.float(), targets)
 
     def batch(self, step: int, plain: bool = False) -> tuple[Tensor, Tensor]:
         """The augmented pictures and soft targets of a step, those of this process.
@@ -318,7 +318,8 @@ class ClassLearner(Learner[ViT]):
         if self.config.train.soft_labels:
             assert self.pictures.votes is not None  # `opening.open_pictures` has seen to it
             targets = self.pictures.votes[positions]
-        return images, smooth(targets.to(self.device), self.config.train.label_smoothing)
+        targets = targets.to(self.device)
+        return images, self._weighed(targets, smooth(targets, self.config.train.label_smoothing))
 
     def save_weights(self, path: Path) -> None:
         """Write a `Classifier`, in plain layers."""
@@ -329,10 +330,20 @@ class ClassLearner(Learner[ViT]):
     def _is_plain(self, progress: float) -> bool:
         return progress >= 1.0 - self.config.augment.plain_share
 
+    def _weighed(self, targets: Tensor, smoothed: Tensor) -> Tensor:
+        """Smoothed targets, each picture's with the weight of its class.
+
+        `F.cross_entropy` weighs each entry of a target instead: what smoothing gives a rare class
+        in a picture of a frequent one would come to more than that one has (pytorch issue 104776).
+        """
+        if self.class_weights is None:
+            return smoothed
+        return smoothed * (targets @ self.class_weights)[:, None]
+
     def _class_weights(self) -> Tensor | None:
         if self.config.train.class_weights == "none":
             return None
-        counts = torch.bincount(self.pictures.labels, minlength=len(self.classes))
+        counts = torch.bincount(self.pictures.labels, minlength=len(self.classes)).clamp(min=1)
         return (len(self.pictures) / (len(self.classes) * counts)).to(self.device)
 
 
@@ -345,6 +356,6 @@ def draw_model(config: RunConfig, encoder: Encoder | None) -> ViT:
 
 def first_weights(config: RunConfig, encoder: Encoder | None) -> ViT:
     """The model as a run began with it, drawn anew."""
-    with torch.random.fork_rng():
+    with streams_kept():
         torch.manual_seed(derive_seed(config.train.seed, "weights"))
         return draw_model(config, encoder).eval()

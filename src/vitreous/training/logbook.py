@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitreous.core.files import storage_errors
+from vitreous.errors import ConfigError, RunError
 
 
 class Logbook:
@@ -56,17 +57,22 @@ class Logbook:
 
 
 def read_logbook(path: Path) -> list[dict[str, Any]]:
-    """All whole lines; none where the file is missing."""
+    """All whole lines; none where the file is missing.
+
+    Raises:
+        RunError: where one is damaged.
+    """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines[:-1]]
+    try:
+        return [json.loads(line) for line in lines[:-1]]
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
 
 
 def _summary_writer(folder: Path, purge_step: int):
-    from vitreous.errors import ConfigError
-
     try:
         from torch.utils.tensorboard.writer import SummaryWriter
     except ImportError:

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from vitreous.core.config import from_mapping
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -137,12 +139,7 @@ class Plan:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Plan":
         """What `to_json` gave."""
-        stretches = tuple(Stretch(**part) for part in values["stretches"])
-        returns = tuple(
-            Return(**{**part, "best": Best(**part["best"]) if part["best"] else None})
-            for part in values.get("returns", ())
-        )
-        return cls(**{**values, "stretches": stretches, "returns": returns})
+        return from_mapping(cls, values)
 
 
 def plan_epochs(epochs: float, steps_per_epoch: float) -> Plan:

@@ -11,6 +11,7 @@ from vitreous.core.console import Console
 from vitreous.core.files import read_json, write_json
 from vitreous.core.machine import processor
 from vitreous.core.run import RunFolder, code_fingerprint, versions
+from vitreous.training.config import Device
 from vitreous.training.device import choose_device, describe_device, peak_memory_bytes
 from vitreous.training.distributed import team
 
@@ -22,7 +23,7 @@ _CALLED = {
 }
 
 
-def circumstances(device: str) -> dict[str, Any]:
+def circumstances(device: Device) -> dict[str, Any]:
     """Those of this process.
 
     Args:
@@ -37,7 +38,7 @@ def circumstances(device: str) -> dict[str, Any]:
     }
 
 
-def tell_changes(run: RunFolder, device: str, console: Console) -> None:
+def tell_changes(run: RunFolder, device: Device, console: Console) -> None:
     """Warn where a run goes on under other circumstances than before, and write them down."""
     if not run.provenance.exists():  # begun by a version that wrote it at the end
         return

@@ -14,16 +14,15 @@ from dataclasses import dataclass, replace
 from shlex import quote
 from typing import Any
 
-import torch
-
 from vitreous.core.console import Console
-from vitreous.core.files import read_json, write_json
+from vitreous.core.files import read_record, write_json
+from vitreous.core.rng import streams_kept
 from vitreous.core.run import RunFolder
 from vitreous.data.loader import PictureSet
 from vitreous.errors import Interrupted
 from vitreous.training.checkpoint import has_checkpoint, load_newest_checkpoint
 from vitreous.training.config import RunConfig
-from vitreous.training.device import free_memory, in_same_order
+from vitreous.training.device import choose_device, free_memory, in_same_order
 from vitreous.training.diary import Diary, ValidScore
 from vitreous.training.distributed import team_for
 from vitreous.training.ema import Model
@@ -95,7 +94,8 @@ def train(
     """
     # What an earlier sitting decided by its clock is repeated without one.
     keeps_time = config.train.budget_s is not None and not has_checkpoint(run.checkpoints)
-    with torch.random.fork_rng(), in_same_order(config.train), _stop_requests() as stopped:
+    kept = streams_kept(choose_device(config.train.device))
+    with kept, in_same_order(config.train), _stop_requests() as stopped:
         while True:
             try:
                 return _sit(
@@ -174,7 +174,7 @@ def _go_on(
     Returns:
         Settings to go on with.
     """
-    plan = Plan.from_json(read_json(run.plan)) if run.plan.exists() else None
+    plan = read_record(run.plan, Plan) if run.plan.exists() else None
     if fault:
         assert plan is not None
         plan = plan_return(plan, fault, config, run)
@@ -201,7 +201,7 @@ def _read_or_make_plan(
 ) -> Plan:
     """The plan written down by an earlier sitting, or a new one."""
     if run.plan.exists():
-        return Plan.from_json(read_json(run.plan))
+        return read_record(run.plan, Plan)
     train = config.train
     steps_per_epoch = len(pictures) / train.batch_size
     plan = plan_epochs(train.epochs, steps_per_epoch)

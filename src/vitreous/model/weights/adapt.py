@@ -129,30 +129,39 @@ def load(where: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> ViT:
         WeightsError: listing what is missing, left over or of another shape.
     """
     model = unfilled(config, state)
-    expected = model.state_dict()
-    problems = {
-        "missing": [name for name in expected if name not in state],
-        "left over": [f"{name} {_shape(state[name])}" for name in state if name not in expected],
-        "of another shape": [
-            f"{name} {_shape(state[name])} instead of {_shape(expected[name])}"
-            for name in expected
-            if name in state and state[name].shape != expected[name].shape
-        ],
-    }
-    problems["not made of fractions"] = [
-        f"{name} {str(state[name].dtype).removeprefix('torch.')}"
-        for name in expected
-        if name in state and expected[name].is_floating_point() != state[name].is_floating_point()
-    ]
-    if any(problems.values()):
-        words = "; ".join(
-            f"{what}: {len(names)} ({listed(names)})" for what, names in problems.items() if names
-        )
+    if words := misfits(model.state_dict(), state):
         raise WeightsError(f"{where} isn't a model that can be built here; {words}")
     model.load_state_dict(
         {name: tensor.contiguous() for name, tensor in state.items()}, assign=True
     )
     return model.requires_grad_().eval()
+
+
+def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> str:
+    """What is missing, left over, of another shape or of whole numbers, in words; "" for nothing.
+
+    Args:
+        expected: of a model, whose values don't matter.
+        found: to go into it.
+    """
+    both = [name for name in expected if name in found]
+    problems = {
+        "missing": [name for name in expected if name not in found],
+        "left over": [f"{name} {_shape(found[name])}" for name in found if name not in expected],
+        "of another shape": [
+            f"{name} {_shape(found[name])} instead of {_shape(expected[name])}"
+            for name in both
+            if found[name].shape != expected[name].shape
+        ],
+        "not made of fractions": [
+            f"{name} {str(found[name].dtype).removeprefix('torch.')}"
+            for name in both
+            if expected[name].is_floating_point() != found[name].is_floating_point()
+        ],
+    }
+    return "; ".join(
+        f"{what}: {len(names)} ({listed(names)})" for what, names in problems.items() if names
+    )
 
 
 def _shape(tensor: Tensor) -> str:

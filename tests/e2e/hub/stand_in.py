@@ -17,6 +17,15 @@ from urllib.parse import unquote, urlsplit
 #: From here on a file is stored apart, as Git LFS does; real repositories go by name.
 LARGE = 4096
 TOKEN, EXPIRED = "hf_letmein", "hf_expired"
+#: A model that is there in every test.
+NAME = "anna/small"
+#: Of `vitreous train`: the shortest that shows whether weights arrived.
+ONCE = ("--epochs", "1", "--set", "train.batch_size=64")
+
+
+def snapshots(home: Path) -> list[Path]:
+    """The files that huggingface_hub keeps in the test's folder."""
+    return sorted((home / "hf" / "hub").glob("models--*/snapshots/*/*"))
 
 
 def checksum(content: bytes) -> str:

@@ -22,7 +22,7 @@ from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
 from vitreous.data.folder import Listing
 from vitreous.data.table import Sample
-from vitreous.ladder.climb import Ladder
+from vitreous.evaluation.results import Ladder
 from vitreous.training.classifier import load_classifier
 from vitreous.training.logbook import read_logbook
 

@@ -40,7 +40,7 @@ from vitreous.trained import Source, calibrate, compare, evaluate, explain, pred
 from vitreous.training.config import Device, LadderConfig, RunConfig
 from vitreous.training.encoder import load_encoder
 from vitreous.training.provenance import tell_changes
-from vitreous.training.trainer import Clock
+from vitreous.training.trainer import Clock, Sitting
 
 __all__ = [
     "Run",
@@ -179,7 +179,7 @@ def train(
     )
     if on_choice:
         on_choice(choice)
-    return begin(path, choice, listing, console, clock, tensorboard, applied)
+    return begin(path, choice, listing, Sitting(console, clock, tensorboard), applied)
 
 
 def audit(
@@ -297,7 +297,7 @@ def pretrain(
         config_file=Path(config) if config else None,
         changes=changes,
     )
-    return begin(path, choice, listing, console, clock, tensorboard)
+    return begin(path, choice, listing, Sitting(console, clock, tensorboard))
 
 
 def _check_place(path: Path, source: Path) -> None:
@@ -340,7 +340,7 @@ def resume(
     with folder.locked():
         tell_changes(folder, run_config.train.device, console)
         dataset = open_own_pictures(folder, run_config, console)
-        work(folder, run_config, dataset, console, clock, tensorboard)
+        work(folder, run_config, dataset, Sitting(console, clock, tensorboard))
     return Run(folder.path)
 
 

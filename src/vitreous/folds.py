@@ -8,105 +8,26 @@ that is kept is trained afterwards as any run's is, in as much time as each fold
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 
-from vitreous.core.console import Console
-from vitreous.core.files import read_record, read_tensors, write_json, write_tensors
+from vitreous.core.files import read_tensors, write_json, write_tensors
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.data.folds import fold_datasets
 from vitreous.evaluation.inference import TorchNetwork, predict_set
 from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
 from vitreous.evaluation.metrics import evaluate_probabilities
+from vitreous.evaluation.results import Fold, FoldScores, Pooled
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device
-from vitreous.training.trainer import Clock
+from vitreous.training.trainer import Clock, Sitting
 
 #: Trains a classifier into a folder and leaves its best weights there.
-Learn = Callable[[RunFolder, RunConfig, Dataset, Clock], None]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """One training, and its score on the pictures that were held out of it.
-
-    Args:
-        name: of its folder, "1" or of a later repeat "2-1".
-        n: pictures held out.
-        accuracy, balanced_accuracy: shares.
-        loss: in nats.
-        seconds: that it took, in the sitting in which it ended.
-    """
-
-    name: str
-    n: int
-    accuracy: float
-    balanced_accuracy: float
-    loss: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Pooled:
-    """A score over all folds.
-
-    Args:
-        mean, std: over the folds; the standard deviation is of a single fold's score.
-        interval: over all pictures, each answered by the model that it was held out of.
-    """
-
-    mean: float
-    std: float
-    interval: Interval
-
-
-@dataclass(frozen=True)
-class FoldScores:
-    """What cross-validation found.
-
-    Args:
-        folds: in order.
-        n: pictures that were held out, each once in every repeat.
-        accuracy, balanced_accuracy: over all of them; ``None`` until all folds are done.
-    """
-
-    folds: tuple[Fold, ...] = ()
-    n: int = 0
-    accuracy: Pooled | None = None
-    balanced_accuracy: Pooled | None = None
-
-    @property
-    def seconds(self) -> float:
-        """That all folds took."""
-        return sum(fold.seconds for fold in self.folds)
-
-    @classmethod
-    def read(cls, run: RunFolder) -> "FoldScores":
-        """Those of a run; none where it has no folds."""
-        if not run.folds.exists():
-            return cls()
-        return read_record(run.folds, cls)
-
-    def in_words(self) -> str:
-        """One sentence."""
-        if self.accuracy is None or self.balanced_accuracy is None:
-            return ""
-        parts = [
-            f"{name} {score.mean:.3f} ± {score.std:.3f} ({score.interval.low:.3f} to "
-            f"{score.interval.high:.3f})"
-            for name, score in (
-                ("accuracy", self.accuracy),
-                ("balanced accuracy", self.balanced_accuracy),
-            )
-        ]
-        return (
-            f"{len(self.folds)} folds, {self.n} pictures, each answered by a model that never saw "
-            f"it: {', '.join(parts)}"
-        )
+Learn = Callable[[RunFolder, RunConfig, Dataset, Sitting], None]
 
 
 def cross_validate(
@@ -114,8 +35,7 @@ def cross_validate(
     config: RunConfig,
     dataset: Dataset,
     learn: Learn,
-    console: Console,
-    clock: Clock,
+    sitting: Sitting,
 ) -> FoldScores:
     """Train and score the folds that are left, then put all answers together.
 
@@ -124,8 +44,7 @@ def cross_validate(
         config: of it, with `folds`.
         dataset: its pictures.
         learn: trains one classifier.
-        console: where progress goes.
-        clock: when the command began.
+        sitting: this process.
 
     Raises:
         DataError: where a class has too few pictures for so many folds.
@@ -143,17 +62,17 @@ def cross_validate(
             if any(fold.name == name for fold in scores.folds):
                 _forget_checkpoints(run.fold(name))  # the last sitting may have ended before
                 continue
-            console.info(f"fold {len(scores.folds) + 1} of {count * repeats}")
+            sitting.console.info(f"fold {len(scores.folds) + 1} of {count * repeats}")
             begun = time.monotonic()
-            settings, own_clock = share_of_time(config, clock, scores)
+            settings, clock = share_of_time(config, sitting.clock, scores)
             folder = run.fold(name)
             # No report is written behind a fold.
-            learn(folder, settings, part, replace(own_clock, closing_s=1.0))
+            learn(folder, settings, part, replace(sitting, clock=replace(clock, closing_s=1.0)))
             fold = _score(folder, config, part, name, begun)
             scores = replace(scores, folds=(*scores.folds, fold))
             write_json(run.folds, asdict(scores))
             _forget_checkpoints(folder)
-            console.info(
+            sitting.console.info(
                 f"fold {name}: accuracy {fold.accuracy:.3f}, balanced "
                 f"{fold.balanced_accuracy:.3f} on {fold.n} pictures held out"
             )

@@ -34,10 +34,11 @@ from vitreous.doctor.first_look import look_first
 from vitreous.errors import Interrupted, StorageError, TrainingError
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.evaluation.metrics import Evaluation
+from vitreous.evaluation.results import FoldScores
 from vitreous.evaluation.score import evaluate_set, examine_set
 from vitreous.evaluation.thumbnails import thumbnail_answers
 from vitreous.evaluation.verdict import verdict_in_full
-from vitreous.folds import FoldScores, cross_validate, share_of_time
+from vitreous.folds import cross_validate, share_of_time
 from vitreous.ladder.climb import climb
 from vitreous.model.vit import ViT
 from vitreous.opening import open_pictures
@@ -53,7 +54,7 @@ from vitreous.training.guard import is_out_of_memory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.pretrain import MaskedAutoencoder, PatchLearner, loss_on, reconstructions
 from vitreous.training.provenance import circumstances, note_memory
-from vitreous.training.trainer import Clock, ValidScore
+from vitreous.training.trainer import Sitting, ValidScore
 from vitreous.training.trainer import train as run_training
 
 
@@ -93,16 +94,14 @@ def begin(
     path: Path,
     choice: Choice,
     listing: Listing,
-    console: Console,
-    clock: Clock,
-    tensorboard: bool,
+    sitting: Sitting,
     overlay: Overlay | None = None,
 ) -> Run:
     """A new run, from listed pictures, changed by an overlay or not, to its end.
 
     Its folder appears with all that is known before the first step.
     """
-    config = choice.config
+    config, console = choice.config, sitting.console
     dataset = open_pictures(listing, config, console)
     if config.folds:
         # Too few pictures are told before anything is written.
@@ -114,7 +113,7 @@ def begin(
         "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
         RunFolder(path).provenance.name: json.dumps(circumstances(config.train.device)),
     }
-    if checkup := _look_first(listing, config, console, clock):
+    if checkup := _look_first(listing, config, sitting):
         files[RunFolder(path).findings.name] = json.dumps(checkup.to_record())
     if overlay:
         console.info(f"overlay: {overlay}")
@@ -124,19 +123,17 @@ def begin(
     files |= {"config.toml": dump_toml(config), **first_files(path)}
     folder = RunFolder.create(path, files)
     with folder.locked():
-        work(folder, config, dataset, console, clock, tensorboard)
+        work(folder, config, dataset, sitting)
     return Run(folder.path)
 
 
-def _look_first(
-    listing: Listing, config: RunConfig, console: Console, clock: Clock
-) -> Checkup | None:
+def _look_first(listing: Listing, config: RunConfig, sitting: Sitting) -> Checkup | None:
     """What is wrong with labelled pictures, told before it is learned."""
     if not config.data.check or config.pretrain:
         return None
     budget_s, source = config.train.budget_s, Path(config.data.source)
-    left_s = None if budget_s is None else clock.left_s(budget_s, validation_s=0.0)
-    command = f"vitreous check {quote(str(source))}"
+    left_s = None if budget_s is None else sitting.clock.left_s(budget_s, validation_s=0.0)
+    console, command = sitting.console, f"vitreous check {quote(str(source))}"
     try:
         with console.stages() as on_progress:
             checkup = look_first(listing, source, left_s, on_progress)
@@ -164,9 +161,7 @@ def work(
     folder: RunFolder,
     config: RunConfig,
     dataset: Dataset,
-    console: Console,
-    clock: Clock,
-    tensorboard: bool,
+    sitting: Sitting,
 ) -> None:
     """Do what the configuration is for: learn classes, or pretrain.
 
@@ -177,7 +172,7 @@ def work(
     job = _pretrain if config.pretrain else _train
     command = f"vitreous {'pretrain' if config.pretrain else 'train'} --resume"
     try:
-        job(folder, config, dataset, console, clock, tensorboard)
+        job(folder, config, dataset, sitting)
     except KeyboardInterrupt:
         raise Interrupted(
             "stopped; what was saved is whole, and the rest can be done later. Go on with: "
@@ -197,11 +192,10 @@ def _train(
     folder: RunFolder,
     config: RunConfig,
     dataset: Dataset,
-    console: Console,
-    clock: Clock,
-    tensorboard: bool,
+    sitting: Sitting,
 ) -> None:
     """Train, by folds first where they are asked for, then score the best weights."""
+    console = sitting.console
     facts = tell_plan(config, dataset, choose_device(config.train.device), console)
     if config.data.overlay:
         facts["Overlay"] = str(read_overlay(folder.overlay))
@@ -209,13 +203,14 @@ def _train(
     settings, folds = config, None
     if config.folds:
 
-        def learn(fold: RunFolder, settings: RunConfig, part: Dataset, clock: Clock) -> None:
-            _learn(fold, settings, part, "test", console, clock, tensorboard)
+        def learn(fold: RunFolder, settings: RunConfig, part: Dataset, sitting: Sitting) -> None:
+            _learn(fold, settings, part, "test", sitting)
 
-        folds = cross_validate(folder, config, dataset, learn, console, clock)
+        folds = cross_validate(folder, config, dataset, learn, sitting)
         console.info("all folds are scored: now the model that is kept")
-        settings, clock = share_of_time(config, clock, folds)
-    _learn(folder, settings, dataset, split, console, clock, tensorboard)
+        settings, clock = share_of_time(config, sitting.clock, folds)
+        sitting = replace(sitting, clock=clock)
+    _learn(folder, settings, dataset, split, sitting)
     _conclude(folder, config, dataset, split, folds, facts, console)
 
 
@@ -280,9 +275,7 @@ def _learn(
     config: RunConfig,
     dataset: Dataset,
     split: str,
-    console: Console,
-    clock: Clock,
-    tensorboard: bool,
+    sitting: Sitting,
 ) -> None:
     """Train to the best weights, their probabilities as sure as they are right.
 
@@ -300,7 +293,8 @@ def _learn(
     reasons = cost_of_reasons(MISTAKES) * (2 if config.preprocess.mirror else 1)
     looks = 1.2 * _still_to_see(config, dataset, split) + cost_in_pictures(len(train_set))
     pictures = scored * len(valid_set) + looks + reasons
-    clock = replace(clock, closing_validations=pictures / len(valid_set))
+    clock = replace(sitting.clock, closing_validations=pictures / len(valid_set))
+    sitting = replace(sitting, clock=clock)
     majority = train_set.majority_class
     # One look is enough to compare the weights of a run, and leaves more time to learn.
     once = replace(config.preprocess, mirror=False)
@@ -316,12 +310,12 @@ def _learn(
             loss=found.loss,
         )
 
-    encoder = first_encoder(folder, config, console)
+    encoder = first_encoder(folder, config, sitting.console)
     if config.ladder:
-        climb(folder, config, dataset, encoder, score, validate, console, clock, tensorboard)
+        climb(folder, config, dataset, encoder, score, validate, sitting)
     else:
         learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
-        run_training(config, train_set, learner, validate, folder, console, clock, tensorboard)
+        run_training(config, train_set, learner, validate, folder, sitting)
     temper_run(folder.best, valid_set, config.train.device)
 
 
@@ -337,24 +331,20 @@ def _pretrain(
     folder: RunFolder,
     config: RunConfig,
     dataset: Dataset,
-    console: Console,
-    clock: Clock,
-    tensorboard: bool,
+    sitting: Sitting,
 ) -> None:
     """Pretrain, then draw what the model makes of hidden patches."""
     from vitreous.report.reconstructions import draw_reconstructions
 
-    device = choose_device(config.train.device)
+    device, console = choose_device(config.train.device), sitting.console
     tell_plan(config, dataset, device, console)
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
-    clock = replace(clock, closing_validations=1)
+    sitting = replace(sitting, clock=replace(sitting.clock, closing_validations=1))
 
     def validate(model: MaskedAutoencoder) -> ValidScore:
         return ValidScore(loss=loss_on(model, valid_set, config))
 
-    learner = run_training(
-        config, train_set, PatchLearner, validate, folder, console, clock, tensorboard
-    )
+    learner = run_training(config, train_set, PatchLearner, validate, folder, sitting)
     rows = reconstructions(learner.averaged(), valid_set, config)
     draw_reconstructions(
         [denormalise(row, config.preprocess).numpy() for row in rows], folder.reconstructions

@@ -10,7 +10,7 @@ from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.diagnosis.causes import Diagnosis
-from vitreous.folds import FoldScores
+from vitreous.evaluation.results import FoldScores
 from vitreous.model.summary import summarize
 from vitreous.training.config import RunConfig
 from vitreous.training.device import describe_device

@@ -21,7 +21,7 @@ from vitreous.evaluation.score import evaluate_set
 from vitreous.evaluation.thumbnails import thumbnail_answers
 from vitreous.recipes.configure import configure
 from vitreous.training.learner import ClassLearner
-from vitreous.training.trainer import Clock, ValidScore, train
+from vitreous.training.trainer import Clock, Sitting, ValidScore, train
 
 #: Those that are long enough to be told, or known to be broken, within so many epochs.
 BROKEN = {
@@ -74,12 +74,12 @@ def diagnosed(planted: Planted, place: Path) -> Diagnosis:
 
     run = RunFolder.create(place / planted.name, {"config.toml": dump_toml(config)})
     learner = partial(ClassLearner, classes=dataset.classes)
-    console, clock = Console(quiet=True), Clock(time.monotonic())
+    sitting = Sitting(Console(quiet=True), Clock(time.monotonic()))
     if planted.cause == "non_finite":
         with pytest.raises(TrainingError, match="vitreous diagnose"):
-            train(config, train_set, learner, validate, run, console, clock)
+            train(config, train_set, learner, validate, run, sitting)
     else:
-        train(config, train_set, learner, validate, run, console, clock)
+        train(config, train_set, learner, validate, run, sitting)
     thumbnails = thumbnail_answers(train_set, valid_set, config.train.seed)
     return diagnose_run(run, config, dataset, "valid", None, thumbnails=thumbnails)
 

@@ -23,8 +23,10 @@ from vitreous.errors import ConfigError
 from vitreous.recipes.configure import configure
 from vitreous.training.learner import first_weights
 
+#: One part of a batch, however many threads there are: bits, and so what short trainings learn by
+#: chance, are the same everywhere.
 SMALL = {"model": {"depth": 1, "embed_dim": 32, "num_heads": 2, "stem": [8, 16, 32],
-                   "stem_blocks": [0, 0, 0]}}  # fmt: skip
+                   "stem_blocks": [0, 0, 0]}, "train": {"shards": 1}}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

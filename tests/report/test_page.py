@@ -11,26 +11,29 @@ from vitreous.diagnosis.causes import Cause, Diagnosis
 from vitreous.evaluation.intervals import proportion_interval
 from vitreous.evaluation.metrics import Evaluation, Untempered
 from vitreous.evaluation.reliability import measure_reliability
+from vitreous.evaluation.results import Fold, FoldScores, Ladder, Pooled, Row
 from vitreous.evaluation.verdict import reliability_in_words, verdict
 from vitreous.pages.pictures import picture_uri
 from vitreous.report.figures import confusion_uri, learning_curves
 from vitreous.report.page import Report, frequent_confusions, render_report
 from vitreous.report.parts import (
-    CrossValidated,
     Doubt,
     DoubtfulLabels,
-    FoldRow,
     Mistake,
-    Rung,
 )
 
+PROBE = Row(
+    "probe", "probe: a new head", proportion_interval(6, 9), proportion_interval(5, 9), 0.5, 2.0
+)
 HOSTILE = "<script>alert('x')</script>&\"quoted\""
 
 
-FOLDS = CrossValidated(
-    rows=[FoldRow(f"{number}", 40, 0.8, 0.7 + number / 100) for number in range(1, 6)],
-    n=200,
-    scores=[(name, 0.8, 0.02, proportion_interval(160, 200)) for name in ("Accuracy", "Balanced")],
+_POOLED = Pooled(0.8, 0.02, proportion_interval(160, 200))
+FOLDS = FoldScores(
+    tuple(Fold(f"{number}", 40, 0.8, 0.7 + number / 100, 0.5, 9.0) for number in range(1, 6)),
+    200,
+    _POOLED,
+    _POOLED,
 )
 
 
@@ -69,11 +72,7 @@ def a_report(evaluation: Evaluation = LEARNED, side: int = 24, shown: int = 3) -
         name="faces",
         evaluation=evaluation,
         evaluated_on="test",
-        ladder=[
-            Rung(
-                "probe: a new head", proportion_interval(6, 9), proportion_interval(5, 9), 2.0, True
-            )
-        ],
+        ladder=Ladder((PROBE,), kept="probe"),
         history=history(),
         mistakes=[
             Mistake(picture, f"{first}/IMG_{at}.jpg", first, second, 0.99, picture[::-1])
@@ -262,7 +261,7 @@ def test_the_same_report_gives_the_same_bytes():
 def test_what_is_missing_leaves_its_section_out():
     assert "ladder" in Page(render_report(a_report())).ids
     bare = replace(a_report(), history=[], mistakes=[], augmented=[], warnings=[], facts={})
-    ids = Page(render_report(replace(bare, ladder=[]))).ids
+    ids = Page(render_report(replace(bare, ladder=Ladder()))).ids
     assert not {"curves", "mistakes", "augmented", "warnings", "facts", "ladder"} & set(ids)
     flawless = Page(render_report(replace(bare, evaluation=PERFECT)))
     assert "No mistakes on these pictures." in flawless.text

@@ -40,6 +40,21 @@ def test_logits_are_divided_and_the_file_says_by_what(classifier, tmp_path):
         assert torch.equal(load_classifier(path).model(images), divided.model(images))
 
 
+def test_weights_that_are_not_the_models_are_listed(classifier, tmp_path):
+    path = tmp_path / "best.safetensors"
+    save_classifier(path, classifier)
+    tensors, metadata = read_tensors(path)
+    del tensors["blocks.0.attn.qkv.weight"]
+    tensors |= {"norm.weight": torch.zeros(5), "blocks.7.norm1.bias": torch.zeros(32)}
+    write_tensors(path, tensors, metadata)
+    with pytest.raises(RunError) as caught:
+        load_classifier(path)
+    assert str(caught.value) == (
+        f"{path} is damaged or from another version; missing: 1 (blocks.0.attn.qkv.weight); "
+        "left over: 1 (blocks.7.norm1.bias 32); of another shape: 1 (norm.weight 5 instead of 32)"
+    )
+
+
 def test_a_head_is_not_divided_twice(classifier):
     with pytest.raises(AssertionError):
         tempered(tempered(classifier, 1.7), 1.7)

@@ -5,7 +5,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitreous.training.plan import Plan, learning_rate_factor, plan_budget, plan_epochs
+from vitreous.core.files import read_record, write_json
+from vitreous.errors import RunError
+from vitreous.training.logbook import read_logbook
+from vitreous.training.plan import (
+    Best,
+    Plan,
+    Return,
+    learning_rate_factor,
+    plan_budget,
+    plan_epochs,
+)
 
 
 def test_epochs_become_steps():
@@ -48,6 +58,41 @@ def test_progress_rises_from_0_to_1_through_every_change_of_plan(data):
     assert progress[-1] == 1.0
     assert all(a <= b for a, b in itertools.pairwise(progress))
     assert Plan.from_json(plan.to_json() | {"stretches": plan.to_json()["stretches"]}) == plan
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[]", "it holds no object"),
+        ('{"stretches": [], "evaluate_every": 1, "pace": 3}', "unknown setting 'pace'"),
+        ('{"stretches": [{"first_step": 0}], "evaluate_every": 1}', "is missing"),
+        ('{"stretches": [], "evaluate_every": "often"}', "not a whole number"),
+        ("{", "can't read"),
+    ],
+)
+def test_a_damaged_plan_is_named(tmp_path, text, said):
+    path = tmp_path / "plan.json"
+    path.write_text(text)
+    with pytest.raises(RunError) as caught:
+        read_record(path, Plan)
+    assert str(path) in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_plan_that_went_back_is_read_as_it_was_written(tmp_path):
+    plan = plan_epochs(100, 1).returned(Return(9, 4, Best(4, 0.5, 0.7)))
+    plan = plan.returned(Return(8, 2, None))
+    write_json(tmp_path / "plan.json", plan.to_json())
+    assert read_record(tmp_path / "plan.json", Plan) == plan
+
+
+def test_a_damaged_log_is_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"kind": "train"}\n{"ki\n{"half')
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
+        read_logbook(path)
+    path.write_text('{"kind": "train"}\n{"half')
+    assert read_logbook(path) == [{"kind": "train"}]
 
 
 def test_a_change_of_plan_leaves_the_past_alone():

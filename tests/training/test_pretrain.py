@@ -275,7 +275,9 @@ def run_pretraining(config, faces, path, validate=None):
     validate = validate or (lambda model: ValidScore(loss=loss_on(model, faces, config)))
     clock = Clock(time.monotonic(), 0.0, 0.0)
     console = Console(quiet=True)
-    learner = trainer.train(config, faces, PatchLearner, validate, run, console, clock)
+    learner = trainer.train(
+        config, faces, PatchLearner, validate, run, trainer.Sitting(console, clock)
+    )
     return run, learner
 
 

@@ -45,7 +45,9 @@ def run_training(config, faces, path, validate=None, started=None, tensorboard=F
     validate = validate or Scores(0.5)
     console = Console(quiet=True)
     learner = partial(ClassLearner, classes=CLASSES)
-    trainer.train(config, faces, learner, validate, run, console, clock, tensorboard)
+    trainer.train(
+        config, faces, learner, validate, run, trainer.Sitting(console, clock, tensorboard)
+    )
     return run
 
 

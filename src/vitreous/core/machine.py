@@ -34,7 +34,7 @@ def allowed_cores() -> set[int]:
 
 def usable_cores() -> int:
     """How many cores this process may keep busy; a container may have less time than cores."""
-    return max(1, min(len(allowed_cores()), math.ceil(_quota())))
+    return max(1, math.ceil(min(len(allowed_cores()), _quota())))
 
 
 def _quota() -> float:

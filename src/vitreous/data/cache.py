@@ -2,27 +2,24 @@
 
 An entry is named after what it holds: the contents of all files, their order, and how they were
 resized. A file that changes gives another name, so an entry is never stale, and a moved folder
-still finds its own. Entries are written beside their place and renamed into it, under a lock that
-the operating system frees when its process dies; the least recently used ones go when the cache
-would outgrow its limit. Deleting the cache folder loses nothing but time.
+still finds its own (see `core.entries`). Deleting the cache folder loses nothing but time.
 """
 
 import hashlib
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
-from filelock import FileLock, Timeout
 from platformdirs import user_cache_path
 
+from vitreous.core.entries import bytes_in, lock_of, make_room, making, remove
 from vitreous.core.machine import usable_cores
 from vitreous.core.threads import SideBySide
 from vitreous.data.decode import read_picture
@@ -38,12 +35,8 @@ Progress = Callable[[str, int, int], None]
 Result = TypeVar("Result")
 
 _PIECE = 256
-#: Names of entries; whatever else lies in the cache folder is not ours to remove.
-_NAME = re.compile("[0-9a-f]{32}")
 #: Of a disk's free space, what pictures may take that could as well be streamed.
 _SHARE_OF_DISK = 0.9
-#: Prefix of an entry that is being built or removed; it is a leftover when its lock is free.
-_PARTIAL = ".making-"
 #: What an entry takes beside its pixels, at most or nearly: per picture, and once.
 _INDEX_BYTES, _HEADER_BYTES = 64, 512
 
@@ -111,7 +104,7 @@ def cached_pixels(
         )
     try:
         cache_dir.mkdir(parents=True, exist_ok=True)
-        with _lock(cache_dir, name):
+        with lock_of(entry):
             pixels = _open(entry)
             if pixels is None:
                 _build(entry, paths, states, preprocess, max_cache_bytes - size, on_progress)
@@ -131,8 +124,9 @@ def cached_pixels(
 def room_bytes(cache_dir: Path, max_cache_bytes: int) -> int:
     """What the cache may take: its limit, or as much as the disk still has beside its entries."""
     there = next(place for place in (cache_dir, *cache_dir.parents) if place.exists())
-    entries = sum(map(_bytes_of, filter(lambda path: _NAME.fullmatch(path.name), there.iterdir())))
-    return min(max_cache_bytes, entries + int(_SHARE_OF_DISK * shutil.disk_usage(there).free))
+    return min(
+        max_cache_bytes, bytes_in(there) + int(_SHARE_OF_DISK * shutil.disk_usage(there).free)
+    )
 
 
 def entry_bytes(count: int, preprocess: Preprocess) -> int:
@@ -150,15 +144,14 @@ def _build(
     on_progress: Progress | None,
 ) -> None:
     """Write an entry whose lock is held, and move it into its place once it is whole."""
-    staging = entry.with_name(_PARTIAL + entry.name)
     shape = (len(paths), *preprocess.image_size, 3)
     fingerprints: list[str] = []
     errors: dict[int, str] = {}
-    try:
-        with _lock(entry.parent, "room"):
-            _remove(entry)  # a damaged one, or half of one
-            _make_room(entry.parent, room_bytes)
-            staging.mkdir()
+    with ExitStack() as stack:
+        with lock_of(entry.parent / "room"):
+            remove(entry)  # a damaged one doesn't count
+            make_room(entry.parent, room_bytes)
+            staging = stack.enter_context(making(entry))
             # The disk is full now, before the work, or not at all.
             _reserve(staging / "pixels.npy", shape)
         with (staging / "pixels.npy").open("r+b") as file:
@@ -185,9 +178,6 @@ def _build(
             os.fsync(file.fileno())
         whole = {"fingerprints": fingerprints, "errors": errors, "preprocess": asdict(preprocess)}
         (staging / "index.json").write_text(json.dumps(whole))
-        staging.rename(entry)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _write_header(file: BinaryIO, shape: tuple[int, ...]) -> None:
@@ -310,61 +300,3 @@ def _combine(parts: Iterable[str | memoryview]) -> str:
     for part in parts:
         digest.update(part.encode() + b"\n" if isinstance(part, str) else part)
     return digest.hexdigest()
-
-
-def _lock(cache_dir: Path, name: str, timeout_s: float = -1) -> FileLock:
-    return FileLock(cache_dir / f"{name}.lock", timeout=timeout_s)
-
-
-def _make_room(cache_dir: Path, allowed_bytes: int) -> None:
-    """Remove what killed builders left, then the least recently used entries until the rest fits.
-
-    A process that still reads a removed entry keeps its mapped pages. What others are building
-    or opening stays, even where the limit is passed for a while. The lock "room" must be held.
-    """
-    names = {path.name.removeprefix(_PARTIAL) for path in cache_dir.glob(f"{_PARTIAL}*")}
-    for name in filter(_NAME.fullmatch, names):
-        with _if_free(cache_dir, name) as free:
-            if free:
-                shutil.rmtree(cache_dir / (_PARTIAL + name), ignore_errors=True)
-    entries = [entry for entry in cache_dir.iterdir() if _NAME.fullmatch(entry.name)]
-    entries.sort(key=lambda entry: entry.stat().st_mtime)
-    total = sum(map(_bytes_of, (*entries, *cache_dir.glob(f"{_PARTIAL}*"))))
-    for entry in entries:
-        if total <= allowed_bytes:
-            break
-        with _if_free(cache_dir, entry.name) as free:
-            if free:
-                total -= _bytes_of(entry)
-                _remove(entry)
-
-
-def _remove(entry: Path) -> None:
-    """Remove an entry whose lock is held, so that a kill in between leaves no half in its place."""
-    partial = entry.with_name(_PARTIAL + entry.name)
-    shutil.rmtree(partial, ignore_errors=True)
-    if entry.exists():
-        entry.rename(partial)
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _if_free(cache_dir: Path, name: str) -> Iterator[bool]:
-    """Hold an entry's lock if nobody does; says whether that succeeded."""
-    lock = _lock(cache_dir, name, timeout_s=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-
-
-def _bytes_of(folder: Path) -> int:
-    try:
-        return sum(path.stat().st_size for path in folder.iterdir())
-    except FileNotFoundError:  # its builder has just finished or given up
-        return 0

@@ -9,16 +9,14 @@ so a ladder that was stopped goes on where it was.
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 
 import numpy as np
 import torch
 
-from vitreous.core.console import Console
 from vitreous.core.files import (
     copy_file,
-    read_record,
     read_tensors,
     write_json,
     write_tensors,
@@ -26,8 +24,8 @@ from vitreous.core.files import (
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.errors import TrainingError
-from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.metrics import Evaluation, evaluate_probabilities
+from vitreous.evaluation.results import Ladder, Row
 from vitreous.ladder.choose import simplest_within_one_error
 from vitreous.ladder.features import Features, drawn_model, frozen_features
 from vitreous.ladder.probe import linear_probe, nearest_neighbors
@@ -38,7 +36,7 @@ from vitreous.training.device import choose_device
 from vitreous.training.encoder import Encoder, load_encoder
 from vitreous.training.guard import TooLittleMemory
 from vitreous.training.learner import ClassLearner
-from vitreous.training.trainer import Clock, ValidScore
+from vitreous.training.trainer import Clock, Sitting, ValidScore
 from vitreous.training.trainer import train as run_training
 
 #: Of a budget: for looking at the training pictures once.
@@ -50,71 +48,6 @@ _LEAST_S = 15.0
 _TRAINED = ("lora", "full")
 
 
-@dataclass(frozen=True)
-class Row:
-    """One way to answer, and how well it does on the validation pictures.
-
-    Args:
-        name: "baseline", "neighbors" or a rung.
-        what: in words.
-        accuracy, balanced_accuracy: with their 95 % intervals.
-        loss: in nats.
-        seconds: that it took, over all sittings.
-    """
-
-    name: str
-    what: str
-    accuracy: Interval
-    balanced_accuracy: Interval
-    loss: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """What was climbed so far.
-
-    Args:
-        rows: from the simplest.
-        skipped: names of rungs that there was no time for, or whose training failed.
-        kept: name of the rung that was kept; ``None`` until all are climbed.
-    """
-
-    rows: tuple[Row, ...] = ()
-    skipped: tuple[str, ...] = ()
-    kept: str | None = None
-
-    def has(self, name: str) -> bool:
-        """Whether a way to answer was tried."""
-        return any(row.name == name for row in self.rows)
-
-    def is_done_with(self, name: str) -> bool:
-        """Whether it was tried, or left out for good."""
-        return self.has(name) or name in self.skipped
-
-    @property
-    def seconds(self) -> float:
-        """That all of it took."""
-        return sum(row.seconds for row in self.rows)
-
-    def lines(self) -> list[str]:
-        """The ladder as text, a line for each way to answer."""
-        width = max(len(row.what) for row in self.rows)
-        return [
-            f"{row.what:{width}}  accuracy {row.accuracy.value:.3f}  balanced "
-            f"{row.balanced_accuracy.value:.3f}  {row.seconds:6.0f} s"
-            f"{'  kept' if row.name == self.kept else ''}"
-            for row in self.rows
-        ]
-
-    @classmethod
-    def read(cls, run: RunFolder) -> "Ladder":
-        """The ladder of a run; an empty one where nothing was climbed."""
-        if not run.ladder.exists():
-            return cls()
-        return read_record(run.ladder, cls)
-
-
 def climb(
     run: RunFolder,
     config: RunConfig,
@@ -122,9 +55,7 @@ def climb(
     encoder: Encoder | None,
     evaluate: Callable[[ViT], tuple[Evaluation, np.ndarray]],
     validate: Callable[[ViT], ValidScore],
-    console: Console,
-    clock: Clock,
-    tensorboard: bool,
+    sitting: Sitting,
 ) -> None:
     """Climb what is left of the ladder, and put the weights of the rung that is kept into the run.
 
@@ -135,16 +66,14 @@ def climb(
         encoder: the pretrained weights; not needed once there is a probe.
         evaluate: scores a model on the validation pictures, and gives its probabilities.
         validate: the same in short, as the trainer wants it.
-        console: where progress goes.
-        clock: when the command began.
-        tensorboard: write TensorBoard's files too.
+        sitting: this process.
 
     Raises:
         Interrupted: after Ctrl-C or SIGTERM, with the state saved.
         TrainingError: where a loss stays no number, or memory too small, on the one rung asked for.
     """
     assert config.ladder is not None
-    climber = _Climber(run, config, dataset, evaluate, validate, console, clock, tensorboard)
+    climber = _Climber(run, config, dataset, evaluate, validate, sitting)
     if not climber.ladder.has("probe"):
         assert encoder is not None
         climber.look(encoder)
@@ -164,16 +93,14 @@ class _Climber:
         dataset: Dataset,
         evaluate: Callable[[ViT], tuple[Evaluation, np.ndarray]],
         validate: Callable[[ViT], ValidScore],
-        console: Console,
-        clock: Clock,
-        tensorboard: bool,
+        sitting: Sitting,
     ) -> None:
         assert config.ladder is not None
         self.run, self.config, self.settings = run, config, config.ladder
         self.classes = dataset.classes
         self.train_set, self.valid_set = dataset.sets["train"], dataset.sets["valid"]
         self.evaluate, self.validate = evaluate, validate
-        self.console, self.clock, self.tensorboard = console, clock, tensorboard
+        self.sitting, self.console, self.clock = sitting, sitting.console, sitting.clock
         self.ladder = Ladder.read(run)
 
     def look(self, encoder: Encoder) -> None:
@@ -236,9 +163,7 @@ class _Climber:
                 partial(ClassLearner, classes=self.classes, encoder=encoder),
                 self.validate,
                 rung,
-                self.console,
-                clock,
-                self.tensorboard,
+                replace(self.sitting, clock=clock),
             )
         except TooLittleMemory:
             raise  # the other processes may be in the midst of a step

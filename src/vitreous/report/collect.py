@@ -15,13 +15,13 @@ from vitreous.data.mixing import mix
 from vitreous.data.preprocess import denormalise, normalise
 from vitreous.data.transforms import augment
 from vitreous.diagnosis.causes import Diagnosis
-from vitreous.evaluation.intervals import Interval
 from vitreous.evaluation.label_errors import find_label_errors, label_errors_in_words
 from vitreous.evaluation.metrics import Evaluation
+from vitreous.evaluation.results import FoldScores, Ladder
 from vitreous.explanation.anatomy import patch_filters, position_similarity
 from vitreous.pages.pictures import picture_uri
 from vitreous.report.page import Report
-from vitreous.report.parts import CrossValidated, Doubt, DoubtfulLabels, FoldRow, Mistake, Rung
+from vitreous.report.parts import Doubt, DoubtfulLabels, Mistake
 from vitreous.report.reasons import with_reasons
 from vitreous.training.classifier import Classifier
 from vitreous.training.config import RunConfig
@@ -62,14 +62,15 @@ def report_of_run(
     """
     mistakes = confident_mistakes(sets[split], probabilities, evaluation.classes)
     mistakes, reasons = with_reasons(mistakes, classifier)
+    ladder = Ladder.read(run)
     return Report(
         name=run.path.name,
         evaluation=evaluation,
         evaluated_on=split,
-        ladder=_ladder(run),
+        ladder=ladder,
         history=read_logbook(run.metrics),
         mistakes=mistakes,
-        augmented=augmented_sample(sets["train"], config) if _has_augmented(run) else [],
+        augmented=[] if ladder.kept == "probe" else augmented_sample(sets["train"], config),
         warnings=warnings,
         diagnosis=diagnosis,
         findings=findings,
@@ -82,52 +83,11 @@ def report_of_run(
             f"--config {quote(str(run.config))} --out NEW_FOLDER"
         ),
         reasons=reasons,
-        folds=_folds(run),
+        folds=FoldScores.read(run) if run.folds.exists() else None,
         labels=doubtful_labels(run, sets),
         filters=patch_filters(classifier.model),
         positions=position_similarity(classifier.model),
     )
-
-
-def _ladder(run: RunFolder) -> list[Rung]:
-    """What a fine-tuned run tried; nothing of another run."""
-    if not run.ladder.exists():
-        return []
-    found = read_json(run.ladder)
-    return [
-        Rung(
-            what=row["what"],
-            accuracy=Interval(**row["accuracy"]),
-            balanced_accuracy=Interval(**row["balanced_accuracy"]),
-            seconds=row["seconds"],
-            kept=row["name"] == found["kept"],
-        )
-        for row in found["rows"]
-    ]
-
-
-def _has_augmented(run: RunFolder) -> bool:
-    """Whether a run learned from augmented pictures; a new head alone learns from plain ones."""
-    return not run.ladder.exists() or read_json(run.ladder)["kept"] != "probe"
-
-
-def _folds(run: RunFolder) -> CrossValidated | None:
-    """The score by cross-validation of a run that has folds."""
-    if not run.folds.exists():
-        return None
-    found = read_json(run.folds)
-    rows = [
-        FoldRow(fold["name"], fold["n"], fold["accuracy"], fold["balanced_accuracy"])
-        for fold in found["folds"]
-    ]
-    scores = [
-        (title, score["mean"], score["std"], Interval(**score["interval"]))
-        for title, score in (
-            ("Accuracy", found["accuracy"]),
-            ("Balanced accuracy", found["balanced_accuracy"]),
-        )
-    ]
-    return CrossValidated(rows, found["n"], scores)
 
 
 def doubtful_labels(run: RunFolder, sets: Mapping[str, PictureSet]) -> DoubtfulLabels | None:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jinja2 import Environment
@@ -28,7 +28,10 @@ from vitreous.evaluation.verdict import (
 from vitreous.pages.pictures import Embedded, picture_uri
 from vitreous.pages.render import environment, render
 from vitreous.report.figures import confusion_uri, learning_curves, looks, reliability_curve
-from vitreous.report.parts import CrossValidated, DoubtfulLabels, Mistake, Rung
+from vitreous.report.parts import DoubtfulLabels, Mistake
+
+if TYPE_CHECKING:  # it reads files, and what reads files imports PyTorch
+    from vitreous.evaluation.results import FoldScores, Ladder
 
 _SCORES = (
     ("Accuracy", "share of the pictures answered rightly", "accuracy"),
@@ -50,7 +53,7 @@ class Report:
         name: of the run.
         evaluation: the headline score.
         evaluated_on: "train", "valid", "test" or a path.
-        ladder: what was tried with pretrained weights, from the simplest.
+        ladder: what was tried with pretrained weights; an empty one where nothing was.
         history: lines of ``metrics.jsonl``, of the kinds "train" and "valid".
         mistakes: the most confident first.
         augmented: a sample of training inputs, each (height, width, 3) uint8.
@@ -72,7 +75,7 @@ class Report:
     name: str
     evaluation: Evaluation
     evaluated_on: str
-    ladder: Sequence[Rung]
+    ladder: "Ladder"
     history: Sequence[Mapping[str, Any]]
     mistakes: Sequence[Mistake]
     augmented: Sequence[np.ndarray]
@@ -83,7 +86,7 @@ class Report:
     versions: Mapping[str, str]
     reproduce: str
     reasons: str = ""
-    folds: CrossValidated | None = None
+    folds: "FoldScores | None" = None
     labels: DoubtfulLabels | None = None
     diagnosis: Diagnosis | None = None
     findings: str = ""

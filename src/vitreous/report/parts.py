@@ -1,11 +1,10 @@
-"""What the report shows, as values: mistakes, rungs, folds, doubtful labels."""
+"""What the report shows, as values: mistakes, doubtful labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from vitreous.evaluation.intervals import Interval
 from vitreous.pages.pictures import Embedded
 
 
@@ -31,55 +30,6 @@ class Mistake:
     answer: str
     probability: float
     overlay: np.ndarray | None = None
-
-
-@dataclass(frozen=True)
-class Rung:
-    """One way to use a pretrained model, as it did on the validation pictures.
-
-    Args:
-        what: in words.
-        accuracy, balanced_accuracy: with their intervals.
-        seconds: that it took.
-        kept: whether it is the one that is used.
-    """
-
-    what: str
-    accuracy: Interval
-    balanced_accuracy: Interval
-    seconds: float
-    kept: bool
-
-
-@dataclass(frozen=True)
-class FoldRow:
-    """One fold, or all of them together.
-
-    Args:
-        name: of the fold, or what is shown instead.
-        n: pictures held out.
-        accuracy, balanced_accuracy: shares, 0 to 1.
-    """
-
-    name: str
-    n: int
-    accuracy: float
-    balanced_accuracy: float
-
-
-@dataclass(frozen=True)
-class CrossValidated:
-    """A score by cross-validation.
-
-    Args:
-        rows: a fold each.
-        n: pictures in all.
-        scores: name, mean, standard deviation over the folds, and interval over all pictures.
-    """
-
-    rows: Sequence[FoldRow]
-    n: int
-    scores: Sequence[tuple[str, float, float, Interval]]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
 from vitreous.errors import RunError, UserError, WeightsError
-from vitreous.ladder.climb import Ladder
+from vitreous.evaluation.results import Ladder
 from vitreous.serving.hub import locate
 from vitreous.serving.weights import Told, find_weights
 from vitreous.training.checkpoint import has_checkpoint

@@ -62,15 +62,28 @@ class Clock:
         return budget_s - elapsed - self.closing_s - self.closing_validations * validation_s
 
 
+@dataclass(frozen=True)
+class Sitting:
+    """A process at work on a run.
+
+    Args:
+        console: where progress is shown.
+        clock: when the command began.
+        tensorboard: write TensorBoard's files too.
+    """
+
+    console: Console
+    clock: Clock
+    tensorboard: bool = False
+
+
 def train(
     config: RunConfig,
     pictures: PictureSet,
     make_learner: Callable[[RunConfig, PictureSet], Learner[Model]],
     validate: Callable[[Model], ValidScore],
     run: RunFolder,
-    console: Console,
-    clock: Clock,
-    tensorboard: bool = False,
+    sitting: Sitting,
 ) -> Learner[Model]:
     """Train to the end of the plan, from the newest checkpoint where there is one.
 
@@ -80,9 +93,7 @@ def train(
         make_learner: what a step does; called once more where steps are timed first.
         validate: scores a model on the validation pictures.
         run: where everything is written.
-        console: where progress is shown.
-        clock: when the command began.
-        tensorboard: write TensorBoard's files too.
+        sitting: this process.
 
     Returns:
         The learner as it is at the end.
@@ -99,16 +110,7 @@ def train(
         while True:
             try:
                 return _sit(
-                    config,
-                    pictures,
-                    make_learner,
-                    validate,
-                    run,
-                    console,
-                    clock,
-                    stopped,
-                    tensorboard=tensorboard,
-                    keeps_time=keeps_time,
+                    config, pictures, make_learner, validate, run, sitting, stopped, keeps_time
                 )
             except Diverged as error:
                 fault = error.with_traceback(None)  # which holds on to the learner
@@ -117,7 +119,7 @@ def train(
                     raise  # others may be in the midst of the step
                 fault = None
             free_memory()
-            config = _go_on(config, fault, run, console)
+            config = _go_on(config, fault, run, sitting.console)
 
 
 def _sit(
@@ -126,21 +128,19 @@ def _sit(
     make_learner: Callable[[RunConfig, PictureSet], Learner[Model]],
     validate: Callable[[Model], ValidScore],
     run: RunFolder,
-    console: Console,
-    clock: Clock,
+    sitting: Sitting,
     stopped: Callable[[], bool],
-    *,
-    tensorboard: bool,
     keeps_time: bool,
 ) -> Learner[Model]:
     """From where the run's files are to the end of the plan."""
+    console, clock = sitting.console, sitting.clock
     plan = _read_or_make_plan(config, pictures, make_learner, validate, run, clock)
     learner = make_learner(in_pieces(config, plan.accumulate), pictures)
     state = learner.state
     if load_newest_checkpoint(run.checkpoints, state, [back.step for back in plan.returns]):
         console.info(f"going on at step {state.step} of {plan.total_steps}")
     share(learner)
-    diary = Diary(learner, plan, run, console, tensorboard)
+    diary = Diary(learner, plan, run, console, sitting.tensorboard)
     with closing(diary), console.task("training", plan.total_steps) as task:
         while state.step < plan.total_steps:
             loss = learner.learn(plan)

@@ -328,8 +328,8 @@ def _status(command: Callable[[], Any]) -> int:
         if not is_out_of_memory(error):
             raise
         click.echo(
-            "error: memory is too small for this: close other programs, or name a smaller --model "
-            "or a smaller --image-size",
+            "error: memory is too small for this: close other programs, compute elsewhere "
+            "(--device), or take a smaller model",
             err=True,
         )
         return 1

@@ -44,7 +44,7 @@ from vitreous.model.vit import ViT
 from vitreous.opening import open_pictures
 from vitreous.pages.pictures import picture_at
 from vitreous.recipes.facts import Choice
-from vitreous.serving.calibrate import MOST_LOOKED_AT, calibrate_run, temper_run
+from vitreous.serving.calibrate import MOST_LOOKED_AT, OF_EACH_CLASS, calibrate_run, temper_run
 from vitreous.serving.origin import first_encoder, original_encoder
 from vitreous.telling import tell_next, tell_plan
 from vitreous.training.classifier import load_classifier
@@ -324,7 +324,8 @@ def _still_to_see(config: RunConfig, dataset: Dataset, split: str) -> int:
     looks = 2 if config.preprocess.mirror else 1
     held_out = dataset.sets.get("calibration", dataset.sets["valid"])
     seen = (dataset.sets["valid"], held_out, dataset.sets[split])
-    return looks * sum(map(len, seen)) + min(len(dataset.sets["train"]), MOST_LOOKED_AT)
+    most = MOST_LOOKED_AT + OF_EACH_CLASS * len(dataset.classes)
+    return looks * sum(map(len, seen)) + min(len(dataset.sets["train"]), most)
 
 
 def _pretrain(

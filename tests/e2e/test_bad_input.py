@@ -126,7 +126,10 @@ def test_too_little_memory_is_one_line(capsys):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     assert _status(fail) == 1
-    assert capsys.readouterr().err.startswith("error: memory is too small for this: close other")
+    assert capsys.readouterr().err == (
+        "error: memory is too small for this: close other programs, compute elsewhere (--device), "
+        "or take a smaller model\n"
+    )
     with pytest.raises(RuntimeError, match="shapes differ"):
         _status(lambda: exec("raise RuntimeError('shapes differ')"))
 

@@ -14,7 +14,6 @@ from vitreous.core.config import from_mapping, load_toml
 from vitreous.core.console import Console
 from vitreous.core.files import read_tensors
 from vitreous.core.run import RunFolder
-from vitreous.data.folds import rows_of
 from vitreous.diagnosis import trials
 from vitreous.inquiry import of_part
 from vitreous.opening import open_own_pictures
@@ -146,7 +145,7 @@ def test_a_fold_that_was_stopped_is_looked_at_with_its_own_pictures(
     for name in ("1", "2", "2-1"):
         answers, _ = read_tensors(run / "folds" / name / "answers.safetensors")
         part, _ = of_part(dataset, config, ("folds", name))
-        assert rows_of(part, "test").tolist() == answers["rows"].tolist()
+        assert part.sets["test"].rows.tolist() == answers["rows"].tolist()
 
 
 def test_a_rung_whose_loss_is_no_number(vitreous, faces, stuck, tmp_path):

@@ -129,7 +129,6 @@ def test_the_runtime_follows_the_precision_where_none_is_named(vitreous, run, fa
     assert answers(vitreous, run, picture, "--precision", "int8") == named
 
 
-@pytest.mark.parametrize(("runtime", "precision"), [("torch", "int8"), ("openvino", "int8")])
 def test_a_device_can_be_named(vitreous, run, faces, tmp_path, monkeypatch):
     from vitreous.training import device
 
@@ -139,10 +138,13 @@ def test_a_device_can_be_named(vitreous, run, faces, tmp_path, monkeypatch):
             f"vitreous.{module}.choose_device", lambda name: wanted.append(name) or original("cpu")
         )
     picture = faces / "test" / "sad" / "00000.png"
+    weights = shutil.copy(run / "best.safetensors", tmp_path)  # beside which it may write
+    new = faces / "test"
     for words in (
         ("predict", run, picture),
         ("evaluate", run),
-        ("explain", run, picture, "--out", tmp_path),
+        ("explain", run, picture, "--out", tmp_path / "maps"),
+        ("calibrate", weights, new),
     ):
         wanted.clear()
         result = vitreous(*words, "--device", "cuda")
@@ -163,6 +165,7 @@ def test_a_device_that_is_not_there_or_that_a_runtime_lacks(vitreous, run, faces
     assert "onnxruntime computes on the CPU here: leave --device cuda out" in result.stderr
 
 
+@pytest.mark.parametrize(("runtime", "precision"), [("torch", "int8"), ("openvino", "int8")])
 def test_a_precision_that_a_runtime_lacks(vitreous, run, faces, runtime, precision):
     result = vitreous("predict", run, faces, "--runtime", runtime, "--precision", precision)
     assert result.exit_code == 2

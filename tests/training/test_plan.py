@@ -65,6 +65,7 @@ def test_progress_rises_from_0_to_1_through_every_change_of_plan(data):
     [
         ("[]", "it holds no object"),
         ('{"stretches": [], "evaluate_every": 1, "pace": 3}', "unknown setting 'pace'"),
+        ('{"stretches": [], "evaluate_every": 1}', "a plan has one stretch of steps or more"),
         ('{"stretches": [{"first_step": 0}], "evaluate_every": 1}', "is missing"),
         ('{"stretches": [], "evaluate_every": "often"}', "not a whole number"),
         ("{", "can't read"),
@@ -91,6 +92,10 @@ def test_a_damaged_log_is_named(tmp_path):
     path.write_text('{"kind": "train"}\n{"ki\n{"half')
     with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
         read_logbook(path)
+    for damage in (b"\xff\xfe\n", b"3\n"):
+        path.write_bytes(damage)
+        with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
+            read_logbook(path)
     path.write_text('{"kind": "train"}\n{"half')
     assert read_logbook(path) == [{"kind": "train"}]
 

@@ -28,10 +28,11 @@ def lock_of(entry: Path, wait_s: float = -1) -> FileLock:
 def making(entry: Path) -> Iterator[Path]:
     """An empty folder that takes the entry's place at the end of the block; its lock is held."""
     staging = _partial(entry)
-    remove(entry)  # a damaged one
+    shutil.rmtree(staging, ignore_errors=True)  # of one who was killed
     staging.mkdir()
     try:
         yield staging
+        shutil.rmtree(entry, ignore_errors=True)  # a damaged one
         staging.rename(entry)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

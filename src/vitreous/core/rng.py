@@ -38,10 +38,10 @@ def numpy_stream(seed: int, *keys: str | int) -> np.random.Generator:
 
 @contextmanager
 def streams_kept(device: torch.device | None = None) -> Iterator[None]:
-    """Behind the block PyTorch's own streams stand where they stood before.
+    """Behind the block PyTorch's own stream of the CPU stands where it stood before.
 
     Args:
-        device: whose stream is kept beside the CPU's; without one no GPU is touched.
+        device: whose stream is kept beside it, if it is an NVIDIA GPU.
     """
     gpus = [torch.cuda.current_device()] if device and device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus):

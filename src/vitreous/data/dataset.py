@@ -19,6 +19,7 @@ from vitreous.data.cache import (
     cached_pixels,
     default_cache_dir,
     entry_bytes,
+    room_bytes,
 )
 from vitreous.data.config import DataConfig
 from vitreous.data.decode import NO_FILE, read_size
@@ -163,7 +164,7 @@ def open_labelled(
 ) -> PictureSet:
     """A whole listing as one set, for a model that knows its classes already.
 
-    Each picture is looked at once, so what the cache has no room for is decoded as it is needed.
+    What the cache has no room for is decoded to see which can be read, and again for its answer.
 
     Raises:
         DataError: for a class that the model doesn't know.
@@ -222,9 +223,11 @@ def _decode(
     on_progress: Progress | None,
     once: bool = False,
 ) -> Pixels:
-    """Out of the cache; where that has no room, and nobody looks twice or reading is quick, not."""
+    """Out of the cache; without room there, where each is asked for once or reading is quick."""
     paths = [sample.path for sample in listing.samples]
     cache_dir, limit = _cache_of(config)
+    if once:
+        limit = room_bytes(cache_dir, limit)
     if entry_bytes(len(paths), preprocess) > limit and (once or shard_of(paths[0])):
         return streamed_pixels(paths, preprocess, config.shuffle_buffer, on_progress)
     return cached_pixels(paths, preprocess, cache_dir, limit, on_progress)

@@ -1,10 +1,10 @@
 """More pictures than there is room for once they are decoded: decoded when they are asked for.
 
-They lie in shards (see `shards`), which are read one behind another, because one from far away is
-fetched as a whole. An epoch has the shards in a random order, and so many pictures behind one
-another as the shuffle buffer is long in a random order among themselves. Which order that is
-depends on the seed, the epoch, the shards and the buffer's length alone, so a place in it stays a
-number, and resuming is exact.
+What is trained on lies in shards (see `shards`), which are read one behind another, because one
+from far away is fetched as a whole. An epoch has the shards in a random order, and so many pictures
+behind one another as the shuffle buffer is long in a random order among themselves. Which order
+that is depends on the seed, the epoch, the shards and the buffer's length alone, so a place in it
+stays a number, and resuming is exact.
 """
 
 from collections.abc import Sequence

@@ -161,7 +161,7 @@ def blind_loss(train: PictureSet, config: RunConfig) -> float:
     shares = train.labels.bincount(minlength=count).double() / len(train)
     weights = torch.ones(count, dtype=torch.float64)
     if settings.class_weights == "balanced":
-        weights = 1 / (count * shares)
+        weights = 1 / (count * shares.clamp(min=1 / len(train)))
     mass = weights * shares
     if settings.soft_labels and train.votes is not None:
         votes = train.votes.double()

@@ -109,7 +109,7 @@ def _network(config: RunConfig, encoder: Encoder) -> TorchNetwork:
 def drawn_model(config: ModelConfig) -> ViT:
     """A model whose first weights are the same every time: a pooling may keep them."""
     with streams_kept():
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         return ViT(config)
 
 

@@ -122,7 +122,7 @@ class ModelConfig:
                 f"model.embed_dim {self.embed_dim} is not a multiple of 4, as 'sincos2d' needs"
             )
         head_dim = self.attention_dim // self.num_heads
-        if self.pos_embed == "rope2d" and (head_dim % 4 or self.rope_theta <= 0):
+        if self.pos_embed == "rope2d" and (head_dim % 4 or not 0 < self.rope_theta < math.inf):
             raise ConfigError(
                 f"model.pos_embed 'rope2d' needs heads of a multiple of 4 channels, not "
                 f"{head_dim}, and a model.rope_theta above 0, not {self.rope_theta}"

@@ -78,7 +78,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout_rate: float = 0.0) -> Tensor
         three of (batch, heads, tokens, head_dim) -> the same
     """
     is_short = q.dtype == torch.bfloat16 and k.shape[-2] <= 4 * k.shape[-1]
-    # The fused kernels' own dropout draws nothing for the rest of a batch (see `chance`).
+    # The fused kernels' own dropout draws nothing for the rest of a batch (see `chance`), for which
+    # a mask of the whole batch is there for a moment.
     is_drawn = dropout_rate > 0 and current_draws() is not None
     if is_drawn or (q.device.type == "cpu" and (is_short or dropout_rate)):
         # The fused kernel of PyTorch's CPU builds is up to eight times as slow here, backwards

@@ -26,8 +26,8 @@ from vitreous.training.device import choose_device
 
 #: Training pictures that tell where the classes lie.
 MOST_LOOKED_AT = 2000
-#: Of those, at least so many of each class: one that isn't looked at is none of these.
-_OF_EACH_CLASS = 5
+#: And at least so many of each class: one that isn't looked at is none of these.
+OF_EACH_CLASS = 5
 
 
 def temper_run(weights: Path, valid: PictureSet, device: Device) -> None:
@@ -59,7 +59,7 @@ def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: Device,
     """
     classifier, train = load_classifier(weights), sets["train"]
     stream = numpy_stream(seed, "calibration")
-    chosen = some_of_each_class(train.labels, MOST_LOOKED_AT, stream, each=_OF_EACH_CLASS)
+    chosen = some_of_each_class(train.labels, MOST_LOOKED_AT, stream, each=OF_EACH_CLASS)
     once = replace(classifier, preprocess=replace(classifier.preprocess, mirror=False))
     seen = _see(once, train, device, chosen)
     views = fit_views(seen.numbers[LOOKS], seen.numbers[FEATURES], train.labels.numpy()[chosen])

@@ -9,7 +9,7 @@ chose and what `calibrate` measured.
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,9 +72,12 @@ def open_converted(
             return open_entry(entry)
         except Exception:
             on_make()
-            with storage_errors(entry), making(entry) as staging:
+            with ExitStack() as stack:
+                with storage_errors(entry):
+                    staging = stack.enter_context(making(entry))
                 make(staging)
-            _make_room(entry, sources)
+            with suppress(OSError):  # what belongs to others is in nobody's way
+                _make_room(entry, sources)
             return open_entry(entry)
 
 

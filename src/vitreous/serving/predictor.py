@@ -72,7 +72,8 @@ class Predictor:
             where that isn't known.
         threads: that PyTorch should have meanwhile.
         temperature: that the network's head was divided by, where one was fitted.
-        reference: opens the same network in float32, where `network` is less precise.
+        reference: opens the same network in float32, out of the same file as it is then; where
+            `network` is less precise.
         guard: what makes answers cautious, where that was asked for; the network then gives
             features behind its logits.
     """

@@ -357,5 +357,5 @@ def draw_model(config: RunConfig, encoder: Encoder | None) -> ViT:
 def first_weights(config: RunConfig, encoder: Encoder | None) -> ViT:
     """The model as a run began with it, drawn anew."""
     with streams_kept():
-        torch.manual_seed(derive_seed(config.train.seed, "weights"))
+        torch.default_generator.manual_seed(derive_seed(config.train.seed, "weights"))
         return draw_model(config, encoder).eval()

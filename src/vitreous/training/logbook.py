@@ -64,12 +64,14 @@ def read_logbook(path: Path) -> list[dict[str, Any]]:
     """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
+        found = [json.loads(line) for line in lines[:-1]]
     except FileNotFoundError:
         return []
-    try:
-        return [json.loads(line) for line in lines[:-1]]
     except ValueError as error:
         raise RunError(f"{path} is damaged: {error}") from None
+    if not all(isinstance(line, dict) for line in found):
+        raise RunError(f"{path} is damaged: a line of it holds no object")
+    return found
 
 
 def _summary_writer(folder: Path, purge_step: int):

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from vitreous.core.config import from_mapping
+from vitreous.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,10 @@ class Plan:
     evaluation_s: float | None = None
     returns: tuple[Return, ...] = ()
     accumulate: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.stretches:
+            raise ConfigError("a plan has one stretch of steps or more")
 
     @property
     def total_steps(self) -> int:

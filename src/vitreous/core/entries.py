@@ -32,7 +32,7 @@ def making(entry: Path) -> Iterator[Path]:
     staging.mkdir()
     try:
         yield staging
-        shutil.rmtree(entry, ignore_errors=True)  # a damaged one
+        shutil.rmtree(entry, ignore_errors=True)  # a damaged one, and half of it is no better
         staging.rename(entry)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -280,7 +280,8 @@ def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overl
     """The changes to a source's listing that the settings name, the stronger over the weaker.
 
     Raises:
-        DataError: where they can't be read.
+        ConfigError: for a file of settings that can't be used.
+        DataError: where the changes can't be read.
     """
     path = _section(merge(_load(config_file), changes), "data").get("overlay")
     return read_overlay(Path(path)) if path else None

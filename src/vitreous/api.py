@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
-from vitreous.core.files import check_writable, first_free
+from vitreous.core.files import first_free
 from vitreous.core.launch import run_place
 from vitreous.core.run import RunFolder, check_free
 from vitreous.data.faces import write_faces
@@ -146,7 +146,7 @@ def train(
     path, is_begun = run_place(Path("runs") / name_of(source), out)
     if is_begun:  # and torchrun has started its processes again
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
-    _check_place(path, source)
+    check_beside(path, source)
     files = (Path(file) if file else None for file in (cache, overlay))
     changes = named_settings(settings or {}, epochs, budget_s, seed, device, *files)
     if init and weights:
@@ -284,7 +284,7 @@ def pretrain(
     path, is_begun = run_place(Path("runs") / f"{name_of(source)}-pretrained", out)
     if is_begun:
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
-    _check_place(path, source)
+    check_beside(path, source, labelled=False)
     files = Path(cache) if cache else None
     changes = named_settings(settings or {}, epochs, budget_s, seed, device, files)
     listing = list_unlabelled(source)
@@ -298,15 +298,6 @@ def pretrain(
         changes=changes,
     )
     return begin(path, choice, listing, Sitting(console, clock, tensorboard))
-
-
-def _check_place(path: Path, source: Path) -> None:
-    """Refuse a run's folder before any work: one that isn't free, or among its own pictures."""
-    if source.is_dir():
-        check_beside(path, source)
-    else:
-        check_free(path)
-    check_writable(path)
 
 
 @one_run

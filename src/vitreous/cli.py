@@ -5,6 +5,7 @@ output, everything else to standard error. PyTorch is imported inside the comman
 ``vitreous --help`` answers at once.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -155,8 +156,6 @@ def predict(
     """
     from vitreous import api
 
-    if by_class and sets is None:
-        raise click.UsageError("--by-class is about --sets: name a share with it")
     answers = api.predict(
         run,
         *pictures,
@@ -280,7 +279,7 @@ def demo(folder: Path | None, quiet: bool) -> None:
     pictures = sorted((run.path.parent / "faces" / "test").glob("*/00000.png"))
     for answer in api.predict(run.path, *pictures, console=options.console(quiet=True)):
         printing.print_answer(answer)
-    click.echo(f"report: {run.report}")
+    click.echo(printing.printable(f"report: {run.report}"))
 
 
 def main() -> None:
@@ -322,6 +321,11 @@ def _status(command: Callable[[], Any]) -> int:
         return error.exit_status
     except BrokenPipeError:
         return 1
+    except OSError as error:  # of a place that is named, before anything there is read
+        if not (isinstance(error, PermissionError) or error.errno == errno.ENAMETOOLONG):
+            raise
+        click.echo(f"error: can't read {error.filename}: {error.strerror}", err=True)
+        return 2
     except (RuntimeError, MemoryError) as error:
         from vitreous.training.guard import is_out_of_memory
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 @click.option("--precision", type=click.Choice(["float32", "int8", "int8-weights", "fp16"]),
               default="float32", show_default=True,
               help="Of the network in a sealed ONNX file.")  # fmt: skip
-@click.option("--max-drop", type=float, default=0.5, show_default=True,
-              help="Points of accuracy that fewer bits may cost.")  # fmt: skip
+@click.option("--max-drop", type=float,
+              help="Points of accuracy that fewer bits may cost. [0.5]")  # fmt: skip
 @click.option("--data", type=options.PATH,
               help="Pictures to see that on. [those that chose the weights]")  # fmt: skip
 @options.checkpoint
@@ -38,7 +38,7 @@ def export(
     license: str | None,
     runtime: Path | None,
     precision: Literal["float32", "int8", "int8-weights", "fp16"],
-    max_drop: float,
+    max_drop: float | None,
     data: Path | None,
     labels: Path | None,
     preprocess: tuple[str, ...],
@@ -82,6 +82,6 @@ def export(
         console=options.console(quiet),
     )
     if not as_json:
-        click.echo(path)
+        click.echo(printing.printable(str(path)))
     elif precision == "float32":
         printing.print_json({"file": str(path)})

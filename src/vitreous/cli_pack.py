@@ -5,7 +5,7 @@ from typing import Literal
 
 import click
 
-from vitreous import options
+from vitreous import options, printing
 
 
 @click.command()
@@ -49,4 +49,4 @@ def pack(
         seed=seed or 0,
         console=options.console(quiet),
     )
-    click.echo(str(packed))
+    click.echo(printing.printable(str(packed)))

@@ -56,6 +56,7 @@ def calibrate(
 @click.argument("b", type=options.PLACE)
 @click.argument("data", type=options.PATH)
 @options.split("test, else valid, else those without a split")
+@options.device
 @options.cache
 @options.json
 @options.quiet
@@ -64,16 +65,20 @@ def compare(
     b: str,
     data: Path,
     split: str | None,
+    device: "Device",
     cache: Path | None,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Say whether run B is better than run A on the same pictures, DATA."""
     from vitreous import api
+    from vitreous.serving.hub import called
 
-    found = api.compare(a, b, data, split=split, cache=cache, console=options.console(quiet))
+    found = api.compare(
+        a, b, data, split=split, device=device, cache=cache, console=options.console(quiet)
+    )
     if as_json:
         printing.print_json(found.to_json())
         return
-    short = Path(a).name, Path(b).name
+    short = called(a), called(b)
     printing.print_comparison(found, short if short[0] != short[1] else (a, b))

@@ -66,8 +66,7 @@ def cross_validate(
             begun = time.monotonic()
             settings, clock = share_of_time(config, sitting.clock, scores)
             folder = run.fold(name)
-            # No report is written behind a fold.
-            learn(folder, settings, part, replace(sitting, clock=replace(clock, closing_s=1.0)))
+            learn(folder, settings, part, replace(sitting, clock=clock))
             fold = _score(folder, config, part, name, begun)
             scores = replace(scores, folds=(*scores.folds, fold))
             write_json(run.folds, asdict(scores))
@@ -90,15 +89,16 @@ def share_of_time(config: RunConfig, clock: Clock, scores: FoldScores) -> tuple[
     """Settings for the next training, and when it began.
 
     Of the time that is left it gets as much as each one still to come, the model that is kept being
-    the last of them.
+    the last of them; and all leave the same time to what comes behind that one.
     """
     assert config.folds is not None
     train, now = config.train, time.monotonic()
+    to_come = config.folds.count * config.folds.repeats + 1 - len(scores.folds)
     if train.budget_s is not None:
-        to_come = config.folds.count * config.folds.repeats + 1 - len(scores.folds)
         left = train.budget_s - max(now - clock.started, scores.seconds)
         train = replace(train, budget_s=max(left / to_come, 1e-3))
-    return replace(config, train=train, folds=None), replace(clock, started=now)
+    clock = replace(clock, started=now, share=1 / to_come)
+    return replace(config, train=train, folds=None), clock
 
 
 def _score(folder: RunFolder, config: RunConfig, part: Dataset, name: str, begun: float) -> Fold:

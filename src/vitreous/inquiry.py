@@ -14,7 +14,6 @@ from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
 from vitreous.data.cache import Progress
 from vitreous.data.dataset import Dataset
-from vitreous.data.folder import folder_of
 from vitreous.data.folds import fold_datasets
 from vitreous.diagnosis.case import Case
 from vitreous.diagnosis.causes import Diagnosis
@@ -106,8 +105,7 @@ def of_part(
         folds = fold_datasets(dataset, config.folds.count, int(repeat or 1) - 1, config.train.seed)
         dataset = folds[int(number) - 1]
     if place[-2:] == ("rungs", "lora") and config.ladder:
-        rank, rate = config.ladder.lora_rank, config.ladder.lora_learning_rate
-        config = replace(config, train=replace(config.train, lora_rank=rank, learning_rate=rate))
+        config = replace(config, train=config.ladder.of_lora(config.train))
     return dataset, config
 
 
@@ -121,6 +119,6 @@ def find_leaks(
     )
     examination = examine([sample.path for sample in samples], on_progress)
     listing = replace(dataset.listing, samples=samples)
-    cluster = find_copies(Collection(listing, examination, folder_of(source)), on_progress).cluster
+    cluster = find_copies(Collection(listing, examination, source), on_progress).cluster
     known = set(cluster[dataset.sets["train"].rows].tolist()) - {-1}
     return np.flatnonzero(np.isin(cluster[dataset.sets[split].rows], list(known))).tolist()

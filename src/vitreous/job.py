@@ -27,6 +27,7 @@ from vitreous.data.folder import Listing
 from vitreous.data.folds import fold_datasets
 from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
+from vitreous.data.remote import is_remote
 from vitreous.diagnosis.examination import diagnose_run
 from vitreous.diagnosis.gather import cost_in_pictures
 from vitreous.doctor.findings import Checkup
@@ -41,7 +42,7 @@ from vitreous.evaluation.verdict import verdict_in_full
 from vitreous.folds import cross_validate, share_of_time
 from vitreous.ladder.climb import climb
 from vitreous.model.vit import ViT
-from vitreous.opening import open_pictures
+from vitreous.opening import known_to_init, learned_from, open_pictures
 from vitreous.pages.pictures import picture_at
 from vitreous.recipes.facts import Choice
 from vitreous.serving.calibrate import MOST_LOOKED_AT, OF_EACH_CLASS, calibrate_run, temper_run
@@ -142,7 +143,8 @@ def _look_first(listing: Listing, config: RunConfig, sitting: Sitting) -> Checku
         console.warn(f"the pictures weren't looked at for faults: {error}")
         return None
     if checkup is None:
-        console.info(f"looking for faults among the pictures first would take too long: {command}")
+        why = "is left out for far ones" if is_remote(source) else "would take too long"
+        console.info(f"looking for faults among the pictures first {why}: {command}")
     elif checkup.counts["error"] or checkup.counts["warning"]:
         console.warn(f"the pictures: {checkup.verdict} Which: {command}")
     return checkup
@@ -199,6 +201,7 @@ def _train(
     facts = tell_plan(config, dataset, choose_device(config.train.device), console)
     if config.data.overlay:
         facts["Overlay"] = str(read_overlay(folder.overlay))
+    warnings = _warn_of_init(config, dataset, console)
     split = "test" if "test" in dataset.sets else "valid"
     settings, folds = config, None
     if config.folds:
@@ -211,7 +214,19 @@ def _train(
         settings, clock = share_of_time(config, sitting.clock, folds)
         sitting = replace(sitting, clock=clock)
     _learn(folder, settings, dataset, split, sitting)
-    _conclude(folder, config, dataset, split, folds, facts, console)
+    _conclude(folder, config, dataset, split, folds, facts, warnings, console)
+
+
+def _warn_of_init(config: RunConfig, dataset: Dataset, console: Console) -> list[str]:
+    """Say where weights to begin with have seen what the run will be scored on."""
+    known = known_to_init(config, dataset)
+    if known and known.labelled:
+        words = f"of the pictures held back, {known}: the score will be too high"
+        console.warn(f"{words}; hold back others, in a folder 'test' beside the classes' 'train'")
+        return [words]
+    if known:
+        console.info(f"of the pictures held back, {known}")
+    return []
 
 
 def _conclude(
@@ -221,6 +236,7 @@ def _conclude(
     split: str,
     folds: FoldScores | None,
     facts: dict[str, str],
+    warnings: list[str],
     console: Console,
 ) -> None:
     """Calibrate and score the best weights, say what they are stuck on, write the report."""
@@ -230,7 +246,10 @@ def _conclude(
 
     device, train_set = choose_device(config.train.device), dataset.sets["train"]
     console.info("calibrating: how sure it may be, and what it doesn't know")
-    calibrate_run(folder.best, dataset.sets, config.train.device, config.train.seed)
+    pairs = zip(dataset.listing.samples, dataset.splits, strict=True)
+    put_aside = [sample for sample, split in pairs if split == "calibration"]
+    untouched = bool(put_aside) and learned_from(put_aside, folder.best) is None
+    calibrate_run(folder.best, dataset.sets, untouched, config.train.device, config.train.seed)
     best = load_classifier(folder.best)
     evaluation, probabilities = examine_set(
         TorchNetwork(best.model.to(device)),
@@ -251,7 +270,7 @@ def _conclude(
     diagnosis = diagnose_run(folder, config, dataset, split, begun, probabilities, thumbnails)
     write_json(folder.diagnosis, diagnosis.to_json())
     _note_memory(folder, device, console)
-    warnings = [f"{path}: {reason}" for path, reason in dataset.unreadable]
+    warnings = [*warnings, *(f"{path}: {reason}" for path, reason in dataset.unreadable)]
     report = report_of_run(
         folder,
         config,
@@ -290,9 +309,14 @@ def _learn(
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
     # Of a ladder the last rung is scored once more, and all are drawn.
     scored = 2 if config.ladder else 1
-    reasons = cost_of_reasons(MISTAKES) * (2 if config.preprocess.mirror else 1)
-    looks = 1.2 * _still_to_see(config, dataset, split) + cost_in_pictures(len(train_set))
-    pictures = scored * len(valid_set) + looks + reasons
+    looks = 2 if config.preprocess.mirror else 1
+    own = scored * len(valid_set) + 1.2 * looks * (len(valid_set) + len(dataset.sets[split]))
+    behind_all = (
+        1.2 * _seen_to_calibrate(dataset, looks)
+        + cost_in_pictures(len(train_set))
+        + looks * cost_of_reasons(MISTAKES)
+    )
+    pictures = own + sitting.clock.share * behind_all
     clock = replace(sitting.clock, closing_validations=pictures / len(valid_set))
     sitting = replace(sitting, clock=clock)
     majority = train_set.majority_class
@@ -319,13 +343,11 @@ def _learn(
     temper_run(folder.best, valid_set, config.train.device)
 
 
-def _still_to_see(config: RunConfig, dataset: Dataset, split: str) -> int:
-    """How often a picture is looked at behind training: to calibrate, and to score."""
-    looks = 2 if config.preprocess.mirror else 1
+def _seen_to_calibrate(dataset: Dataset, looks: int) -> int:
+    """How many pictures are looked at for it, each held out as often as `predict` does."""
     held_out = dataset.sets.get("calibration", dataset.sets["valid"])
-    seen = (dataset.sets["valid"], held_out, dataset.sets[split])
     most = MOST_LOOKED_AT + OF_EACH_CLASS * len(dataset.classes)
-    return looks * sum(map(len, seen)) + min(len(dataset.sets["train"]), most)
+    return looks * len(held_out) + min(len(dataset.sets["train"]), most)
 
 
 def _pretrain(

@@ -1,12 +1,13 @@
 """The pictures of a run or of a question, opened with progress and a word on what is left out."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from os import PathLike
 from pathlib import Path
 
+from vitreous.core.config import load_toml
 from vitreous.core.console import Console
 from vitreous.core.files import read_json
 from vitreous.core.run import RunFolder, run_of
@@ -17,7 +18,7 @@ from vitreous.data.dataset import (
     path_as_text,
     read_split_table,
 )
-from vitreous.data.folder import Listing, is_unread, list_labelled, list_unlabelled
+from vitreous.data.folder import Listing, Sample, is_unread, list_labelled, list_unlabelled
 from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import read_overlay
 from vitreous.data.remote import source_path
@@ -88,7 +89,8 @@ def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) ->
         overlay = read_overlay(folder.overlay) if config.data.overlay else None
         listing = list_labelled(source, overlay)
     dataset = open_pictures(listing, config, console)
-    if read_json(folder.data)["fingerprint"] != dataset.fingerprint():
+    known = read_json(folder.data)
+    if not isinstance(known, dict) or known.get("fingerprint") != dataset.fingerprint():
         raise RunError(
             f"the pictures in {config.data.source} are not those that {folder.path} began with: "
             "put them back, or train anew with another --out"
@@ -125,25 +127,93 @@ def list_split(
     return replace(listing, samples=chosen), name
 
 
+@dataclass(frozen=True)
+class Known:
+    """Pictures that are not new to a model; as text, a sentence that can go on.
+
+    Args:
+        run: that has seen them, in words.
+        labelled: whether it has seen their labels, too; pretraining has not.
+        count: of them.
+        total: pictures that were asked about.
+        example: one of them.
+    """
+
+    run: str
+    labelled: bool
+    count: int
+    total: int
+    example: Path
+
+    def __str__(self) -> str:
+        did = "has learned from" if self.labelled else "was pretrained on"
+        more = " or was chosen by them" if self.labelled else ", without their labels"
+        return (
+            f"{self.run} {did} {self.count} of these {self.total} pictures{more}, such as "
+            f"{self.example}"
+        )
+
+
 def learned_from(
-    listing: Listing, weights: Path, splits: Sequence[str] = ("train", "valid")
-) -> str | None:
-    """How many pictures a run has learned from or was chosen by, in words; ``None`` for none."""
-    run = run_of(weights)
-    if run is None:
+    samples: Sequence[Sample], weights: Path, splits: Sequence[str] = ("train", "valid")
+) -> Known | None:
+    """Which pictures a run, or one that it began with, has learned from or was chosen by.
+
+    A picture that was packed, or copied to another place, isn't known again.
+
+    Args:
+        samples: the pictures.
+        weights: a file of the run; of any other nothing is known.
+        splits: of those runs that count.
+
+    Returns:
+        What the first of those runs that knows some knows; ``None`` where none does.
+    """
+
+    @cache
+    def place(path: Path) -> Path:  # a folder may be reached by links, or by way of ".."
+        return Path(os.path.realpath(path))
+
+    for run, who, labelled in _lineage(weights):
+        rows = read_split_table(run.split)
+        known = {_real(Path(row["path"]), place) for row in rows if row["split"] in splits}
+        old = [one.path for one in samples if _real(source_path(one.path), place) in known]
+        if old:
+            return Known(who, labelled, len(old), len(samples), old[0])
+    return None
+
+
+def _real(path: Path, place: Callable[[Path], Path]) -> str:
+    """A picture's own path in the words of `split.csv`, whichever links lead to it."""
+    path = place(path.parent) / path.name
+    return path_as_text(place(path) if path.is_symlink() else path)
+
+
+def _lineage(weights: Path) -> Iterator[tuple[RunFolder, str, bool]]:
+    """A run and those that it goes back to, each with that in words, and whether it saw labels.
+
+    Nothing is known of weights that came without their run.
+    """
+    seen: set[Path] = set()
+    first = None
+    while (run := run_of(weights)) and run.path not in seen:
+        seen.add(run.path)
+        first = first or run.path
+        settings = load_toml(run.config) if run.config.exists() else {}
+        who = f"{run.path}" if run.path == first else f"{run.path}, which {first} goes back to,"
+        yield run, who, "pretrain" not in settings
+        if not (init := settings.get("init")) or not Path(init).exists():
+            return
+        weights = Path(init)
+
+
+def known_to_init(config: RunConfig, dataset: Dataset) -> Known | None:
+    """Which pictures held back the weights that a run begins with have learned from.
+
+    With folds, all pictures are held back once.
+    """
+    if not config.init or not Path(config.init).exists():
         return None
-    place = cache(os.path.realpath)  # a folder may be reached by links, or by way of ".."
-    rows = read_split_table(run.split)
-    paths = [Path(row["path"]) for row in rows if row["split"] in splits]
-    known = {(place(path.parent), path.name) for path in paths}
-    old = [
-        sample.path
-        for sample in listing.samples
-        if (place(source_path(sample.path).parent), path_as_text(Path(sample.path.name))) in known
-    ]
-    if not old:
-        return None
-    return (
-        f"{run.path} has learned from {len(old)} of these {len(listing.samples)} pictures or was "
-        f"chosen by them, such as {old[0]}"
-    )
+    pairs = zip(dataset.listing.samples, dataset.splits, strict=True)
+    held_out = [sample for sample, split in pairs if config.folds or split in ("valid", "test")]
+    return learned_from(held_out, Path(config.init), ("train",))

@@ -35,6 +35,7 @@ from vitreous.exporting.sealed_file import open_sealed
 from vitreous.exporting.sealing import SealedFormat, Sealing, seal
 from vitreous.exporting.web import find_runtime, write_site
 from vitreous.opening import learned_from, list_split
+from vitreous.serving.hub import called
 from vitreous.serving.weights import find_classifier, find_own_weights, is_own, is_sealed, told_by
 from vitreous.training.classifier import load_classifier, read_description
 
@@ -55,7 +56,7 @@ def export(
     license: str | None = None,
     runtime: str | PathLike[str] | None = None,
     precision: Literal["float32"] | Reduced = "float32",
-    max_drop: float = MAX_DROP,
+    max_drop: float | None = None,
     data: str | PathLike[str] | None = None,
     on_gate: Callable[[Gate], None] | None = None,
     labels: str | PathLike[str] | None = None,
@@ -81,8 +82,8 @@ def export(
         runtime: folder of a copy of onnxruntime-web, for "web"; by default it is downloaded once.
         precision: of the network in a sealed ONNX file: "float32"; "int8", the fastest;
             "int8-weights" or "fp16", smaller and as fast as float32.
-        max_drop: points of accuracy that fewer bits may cost; where it surely is more, nothing is
-            written.
+        max_drop: points of accuracy that fewer bits may cost, by default 0.5; where it surely is
+            more, nothing is written.
         data: labelled pictures to see that on, a folder or table; by default those that chose the
             run's weights.
         on_gate: is told what fewer bits cost and gain, even where they are refused.
@@ -119,7 +120,8 @@ def export(
         if precision != "float32":
             tested = _tested(weights, Path(data) if data is not None else None, console)
             learned = _own_pictures(weights, "train") or _drawn_faces()
-            terms = Terms(precision, max_drop, tested, learned, _warning(on_gate, console))
+            most = MAX_DROP if max_drop is None else max_drop
+            terms = Terms(precision, most, tested, learned, _warning(on_gate, console))
         _seal(weights, path, to, license or UNKNOWN_LICENSE, terms, console)
         if to == "onnx":
             console.info(f"next: vitreous predict {quote(str(path))} photo.jpg")
@@ -160,7 +162,7 @@ def _write_site(
 
 
 def _check_precision(
-    precision: str, to: str, max_drop: float, data: str | PathLike[str] | None
+    precision: str, to: str, max_drop: float | None, data: str | PathLike[str] | None
 ) -> None:
     known = ("float32", *get_args(Reduced))
     if precision not in known:
@@ -171,7 +173,9 @@ def _check_precision(
         raise ConfigError(
             f"data is to compare fewer bits on, and float32 has all: leave {data} out"
         )
-    if not 0 <= max_drop <= 100:
+    if precision == "float32" and max_drop is not None:
+        raise ConfigError("max_drop is about fewer bits, and float32 has all: leave it out")
+    if max_drop is not None and not 0 <= max_drop <= 100:
         raise ConfigError(f"max_drop is {max_drop:g}; it is points of accuracy, from 0 to 100")
 
 
@@ -258,7 +262,7 @@ def _tested(weights: Path, data: Path | None, console: Console) -> Iterator[tupl
     else:
         listing, _ = list_split(data, None, ("valid", "", "test", "calibration", "train"))
         check_classes(listing, described.classes, str(data))
-        if old := learned_from(listing, weights, ("train",)):
+        if old := learned_from(listing.samples, weights, ("train",)):
             console.warn(f"{old}: fewer bits may cost more on others")
         files = [(sample.path, sample.label or "") for sample in listing.samples]
     return _read(files, described.preprocess, console)
@@ -288,8 +292,7 @@ def _beside(run: Path, ending: str) -> Path:
     Weights that came without their run lie in a folder that may be anything, and have a name.
     """
     if not is_own(run):
-        name = run.stem if run.is_file() else run.name.partition("@")[0]
-        return Path(f"{name}{ending}")
+        return Path(f"{run.stem if run.is_file() else called(run)}{ending}")
     folder = find_own_weights(run).resolve().parent
     is_alone = run.is_file() and not RunFolder(folder).config.exists()
     return folder / f"{run.stem if is_alone else folder.name}{ending}"

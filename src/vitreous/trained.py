@@ -111,7 +111,7 @@ def evaluate(
         pictures = own.sets[name]
     else:
         listing, name = list_split(Path(data), split)
-        if old := learned_from(listing, weights):
+        if old := learned_from(listing.samples, weights):
             console.warn(f"{old}: expect less of it on new ones")
         pictures = _open(listing, Path(data), predictor, cache, console)
     console.info(f"evaluating {len(pictures)} {name} pictures".replace("  ", " "))
@@ -322,7 +322,7 @@ def calibrate(
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     described = read_description(weights)
     listing, name = list_split(Path(data), split, ("calibration", "", "test"))
-    if old := learned_from(listing, weights):
+    if old := learned_from(listing.samples, weights):
         raise DataError(f"{old}: calibrate on others")
     pictures = _open(listing, Path(data), described, cache, console)
     if not len(pictures):
@@ -338,6 +338,7 @@ def compare(
     data: Source,
     *,
     split: str | None = None,
+    device: Device = "auto",
     cache: Source | None = None,
     console: Console | None = None,
 ) -> Comparison:
@@ -349,6 +350,7 @@ def compare(
         b: the other.
         data: a folder of classes or a table.
         split: as for `evaluate`.
+        device: as for `predict`.
         cache: folder of decoded pictures.
         console: where messages go.
 
@@ -361,8 +363,8 @@ def compare(
     console.info(f"comparing on {len(listing.samples)} {name} pictures".replace("  ", " "))
     found = []
     for run in (a, b):
-        weights, predictor = open_model(run, NOTHING, Wish(), console)
-        if old := learned_from(listing, weights):
+        weights, predictor = open_model(run, NOTHING, Wish(device=device), console)
+        if old := learned_from(listing.samples, weights):
             console.warn(f"{old}: that is no fair comparison")
         pictures = _open(listing, Path(data), predictor, cache, console)
         if not len(pictures):

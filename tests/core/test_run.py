@@ -2,6 +2,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -40,6 +41,14 @@ def test_any_other_full_folder_is_refused_too(tmp_path):
         check_free(tmp_path)
     with pytest.raises(RunError, match="exists already"):
         check_free(tmp_path / "notes.txt")
+
+
+@pytest.mark.parametrize("name", [".", "..", ""])
+def test_a_folder_needs_a_name_to_be_put_in_its_place(name, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path / "a")
+    with pytest.raises(RunError, match="give it one, --out"):
+        check_free(Path(name))
 
 
 def test_an_empty_folder_is_taken(tmp_path):

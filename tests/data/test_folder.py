@@ -86,6 +86,15 @@ def test_names_of_splits(tmp_path, folder, split):
     assert listing.classes == ("cat",)
 
 
+def test_what_systems_put_among_pictures_is_passed_over(tmp_path):
+    root = touch(tmp_path, "cat/a.jpg", "cat/@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", "dog/b.jpg",
+                 "__MACOSX/cat/c.jpg", "lost+found/d.jpg", "#recycle/e.jpg")  # fmt: skip
+    listing = list_labelled(root)
+    assert listing.classes == ("cat", "dog")
+    assert rows(listing) == [("a.jpg", "cat", None), ("b.jpg", "dog", None)]
+    assert listing.ignored == ()
+
+
 def test_train_may_be_a_class(tmp_path):
     root = touch(tmp_path, "train/ice.jpg", "plane/jet.jpg")
     assert rows(list_labelled(root)) == [("jet.jpg", "plane", None), ("ice.jpg", "train", None)]
@@ -304,7 +313,11 @@ def test_a_parquet_table(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"image": [b"\x89PNG"], "label": ["a"]}, "row 1: 'image' holds bytes, not a path"),
+        ({"image": [b"\x89PNG"], "label": ["a"]}, "'image' holds binary, not paths"),
+        (  # as Hugging Face `datasets` writes pictures
+            {"image": [{"bytes": b"\x89PNG", "path": "a.png"}], "label": ["a"]},
+            "'image' holds struct<bytes: binary, path: string>, not paths",
+        ),
         ({"path": ["a.jpg", None], "label": ["a", "b"]}, "row 2: 'path' is empty"),
         ({"path": ["a.jpg"]}, "no column 'label'"),
         ({"path": pa.array([], pa.string()), "label": pa.array([], pa.string())}, "no rows"),
@@ -336,6 +349,7 @@ def test_without_labels_any_folder_of_pictures_will_do(tmp_path):
 def test_without_labels_only_the_training_pictures_are_taken(tmp_path):
     flat = touch(tmp_path / "flat", "train/a.jpg", "test/b.jpg", "val/c.jpg", "d.jpg")
     assert rows(list_unlabelled(flat)) == [("a.jpg", None, None)]
+    assert list_unlabelled(flat).ignored == (flat / "d.jpg",)
     sorted_in = touch(tmp_path / "classes", "train/cat/a.jpg", "train/b.jpg", "valid/cat/c.jpg")
     assert {sample.path.name for sample in list_unlabelled(sorted_in).samples} == {"a.jpg", "b.jpg"}
     trains = touch(tmp_path / "vehicles", "train/a.jpg", "plane/b.jpg")

@@ -20,7 +20,7 @@ from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.data.packing import pack
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.data.shards import entry_of, find_shards
-from vitreous.errors import DataError, RunError
+from vitreous.errors import DataError, RunError, UnreadablePicture
 
 QUIET = Console(quiet=True)
 #: Of the folders below: several shards of each.
@@ -132,6 +132,39 @@ def test_tars_of_others_are_read_too(photo, tmp_path):
     )
 
 
+def tar_of(path, names, photo):
+    """As `tar` makes it of a folder; each picture another."""
+    with tarfile.open(path, "w") as tar:
+        for number, name in enumerate(names):
+            buffer = io.BytesIO()
+            Image.fromarray(photo(10, 14, number)).save(buffer, "png")
+            member = tarfile.TarInfo(name)
+            member.size = buffer.tell()
+            buffer.seek(0)
+            tar.addfile(member, buffer)
+    return path
+
+
+def test_a_tar_of_a_folder_is_divided_as_the_folder_is(photo, tmp_path):
+    names = ("f/train/cat/1.png", "f/train/dog/2.png", "f/test/cat/3.png", "f/valid/dog/4.png")
+    samples = list_labelled(tar_of(tmp_path / "faces.tar", names, photo)).samples
+    assert [sample.split for sample in samples] == ["train", "train", "test", "valid"]
+    assert [sample.label for sample in samples] == ["cat", "dog", "cat", "dog"]
+    # A class may be called as a split is.
+    classes = tar_of(tmp_path / "vehicles.tar", ("v/train/1.png", "v/plane/2.png"), photo)
+    listing = list_labelled(classes)
+    assert listing.classes == ("plane", "train")
+    assert {sample.split for sample in listing.samples} == {None}
+
+
+def test_names_with_dots_in_them_are_pictures_of_their_own(photo, tmp_path):
+    names = [f"cat/Screenshot at 12.00.{n:02}.png" for n in range(3)] + ["dog/1.png"]
+    samples = list_labelled(tar_of(tmp_path / "a.tar", names, photo)).samples
+    assert [sample.path.name for sample in samples] == [name.split("/")[1] for name in names]
+    for number, sample in enumerate(samples):
+        assert np.array_equal(read_picture(sample.path), photo(10, 14, number))
+
+
 def test_a_folder_of_pictures_stays_one_whatever_else_lies_there(faces, photo, tmp_path):
     folder = tmp_path / "mixed"
     packed(faces, folder)
@@ -206,6 +239,40 @@ def test_a_size_is_fitted_and_unreadable_pictures_are_left_out(faces, tmp_path):
     samples = list_labelled(tmp_path / "shards").samples
     ours = sorted(read_picture(s.path).tobytes() for s in samples if s.split == "test")
     assert ours == expected
+
+
+def test_a_picture_without_an_ending_gets_one(class_folder, photo, tmp_path):
+    (tmp_path / "abc").write_bytes(b"")
+    Image.fromarray(photo(8, 8)).save(tmp_path / "abc", "jpeg")
+    long = tmp_path / f"b.jpg?token={'x' * 120}"
+    Image.fromarray(photo(8, 8, 1)).save(long, "png")
+    (tmp_path / "t.csv").write_text(f"path,label\nabc,cat\n{long.name},dog\n")
+    packed(tmp_path / "t.csv", tmp_path / "shards")
+    names = {sample.path.suffix for sample in list_labelled(tmp_path / "shards").samples}
+    assert names == {".jpeg", ".png"}
+
+
+def test_what_can_not_be_read_now_is_not_left_out_for_ever(faces, tmp_path, monkeypatch):
+    real, asked = packing.read_with_header, []
+
+    def stale(path, cover=None):
+        asked.append(path)
+        if len(asked) == 40:
+            raise UnreadablePicture("can't be read: Stale file handle", passing=True)
+        return real(path, cover)
+
+    monkeypatch.setattr(packing, "read_with_header", stale)
+    with pytest.raises(DataError, match="Stale file handle: start again when it can"):
+        packed(faces, tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
+    assert packed(faces, tmp_path / "shards").index["pictures"] == 67
+
+
+def test_pictures_none_of_which_can_be_read_are_no_shards(tmp_path):
+    (tmp_path / "t.csv").write_text("path,label\nhappy\\1.jpg,happy\nsad\\2.jpg,sad\n")
+    with pytest.raises(DataError, match=r"none of the pictures can be read, such as happy\\1.jpg"):
+        packed(tmp_path / "t.csv", tmp_path / "shards")
+    assert not (tmp_path / "shards").exists()
 
 
 def test_groups_and_votes_are_kept(class_folder, tmp_path):
@@ -296,7 +363,7 @@ def test_a_changed_shard_is_told(faces, tmp_path):
     with pytest.raises(DataError, match="damaged or was changed"):
         read_picture(sample.path)
     shard.unlink()
-    with pytest.raises(DataError, match="has 0 bytes, not the"):
+    with pytest.raises(DataError, match="is missing: copy it too"):
         list_labelled(tmp_path / "shards")
 
 

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from vitreous.core.console import Console
-from vitreous.data import stream
+from vitreous.data import remote, stream
 from vitreous.data.cache import entry_bytes
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_dataset, open_unlabelled
+from vitreous.data.decode import read_picture
 from vitreous.data.folder import list_labelled, list_unlabelled
 from vitreous.data.loader import TrainingOrder
 from vitreous.data.packing import pack
@@ -174,6 +175,50 @@ def test_shards_over_http_are_the_shards_here(server, shards, tmp_path):
     assert len(SPOOL._copies) <= 2 * (16 // 5 + 3)
     pattern = source_path(f"{server}/shards/data-{{000000..000001}}.tar")
     assert len(list_labelled(pattern).samples) < len(here.listing.samples)
+
+
+def test_far_shards_are_packed_one_behind_another(server, shards, tmp_path, monkeypatch):
+    fetched, real = [], remote._fetch
+    monkeypatch.setattr(remote, "_fetch", lambda path: fetched.append(path) or real(path))
+    source = source_path(f"{server}/shards")
+    found = pack(source, tmp_path / "again", shard_mb=0.008, console=Console(quiet=True))
+    assert found.index["pictures"] == 80
+    assert len(fetched) == len(set(fetched)) == len(list(shards.glob("*.tar"))) > 5
+
+
+def test_a_few_pictures_of_far_shards_are_read_alone(server, shards, tmp_path):
+    here = {sample.path.name: sample.path for sample in list_labelled(shards).samples}
+    there = list_labelled(source_path(f"{server}/shards")).samples
+    SPOOL.follow((), 1)
+    fetched = len(SPOOL._copies)
+    for sample in there[::9]:
+        assert np.array_equal(read_picture(sample.path), read_picture(here[sample.path.name]))
+    assert len(SPOOL._copies) == fetched
+
+
+def test_a_shard_that_could_not_be_fetched_ahead_is_fetched_when_it_is_needed(
+    server, shards, tmp_path, monkeypatch
+):
+    files = [source_path(f"{server}/shards/data-00000{n}.tar") for n in range(2)]
+    real, fails = remote._fetch, [files[1]]
+
+    def fetch(path):
+        if path in fails:
+            fails.remove(path)
+            raise DataError("the network was gone for a moment")
+        return real(path)
+
+    monkeypatch.setattr(remote, "_fetch", fetch)
+    spool = remote.Spool()
+    spool.follow(files, 1)
+    spool.open(files[0]).read()
+    spool._copies[files[1]].exception()  # waits until it is known
+    assert spool.open(files[1]).read() == (shards / "data-000001.tar").read_bytes()
+
+
+def test_a_little_less_room_keeps_the_same_pictures(shards, tmp_path):
+    kept = [opened(shards, tmp_path, room_for=count).pixels.array.num_kept for count in (24, 21)]
+    assert kept == [20, 20]
 
 
 def test_what_is_not_there_is_told(server, tmp_path):

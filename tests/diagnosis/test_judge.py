@@ -33,7 +33,7 @@ INSIDE = Inside(logits=2.0, size=1.0, off=None, gradient=1.0)
 
 def answers(right: float, n: int = 300, favourite_share: float = 0.35) -> Answers:
     share = proportion_interval(round(right * n), n)
-    return Answers(n=n, accuracy=share, balanced=share, chance=1 / 3, loss=0.5, favourite=1,
+    return Answers(n=n, accuracy=share, balanced=share, chance=1 / 3, favourite=1,
                    favourite_share=favourite_share)  # fmt: skip
 
 
@@ -199,6 +199,13 @@ def test_what_is_known_by_heart():
     assert named(replace(by_heart, counts=(10, 10, 10))) == ["too_little_data"]
     hard = replace(LEARNED, train=answers(0.9), held_out=answers(0.7, 120))
     assert named(hard) == []
+    # Where left and right differ, flips are off for a reason.
+    bare = AugmentConfig(flip=0.0, affine_chance=0.0)
+    (cause,) = judge(Case(by_heart, replace(CONFIG, augment=bare), CLASSES, "runs/a")).causes
+    assert cause.change == {"augment.affine_chance": AugmentConfig.affine_chance}
+    arrows = replace(CONFIG, augment=AugmentConfig(flip=0.0))
+    (cause,) = judge(Case(by_heart, arrows, CLASSES, "runs/a")).causes
+    assert cause.change == {}
 
 
 @pytest.mark.parametrize("counts", [(10, 10, 10), (100, 100, 100)])
@@ -300,6 +307,15 @@ def test_a_run_that_left_nothing():
     found = judge(Case(non_finite, training(learning_rate=1e30), CLASSES, "runs/a"))
     assert [cause.kind for cause in found.causes] == ["non_finite"]
     assert found.causes[0].change["train.learning_rate"] < 1e3
+
+
+def test_a_rate_that_was_tried_is_not_proposed_again():
+    """A run that went back twice ended at a sixteenth of its rate."""
+    course = Course(steps=3, total_steps=60, non_finite_step=4, rate_share=1 / 16)
+    signals = replace(NOTHING_LEARNED, course=course, step=None)
+    (cause, *_) = judge(Case(signals, training(learning_rate=3e-3), CLASSES, "runs/a")).causes
+    assert "at a learning rate of 0.00019" in cause.evidence
+    assert cause.change["train.learning_rate"] == 5e-5
 
 
 def test_low_rank_updates_of_a_ladder_have_a_rate_of_their_own():

@@ -141,6 +141,9 @@ def test_what_no_short_training_can_show_is_left_as_it_is(opened):
     causes = Cause("leak", "", ""), Cause("overfitting", "", "", {"augment.flip": 0.5})
     found = tried(opened, case_of(opened), *causes)
     assert found == Diagnosis("", causes)
+    # Weights to begin with that are to blame are no setting that could be changed for a trial.
+    head = Cause("head", "", "Begin with other weights.", {}, "vitreous train faces")
+    assert tried(opened, case_of(opened), head) == Diagnosis("", (head,))
 
 
 def test_a_trial_is_the_same_every_time_and_ends_in_time(opened):

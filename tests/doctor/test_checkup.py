@@ -151,6 +151,20 @@ def test_a_table_with_groups_and_a_picture_listed_twice(tmp_path):
     assert [(change.path, change.action) for change in checkup.proposal] == [("gone.png", "drop")]
 
 
+def test_one_group_does_not_silence_the_names_of_other_pictures(tmp_path):
+    write_faces(tmp_path / "faces", 12, size=32)
+    files = sorted((tmp_path / "faces").rglob("*.png"))
+    rows = [f"{path.relative_to(tmp_path)},{path.parent.name},train," for path in files]
+    for row, split in ((3, "train"), (20, "valid")):
+        path = files[row].rename(files[row].with_name(f"anna_{row:03}.png"))
+        rows[row] = f"{path.relative_to(tmp_path)},{path.parent.name},{split},"
+    rows[30] = rows[30].replace(",train,", ",valid,")
+    rows[0] += "ben"
+    (tmp_path / "table.csv").write_text("\n".join(["path,label,split,group", *rows]))
+    checkup = check_source(tmp_path / "table.csv")
+    assert details(checkup, "group_leak") == ["names that begin with 'anna' in train and valid"]
+
+
 def test_names_that_mean_groups_where_no_split_parts_them_yet(tmp_path):
     write_faces(tmp_path / "faces", 12, size=32)
     for path in sorted((tmp_path / "faces").rglob("0000[0-5].png")):

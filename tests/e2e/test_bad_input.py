@@ -142,6 +142,36 @@ def test_places_that_are_not_there(vitreous, run, faces, tmp_path):
     refused(vitreous("train", "--resume", tmp_path), "is not a run folder")
 
 
+def test_a_run_that_may_not_be_entered_is_one_line(capsys):
+    def refuse():
+        raise PermissionError(13, "Permission denied", "/home/other/runs/a/config.toml")
+
+    assert _status(refuse) == 2
+    said = capsys.readouterr().err
+    assert said == "error: can't read /home/other/runs/a/config.toml: Permission denied\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "command"),
+    [
+        ("split.csv", "\ufeffpath;label;split\na;b;train\n", "evaluate RUN FACES"),
+        ("split.csv", "path,label,split\na,b\n", "evaluate RUN FACES"),
+        ("data.json", "[]", "evaluate RUN"),
+        ("evaluation.json", "{}", "export RUN -o OUT"),
+    ],
+)
+def test_files_of_a_run_that_were_changed_are_named(
+    vitreous, run, faces, tmp_path, name, text, command
+):
+    copy = shutil.copytree(run, tmp_path / "run")
+    (copy / name).write_text(text)
+    places = {"RUN": copy, "FACES": faces, "OUT": tmp_path / "a.onnx"}
+    result = vitreous(*(places.get(word, word) for word in command.split()))
+    assert result.exit_code == 2
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert str(copy) in result.stderr
+
+
 def test_an_existing_run_is_never_overwritten(vitreous, run, faces):
     before = (run / "best.safetensors").read_bytes()
     refused(vitreous("train", faces, "--out", run), "existing run", f"--resume {run}")

@@ -3,18 +3,50 @@
 import json
 import os
 import signal
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from vitreous.core.files import read_json, read_tensors
+from vitreous.data.config import DataConfig
 from vitreous.data.faces import write_faces
+from vitreous.data.preprocess import Preprocess
 from vitreous.evaluation.intervals import proportion_interval
+from vitreous.evaluation.results import Fold, FoldScores
+from vitreous.folds import share_of_time
+from vitreous.model.config import ModelConfig
+from vitreous.training.config import FoldsConfig, RunConfig, TrainConfig
 from vitreous.training.learner import Learner
+from vitreous.training.trainer import Clock
 
 from .conftest import QUICK
 
+#: What stands in a budget behind all trainings, and behind each, in seconds.
+BEHIND_ALL_S, BEHIND_EACH_S = 120.0, 3.0
+
 WORDS = (*QUICK, "--epochs", "2", "--folds", "3")
+
+
+def test_all_trainings_of_folds_have_the_same_time():
+    """What comes behind the last one is left time for by all, not by that one alone."""
+    config = RunConfig(
+        "scratch",
+        DataConfig("faces"),
+        ModelConfig(num_classes=3),
+        Preprocess((224, 224)),
+        train=TrainConfig(budget_s=1200.0),
+        folds=FoldsConfig(count=5),
+    )
+    begun, spent, learned, scores = time.monotonic(), 0.0, [], FoldScores()
+    for number in range(6):
+        own, clock = share_of_time(config, Clock(begun - spent), scores)
+        learned.append(own.train.budget_s - BEHIND_EACH_S - clock.share * BEHIND_ALL_S)
+        spent += learned[-1] + BEHIND_EACH_S
+        scores = replace(scores, folds=(*scores.folds, Fold(str(number), 9, 1, 1, 0, 0)))
+    assert learned == pytest.approx([learned[0]] * 6, abs=1)
+    assert spent + BEHIND_ALL_S == pytest.approx(1200, abs=1)
 
 
 @pytest.fixture(scope="module")

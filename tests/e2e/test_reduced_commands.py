@@ -89,6 +89,7 @@ def test_what_makes_no_sense_is_said(vitreous, run, faces, tmp_path):
         ),
         ((run, "--precision", "int8", "--to", "torch"), "int8 is there for --to onnx alone"),
         ((run, "--data", faces / "test"), "float32 has all"),
+        ((run, "--max-drop", "1"), "float32 has all"),
         ((run, "--precision", "fp16", "--max-drop", "-1"), "points of accuracy, from 0 to 100"),
     ]
     for words, said in cases:

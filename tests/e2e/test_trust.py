@@ -63,7 +63,7 @@ def test_sets_and_refusing(vitreous, calibrated, faces, tmp_path):
     result = vitreous(*words, "--sets", "0.9", "--refuse", "--json")
     assert result.exit_code == 0
     promise = (
-        "at least 90 % of such pictures, less the 3 % at most that are refused (95 % sure; "
+        "at least 90 % of such pictures, less the 3 % at most that are refused (90 % sure; "
         "calibrated on 180 pictures"
     )
     assert promise in result.stderr
@@ -124,10 +124,36 @@ def test_pictures_that_the_run_knows_do_not_calibrate_it(vitreous, run, faces):
 def test_pictures_that_the_run_knows_are_known_by_any_way(vitreous, run, faces, tmp_path):
     (tmp_path / "link").symlink_to(faces)
     (tmp_path / "inside").mkdir()
-    for way in (tmp_path / "link", tmp_path / "inside" / ".." / "link"):
+    for path in sorted((faces / "valid").rglob("*.png")):
+        one = tmp_path / "one by one" / path.parent.name / path.name
+        one.parent.mkdir(parents=True, exist_ok=True)
+        one.symlink_to(path)
+    ways = (tmp_path / "link", tmp_path / "inside" / ".." / "link")
+    result = vitreous("calibrate", run, tmp_path / "one by one")
+    assert result.exit_code == 2
+    assert "has learned from 30 of these 30 pictures or was chosen by them" in result.stderr
+    for way in ways:
         result = vitreous("calibrate", run, way, "--split", "valid")
         assert result.exit_code == 2
         assert "has learned from 30 of these 30 pictures or was chosen by them" in result.stderr
+
+
+def test_what_a_run_began_with_has_learned_too(vitreous, run, faces, tmp_path):
+    """With another division, pictures held back were learned by the run that it goes on from."""
+    path, source = tmp_path / "on", faces / "train"
+    words = (*QUICK, "--epochs", "1", "--init", run, "--set", "data.calibration_share=0.2")
+    result = vitreous("train", source, "--out", path, *words)
+    assert result.exit_code == 0, result.stderr
+    held_out = (path / "split.csv").read_text().count(",valid\n")
+    said = f"of the pictures held back, {run} has learned from {held_out} of these {held_out}"
+    assert f"warning: {said}" in result.stderr
+    assert said in " ".join((path / "report.html").read_text().split())
+    # Those put aside for calibration were put aside too late.
+    assert "no promise" in vitreous("predict", path, faces / "test", "--sets", "0.5").stderr
+    result = vitreous("calibrate", path, faces, "--split", "valid")
+    assert result.exit_code == 2
+    assert f"{run}, which {path} goes back to, has learned from 30 of these 30" in result.stderr
+    assert "warning" not in vitreous("evaluate", path, faces, "--split", "test", "--json").stderr
 
 
 def test_a_share_put_aside_in_training(vitreous, faces, unseen, tmp_path):

@@ -50,6 +50,17 @@ def test_the_interval_narrows_with_more_pictures():
     assert many.low > 0.05
 
 
+@pytest.mark.parametrize("gap", [0.0, 0.02])
+def test_the_interval_is_narrow_with_very_many_pictures(gap):
+    """So narrow that no true error that is tried lies inside: its neighbours are its ends."""
+    count = 400_000
+    right = np.arange(count) % 100 < 97
+    found = measure_reliability(*binary(np.full(count, 0.97 + gap), right)).ece
+    assert found.value == pytest.approx(gap, abs=1e-6)
+    assert gap - 0.005 < found.low <= gap + 1e-6
+    assert gap - 1e-6 <= found.high < gap + 0.005
+
+
 @pytest.mark.parametrize("count", [1, 7, 30])
 def test_few_pictures_and_certain_answers(count):
     found = measure_reliability(np.tile([1.0, 0.0], (count, 1)), np.zeros(count, dtype=int))

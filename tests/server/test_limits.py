@@ -307,6 +307,9 @@ def test_a_key_file_is_read_and_weak_ones_are_refused(tmp_path, monkeypatch):
     assert read_key(None) == KEY[::-1]
     with pytest.raises(ConfigError, match="nothing above"):
         Settings(max_pixels=400_000_000)
+    monkeypatch.setenv("VITREOUS_API_KEY", " ")  # a secret that was forgotten opens nothing
+    with pytest.raises(ConfigError, match="VITREOUS_API_KEY is set and empty"):
+        read_key(None)
     monkeypatch.delenv("VITREOUS_API_KEY")
     assert read_key(None) is None
     with pytest.raises(ConfigError, match="16 characters"):

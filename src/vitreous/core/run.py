@@ -173,6 +173,8 @@ def check_free(path: Path) -> None:
     Raises:
         RunError: naming what stands there and how to go on.
     """
+    if path.name in ("", ".."):  # it is made elsewhere and put there when it is whole
+        raise RunError(f"{path} is no name for a new folder: give it one, --out {path / 'NAME'}")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if (path / "config.toml").exists():

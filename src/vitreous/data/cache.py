@@ -124,9 +124,8 @@ def cached_pixels(
 def room_bytes(cache_dir: Path, max_cache_bytes: int) -> int:
     """What the cache may take: its limit, or as much as the disk still has beside its entries."""
     there = next(place for place in (cache_dir, *cache_dir.parents) if place.exists())
-    return min(
-        max_cache_bytes, bytes_in(there) + int(_SHARE_OF_DISK * shutil.disk_usage(there).free)
-    )
+    room = bytes_in(there) + shutil.disk_usage(there).free
+    return min(max_cache_bytes, int(_SHARE_OF_DISK * room))
 
 
 def entry_bytes(count: int, preprocess: Preprocess) -> int:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ from vitreous.data.shards import shard_of
 from vitreous.data.split import VALID_SHARE, assign_splits
 from vitreous.data.stream import StreamedPixels, streamed_pixels
 from vitreous.data.table import SPLITS, Sample
-from vitreous.errors import DataError, UnreadablePicture
+from vitreous.errors import DataError, RunError, UnreadablePicture
+
+_SPLIT_COLUMNS = ["path", "label", "split"]
 
 #: Without labels nothing is chosen by the pictures held back: a few show how the loss goes.
 UNLABELLED_VALID_SHARE = 0.05
@@ -65,9 +68,11 @@ class Dataset:
         """CSV text of what went where, kept with a run."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["path", "label", "split"])
-        for sample, split in zip(self.listing.samples, self.splits, strict=True):
-            writer.writerow([path_as_text(sample.path), sample.label, split])
+        writer.writerow(_SPLIT_COLUMNS)
+        for row, (sample, split) in enumerate(zip(self.listing.samples, self.splits, strict=True)):
+            # What can't be read went nowhere.
+            went = "" if row in self.pixels.errors else split
+            writer.writerow([path_as_text(sample.path), sample.label, went])
         return text.getvalue()
 
     def fingerprint(self) -> str:
@@ -81,9 +86,20 @@ class Dataset:
 
 
 def read_split_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a `split.csv`: "path" as `path_as_text` has it, "label" and "split"."""
-    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-        return list(csv.DictReader(file))
+    """The rows of a `split.csv`: "path" as `path_as_text` has it, "label" and "split".
+
+    Raises:
+        RunError: where it can't be read, or was changed.
+    """
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            found = list(rows)
+    except (OSError, csv.Error) as error:
+        raise RunError(f"can't read {path}: {error}") from None
+    if rows.fieldnames != _SPLIT_COLUMNS or any(None in row.values() for row in found):
+        raise RunError(f"{path} is not as the run wrote it: it has {', '.join(_SPLIT_COLUMNS)}")
+    return found
 
 
 def path_as_text(path: Path) -> str:
@@ -210,6 +226,8 @@ def typical_side(listing: Listing) -> int:
         hint = ""
         if faults[0].endswith(NO_FILE):
             hint = "; the paths of a table count from its own folder"
+            if "\\" in faults[0] and os.sep == "/":
+                hint = "; here the folders of a path are parted by '/'"
         raise DataError(
             f"none of the {count} pictures tried can be read, such as {faults[0]}{hint}"
         )

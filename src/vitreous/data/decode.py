@@ -161,8 +161,11 @@ def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image
         raise UnreadablePicture(NO_FILE) from None
     except Exception as error:
         # Pillow's decoders raise whatever they stumble over, a KeyError or an AttributeError too.
+        if isinstance(error, MemoryError):
+            raise UnreadablePicture("can't be read: memory is too small", passing=True) from None
         if isinstance(error, OSError) and error.strerror:  # the system's own, not Pillow's
-            raise UnreadablePicture(f"can't be read: {error.strerror}", passing=True) from None
+            passing = not isinstance(error, PermissionError)
+            raise UnreadablePicture(f"can't be read: {error.strerror}", passing) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadablePicture(f"damaged: {reason}") from None
 
@@ -231,9 +234,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """As EXIF has it, from 1 to 8."""
+    """As EXIF has it, from 1 to 8; 1 where it says anything else."""
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        found = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        return found if 1 <= found <= 8 else 1
     except Exception:  # an EXIF block beyond reading says nothing about the pixels
         return 1
 

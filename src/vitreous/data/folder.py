@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from vitreous.core.config import did_you_mean
+from vitreous.core.files import check_writable
 from vitreous.core.run import check_free
 from vitreous.data.overlay import Overlay
 from vitreous.data.remote import SPOOL, is_remote
@@ -24,6 +25,11 @@ from vitreous.data.table import (
     table_samples,
 )
 from vitreous.errors import DataError, RunError
+
+#: Folders that systems, storage and archives put among a person's own, in lower case.
+_SYSTEM = frozenset(
+    ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found")
+)
 
 
 @dataclass(frozen=True)
@@ -131,9 +137,11 @@ def check_beside(out: Path, source: Path, labelled: bool = True) -> None:
 
     Raises:
         RunError: naming what is wrong with it.
+        StorageError: where it can't be written.
         DataError: for a bad table.
     """
     check_free(out)
+    check_writable(out)
     for folder in _folders_of_classes(source, labelled):
         if out.resolve().is_relative_to(folder.resolve()):
             raise RunError(f"{out} lies among the pictures of {source}: name another --out")
@@ -247,7 +255,8 @@ def _list_any_folder(root: Path) -> Listing:
     samples = tuple(Sample(path) for path in files if _is_picture(path))
     if not samples:
         raise DataError(f"no pictures in {', '.join(map(str, folders))} ({_extension_words()})")
-    return Listing(samples, (), tuple(path for path in files if not _is_picture(path)))
+    loose = _loose_files(root) if parts else []
+    return Listing(samples, (), (*loose, *(path for path in files if not _is_picture(path))))
 
 
 def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
@@ -319,14 +328,19 @@ def _known_classes(samples: Sequence[Sample], source: Path) -> tuple[str, ...]:
     return tuple(sorted(classes))
 
 
+def _is_visible(name: str) -> bool:
+    """Whether a file or folder is the person's, and not a system's own."""
+    return not name.startswith(".") and name.lower() not in _SYSTEM
+
+
 def _visible_folders(folder: Path) -> list[Path]:
     children = (child for child in folder.iterdir() if child.is_dir())
-    return sorted(child for child in children if not child.name.startswith("."))
+    return sorted(child for child in children if _is_visible(child.name))
 
 
 def _loose_files(folder: Path) -> list[Path]:
     children = (child for child in folder.iterdir() if not child.is_dir())
-    return sorted(child for child in children if not child.name.startswith("."))
+    return sorted(child for child in children if _is_visible(child.name))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -344,8 +358,8 @@ def _walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(identity)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(here, name) for name in sorted(files) if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if _is_visible(name))
+        yield from (Path(here, name) for name in sorted(files) if _is_visible(name))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

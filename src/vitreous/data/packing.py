@@ -21,6 +21,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from filelock import FileLock, Timeout
 from PIL import Image
 
@@ -35,15 +36,17 @@ from vitreous.core.files import (
 )
 from vitreous.core.rng import numpy_stream
 from vitreous.data.cache import Progress, fingerprint, in_threads
+from vitreous.data.config import DataConfig
 from vitreous.data.dataset import path_as_text
-from vitreous.data.decode import open_file, read_picture
+from vitreous.data.decode import open_file, read_with_header
 from vitreous.data.folder import Listing, check_beside, folder_of, list_labelled, list_unlabelled
 from vitreous.data.preprocess import Preprocess, fit
-from vitreous.data.remote import source_path
+from vitreous.data.remote import is_remote, source_path
 from vitreous.data.shard_files import SHARD_FILES
 from vitreous.data.shards import COLUMNS, FORMAT, INDEX, Entry, hasher
-from vitreous.data.table import SPLITS, VOTES, Sample
-from vitreous.errors import ConfigError, RunError, UnreadablePicture
+from vitreous.data.stream import StreamedPixels
+from vitreous.data.table import EXTENSIONS, SPLITS, VOTES, Sample
+from vitreous.errors import ConfigError, DataError, RunError, UnreadablePicture
 
 #: What shards are called whose pictures are in no split yet.
 UNDIVIDED = "data"
@@ -166,6 +169,9 @@ def pack_listing(
         packer = _Packer(listing, folder, staging, config, on_progress)
         states = [state for split in (None, *SPLITS) for state in packer.pack_split(split)]
         index = _index(listing, states)
+        if not index["pictures"]:
+            file, reason = index["unreadable"][0]
+            raise DataError(f"none of the pictures can be read, such as {file}: {reason}")
         write_json(staging / INDEX, index)
         with storage_errors(out):
             for path in staging.glob(".*"):
@@ -203,8 +209,7 @@ class _Packer:
     def pack_split(self, split: str | None) -> list[dict[str, Any]]:
         """What there is to say of each shard of a split, those of an earlier sitting among them."""
         samples = [sample for sample in self._samples if sample.split == split]
-        stream = numpy_stream(self._config.seed, "pack", split or UNDIVIDED)
-        order = stream.permutation(len(samples)).tolist()
+        order = self._order(samples, numpy_stream(self._config.seed, "pack", split or UNDIVIDED))
         states: list[dict[str, Any]] = []
         while (path := self._state_path(split, len(states))).exists():
             states.append(read_json(path))
@@ -217,6 +222,14 @@ class _Packer:
             begin = state["end"]
         self._done += len(samples)
         return states
+
+    def _order(self, samples: Sequence[Sample], stream: np.random.Generator) -> list[int]:
+        """A random order; of far shards one behind another, because each is fetched whole."""
+        if not samples or not is_remote(samples[0].path):
+            return stream.permutation(len(samples)).tolist()
+        buffer = DataConfig.shuffle_buffer
+        pixels = StreamedPixels([sample.path for sample in samples], Preprocess((1, 1)), buffer)
+        return pixels.shuffle_of(np.arange(len(samples)))(stream).tolist()
 
     def _state_path(self, split: str | None, number: int) -> Path:
         return self._staging / f".{_name(split, number)}.json"
@@ -297,13 +310,17 @@ class _Packer:
 def _prepare(path: Path, size: int | None) -> _Picture | UnreadablePicture:
     """A picture's file as it is packed, once it is sure that it can be read."""
     try:
-        picture = read_picture(path, cover=(size, size) if size else None)
+        header, picture = read_with_header(path, cover=(size, size) if size else None)
         with open_file(path) as file:
             data, suffix = file.read(), path.suffix.lower()
     except UnreadablePicture as error:
+        if error.passing:  # shards would be without it for ever
+            raise DataError(f"{path} {error}: start again when it can, and it goes on") from None
         return error
     except OSError as error:  # it went away in between
-        return UnreadablePicture(f"can't be read: {error.strerror or error}")
+        raise DataError(f"{path} can't be read any more: {error.strerror or error}") from None
+    if suffix not in EXTENSIONS:
+        suffix = f".{header.format.lower()}"
     if size:
         picture = fit(picture, Preprocess((size, size)))
         buffer = io.BytesIO()

@@ -64,6 +64,18 @@ def read_remote(path: Path) -> bytes:
     return _patiently(path, lambda: _filesystem(path).cat_file(url_of(path)))
 
 
+def read_part(path: Path, start: int, end: int) -> bytes:
+    """Some bytes of a file behind a url.
+
+    Raises:
+        FileNotFoundError: where there is none.
+        DataError: where it can't be read.
+    """
+    data = _patiently(path, lambda: _filesystem(path).cat_file(url_of(path), start=start, end=end))
+    # A server that knows no parts sends everything.
+    return data[start:end] if len(data) > end - start else data
+
+
 def glob_remote(pattern: Path) -> list[Path]:
     """The files that a pattern with `*` stands for, sorted; not over http, which lists nothing.
 
@@ -169,6 +181,11 @@ class Spool:
             self._files, self._ahead = tuple(files), ahead
             self._places = {file: place for place, file in enumerate(self._files)}
 
+    def expects(self, file: Path) -> bool:
+        """Whether a file is among those that will be asked for, or is here already."""
+        with self._lock:
+            return file in self._places or file in self._copies
+
     def open(self, file: Path) -> BinaryIO:
         """A file at its beginning.
 
@@ -183,7 +200,9 @@ class Spool:
             place = self._places.get(file)
             following = () if place is None else self._files[place + 1 : place + 1 + self._ahead]
             for wanted in (file, *following):
-                if wanted not in self._copies:
+                known = self._copies.get(wanted)
+                # What failed a while ago, when it was fetched ahead, is tried anew.
+                if known is None or (known.done() and known.exception()):
                     self._copies[wanted] = self._pool.submit(_fetch, wanted)
                 self._copies.move_to_end(wanted)
             # The one asked for goes last of all.

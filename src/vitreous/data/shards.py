@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from vitreous.data.remote import SPOOL, glob_remote, is_remote, read_remote, url_of
+from vitreous.data.remote import SPOOL, glob_remote, is_remote, read_part, read_remote, url_of
 from vitreous.data.table import EXTENSIONS, NO_VOTES, SPLIT_WORDS, VOTES
 from vitreous.errors import DataError
 
@@ -116,6 +116,8 @@ def find_shards(source: Path) -> tuple[Path, ...]:
         return tuple(shard for shard in _shards_alone(source) if shard.suffix == ".tar")
     shards = tuple(source / shard["name"] for shard in index["shards"])
     for shard, told in zip(shards, index["shards"], strict=True):
+        if not is_remote(source) and not shard.exists():
+            raise DataError(f"{shard} is missing: copy it too, or pack anew")
         if not is_remote(source) and _size(shard) != told["bytes"]:
             raise DataError(
                 f"{shard} has {_size(shard)} bytes, not the {told['bytes']} that were packed: copy "
@@ -209,9 +211,12 @@ def open_inside(path: Path) -> io.BytesIO | None:
     if inside is None or entry is None:
         return None
     shard = inside[0]
-    with _open_shard(shard) as file:
-        file.seek(entry.offset)
-        data = file.read(entry.size)
+    if is_remote(shard) and not SPOOL.expects(shard):
+        data = read_part(shard, entry.offset, entry.offset + entry.size)
+    else:
+        with _open_shard(shard) as file:
+            file.seek(entry.offset)
+            data = file.read(entry.size)
     digest = hasher()
     digest.update(data)
     if len(data) < entry.size or entry.digest not in ("", digest.hexdigest()):
@@ -324,9 +329,18 @@ def _table_rows(table: Path, columns: list[str], rows: Iterator[list[str]]) -> I
 
 
 def _tar_rows(shard: Path) -> Iterator[Row]:
-    """What WebDataset finds in a tar: files in a row that are named alike up to a dot are one."""
+    """What WebDataset finds in a tar: files in a row that are named alike up to a dot are one.
+
+    Pictures that have only a dot in their names in common, with no label beside them, are several.
+    """
     split = _split_of(shard)
-    key, fields, picture = "", {}, None
+    key, fields = "", dict[str, bytes]()
+    pictures: list[tuple[str, Entry]] = []
+
+    def rows() -> Iterator[Row]:
+        for picture in pictures[: 1 if fields else None]:
+            yield _tar_row(key, fields, picture, split)
+
     try:
         with _open_shard(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
@@ -343,16 +357,14 @@ def _tar_rows(shard: Path) -> Iterator[Row]:
                     )
                 stem = path.name.partition(".")[0]
                 if (this := str(path.with_name(stem))) != key:
-                    if picture:
-                        yield _tar_row(key, fields, picture, split)
-                    key, fields, picture = this, {}, None
+                    yield from rows()
+                    key, fields, pictures = this, {}, []
                 if path.suffix.lower() in EXTENSIONS:
-                    picture = picture or (name, Entry(member.offset_data, member.size))
+                    pictures.append((name, Entry(member.offset_data, member.size)))
                 elif path.suffix in (".cls", ".json"):
                     held = tar.extractfile(member)
                     fields[path.suffix] = held.read() if held else b""
-        if picture:
-            yield _tar_row(key, fields, picture, split)
+        yield from rows()
     except FileNotFoundError:
         raise DataError(f"no file at {url_of(shard)}") from None
     except (tarfile.TarError, ValueError, RecursionError) as error:
@@ -369,14 +381,20 @@ def _limit(path: PurePosixPath) -> int:
 def _tar_row(
     key: str, fields: Mapping[str, bytes], picture: tuple[str, Entry], split: str | None
 ) -> Row:
-    """A picture with its class: of its .json, else its .cls, else the folder it lies in."""
+    """A picture with its class: of its .json, else its .cls, else the folder it lies in.
+
+    So with its split: of its .json, else the shard's name, else the folder around the class'.
+    """
     told = json.loads(fields.get(".json", b"{}"))
     told = told if isinstance(told, dict) else {}
     label = told.get("label")
     if label is None:
         label = fields.get(".cls", b"").decode().strip() or None
-    if label is None and "/" in key:
-        label = PurePosixPath(key).parent.name
+    folders = PurePosixPath(key).parent.parts
+    if label is None and folders:
+        *folders, label = folders
+    if split is None and folders:
+        split = SPLIT_WORDS.get(folders[-1].lower())
     group = told.get("group")
     return Row(
         *picture,

@@ -77,7 +77,9 @@ class StreamedPixels:
         max_cache_bytes = room_bytes(cache_dir, max_cache_bytes)
         fixed = entry_bytes(0, self._preprocess)
         room = (max_cache_bytes - fixed) // (entry_bytes(1, self._preprocess) - fixed)
-        chosen = np.asarray(rows)[: max(0, room)]
+        # In sixteenths, so that the next time, with a little less room, the same are kept.
+        step = -(-len(rows) // 16)
+        chosen = np.asarray(rows)[: max(0, room if room >= len(rows) else room // step * step)]
         if len(chosen):
             paths = [self.paths[row] for row in chosen]
             pixels = cached_pixels(paths, self._preprocess, cache_dir, max_cache_bytes, on_progress)

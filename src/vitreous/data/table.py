@@ -160,12 +160,15 @@ def _csv_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]
 
 def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, parquet, types
     except ImportError:
         raise DataError(f"reading {path} needs pyarrow: pip install 'vitreous[parquet]'") from None
     try:
         with parquet.ParquetFile(path) as file:
             wanted = _wanted_columns(path, file.schema_arrow.names, labelled)
+            holds = file.schema_arrow.field(wanted[0]).type
+            if types.is_nested(holds) or types.is_binary(holds):  # pictures, maybe gigabytes
+                raise DataError(f"{path}: '{wanted[0]}' holds {holds}, not paths")
             rows = file.read(columns=wanted).to_pylist()
     except ArrowException as error:
         reason = str(error).splitlines()[0]

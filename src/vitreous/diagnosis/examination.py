@@ -68,8 +68,10 @@ def read_course(run: RunFolder) -> Course:
     history = read_logbook(run.metrics)
     steps = history[-1]["step"] if history else 0
     # A fine-tuned run has the log of the rung that was kept, and no plan.
-    planned = read_record(run.plan, Plan).total_steps if run.plan.exists() else steps
-    return Course.of(history, planned)
+    if not run.plan.exists():
+        return Course.of(history, steps)
+    plan = read_record(run.plan, Plan)
+    return Course.of(history, plan.total_steps, plan.rate_share)
 
 
 def read_weights(run: RunFolder, config: RunConfig, encoder: Encoder | None) -> Weights:

@@ -16,16 +16,15 @@ def non_finite(case: Case) -> Cause | None:
     step = case.signals.course.non_finite_step
     if step is None:
         return None
-    train = case.config.train
-    rate = min(case.usual_rate(), one_digit(train.learning_rate / 4))
+    tried = case.config.train.learning_rate * case.signals.course.rate_share
+    rate = min(case.usual_rate(), one_digit(tried / 4))
     peak = case.signals.course.peak
     before = f"; the highest loss before was {figure(peak)}" if peak is not None else ""
     relative = case.signals.step
     how = f", {measured(relative)} the weights a step" if relative else ""
     return Cause(
         "non_finite",
-        f"by step {step} the loss is no number, at a learning rate of {train.learning_rate:g}{how}"
-        f"{before}",
+        f"by step {step} the loss is no number, at a learning rate of {tried:.2g}{how}{before}",
         f"Train anew at a rate of {rate:g}, in float32.",
         {case.rate_setting: rate, "train.precision": "float32"} | _sane_clip(case),
     )

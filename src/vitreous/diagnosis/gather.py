@@ -17,7 +17,7 @@ from vitreous.diagnosis.course import Course
 from vitreous.diagnosis.inside import Inside, look_inside
 from vitreous.diagnosis.movement import relative_distance, relative_step
 from vitreous.diagnosis.signals import Answers, Signals
-from vitreous.evaluation.inference import BATCH_SIZE, TorchNetwork, predict_set, probabilities_of
+from vitreous.evaluation.inference import BATCH_SIZE, TorchNetwork, predict_set
 from vitreous.evaluation.thumbnails import SIDE
 from vitreous.model.vit import ViT
 from vitreous.training.config import RunConfig
@@ -84,13 +84,13 @@ def gather(
         leaked=len(copies),
     )
     if thumbnails is not None:
-        simple = Answers.of(np.eye(len(dataset.classes))[thumbnails], truth)
-        found = replace(found, thumbnails=simple)
+        found = replace(found, thumbnails=Answers.of(thumbnails, truth))
     if probabilities is not None:
-        right, is_copy = probabilities.argmax(1) == truth, np.isin(range(len(truth)), list(copies))
+        answers = probabilities.argmax(1)
+        right, is_copy = answers == truth, np.isin(range(len(truth)), list(copies))
         found = replace(
             found,
-            held_out=Answers.of(probabilities, truth),
+            held_out=Answers.of(answers, truth),
             right_if_leaked=float(right[is_copy].mean()) if is_copy.any() else None,
             right_if_not=float(right[~is_copy].mean()) if not is_copy.all() else None,
         )
@@ -137,12 +137,12 @@ def train_sample(train: PictureSet, seed: int) -> tuple[Tensor, Tensor]:
 
 @torch.inference_mode()
 def _answers(model: ViT, pictures: Tensor, preprocess: Preprocess | None = None) -> np.ndarray:
-    """Probabilities for normalised pictures, or for pixels and how they are prepared."""
-    network, logits = TorchNetwork(model), []
+    """Classes for normalised pictures, or for pixels and how they are prepared."""
+    network, answers = TorchNetwork(model), []
     for part in pictures.split(BATCH_SIZE):
         images = normalise(part, preprocess) if preprocess else part
-        logits.append(network(images.to(network.device)).cpu())
-    return probabilities_of(torch.cat(logits)[:, None].numpy())
+        answers.append(network(images.to(network.device)).argmax(1).cpu())
+    return torch.cat(answers).numpy()
 
 
 def exact_copies(dataset: Dataset, split: str) -> list[int]:

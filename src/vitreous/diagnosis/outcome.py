@@ -102,10 +102,10 @@ def _from_others(case: Case) -> tuple[str, str]:
 
 
 def _usual_augmentation(case: Case) -> dict[str, float]:
-    """The chances of augmentation that are off, as usual."""
+    """The chances of augmentation that are off, as usual; to flip may be wrong (left and right)."""
     return {
         f"augment.{name}": getattr(_DEFAULTS, name)
-        for name in ("flip", "affine_chance", "color_chance")
+        for name in ("affine_chance", "color_chance")
         if getattr(case.config.augment, name) == 0
     }
 

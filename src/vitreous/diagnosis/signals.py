@@ -11,7 +11,6 @@ import numpy as np
 from vitreous.diagnosis.course import Course
 from vitreous.diagnosis.inside import Inside
 from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
-from vitreous.evaluation.metrics import negative_log_likelihood
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +22,6 @@ class Answers:
         accuracy: share of right answers.
         balanced: mean recall of the classes present, chance being one over their number.
         chance: that number's inverse.
-        loss: mean negative log-likelihood in nats.
         favourite: index of the class answered most often.
         favourite_share: of the answers.
     """
@@ -32,7 +30,6 @@ class Answers:
     accuracy: Interval
     balanced: Interval
     chance: float
-    loss: float
     favourite: int
     favourite_share: float
 
@@ -47,15 +44,18 @@ class Answers:
         return self.balanced.low <= self.chance
 
     @classmethod
-    def of(cls, probabilities: np.ndarray, labels: np.ndarray) -> "Answers":
+    def of(cls, answers: np.ndarray, labels: np.ndarray) -> "Answers":
         """Count them.
 
+        Args:
+            answers: index of the class answered.
+            labels: of the true one.
+
         Shape:
-            (pictures, classes), (pictures,)
+            two of (pictures,)
         """
-        answers = probabilities.argmax(1)
         right = answers == labels
-        given = np.bincount(answers, minlength=probabilities.shape[1])
+        given = np.bincount(answers)
         present, sizes = np.unique(labels, return_counts=True)
         hits = [int(right[labels == name].sum()) for name in present]
         return cls(
@@ -63,7 +63,6 @@ class Answers:
             accuracy=proportion_interval(int(right.sum()), len(labels)),
             balanced=mean_share_interval(hits, sizes.tolist()),
             chance=1 / max(len(present), 2),
-            loss=negative_log_likelihood(probabilities, labels),
             favourite=int(given.argmax()),
             favourite_share=float(given.max() / given.sum()),
         )

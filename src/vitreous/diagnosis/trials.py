@@ -178,7 +178,11 @@ def try_causes(
         The causes whose change helped first, then those that can't be tried or would take longer
         to show; none that a trial refutes.
     """
-    candidates = [cause for cause in diagnosis.causes if cause.kind in (*_SHORT, "labels")]
+    candidates = [
+        cause
+        for cause in diagnosis.causes
+        if cause.kind == "labels" or (cause.change and cause.kind in _SHORT)
+    ]
     is_stuck = case.signals.train is not None and case.knows < 0.5 and not case.is_cut_short
     if is_stuck and not diagnosis.causes:
         candidates = _other_rates(case)

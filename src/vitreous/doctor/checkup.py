@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitreous.data.cache import Progress
-from vitreous.data.folder import Listing, folder_of, is_unread, survey
+from vitreous.data.folder import Listing, is_unread, survey
 from vitreous.data.table import EXTENSIONS
 from vitreous.doctor.classes import class_findings
 from vitreous.doctor.collection import Collection
@@ -50,7 +50,7 @@ def check_listing(listing: Listing, source: Path, on_progress: Progress | None =
         StorageError: where there is no room for temporary files.
     """
     paths = [sample.path for sample in listing.samples]
-    collection = Collection(listing, examine(paths, on_progress), folder_of(source))
+    collection = Collection(listing, examine(paths, on_progress), source)
     found = sort_findings(list(_findings(collection, on_progress)))
     findings, proposal = propose(collection, found)
     return Checkup(

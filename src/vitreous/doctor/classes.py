@@ -37,7 +37,7 @@ def class_findings(collection: Collection) -> Iterator[Finding]:
 
 def _nothing_to_learn(collection: Collection) -> Iterator[Finding]:
     """What training refuses before it reads any picture."""
-    if fault := nothing_to_learn(collection.listing, collection.folder):
+    if fault := nothing_to_learn(collection.listing, collection.source):
         yield Finding("too_little", (), fault, "error")
 
 
@@ -45,7 +45,7 @@ def _missing(collection: Collection, counts: dict[str, Counter[str]]) -> Iterato
     for split, found in counts.items():
         for name in collection.listing.classes:
             if not found[name]:
-                where = f"in {split}" if split else f"in {collection.folder}"
+                where = f"in {split}" if split else f"in {collection.source}"
                 detail = f"class '{name}' has no readable picture {where}"
                 yield Finding("missing_class", (), detail, "error")
 

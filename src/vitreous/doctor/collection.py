@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitreous.data.folder import Listing
+from vitreous.data.folder import Listing, folder_of
 from vitreous.data.table import SPLITS, Sample
 from vitreous.doctor.examine import Examination, Examined
 
@@ -22,12 +22,17 @@ class Collection:
     Args:
         listing: of `survey`.
         examination: of its samples, in their order.
-        folder: that relative paths count from.
+        source: the folder or table that lists them.
     """
 
     listing: Listing
     examination: Examination
-    folder: Path
+    source: Path
+
+    @property
+    def folder(self) -> Path:
+        """What relative paths count from."""
+        return folder_of(self.source)
 
     @property
     def samples(self) -> tuple[Sample, ...]:

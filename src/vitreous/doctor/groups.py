@@ -28,10 +28,8 @@ _FEWEST, _MOST_SHARE = 2, 0.5
 
 def group_findings(collection: Collection) -> Iterator[Finding]:
     """Groups that are parted, or that a division by chance would part."""
-    if any(sample.group for sample in collection.samples):
-        yield from _by_column(collection)
-    else:
-        yield from _by_name(collection)
+    yield from _by_column(collection)
+    yield from _by_name(collection)
 
 
 def _by_column(collection: Collection) -> Iterator[Finding]:
@@ -77,13 +75,13 @@ def _learned(collection: Collection, groups: dict[str, list[int]]) -> dict[str, 
 def named_groups(collection: Collection) -> dict[str, list[int]]:
     """Rows of each person or scene that file names tell of: "anna" of `anna_003.jpg`.
 
-    A stem that half of a class shares is no person but the class, the camera or the data set; a
-    stem without a letter tells nothing.
+    Of pictures whose group is said, names tell nothing. A stem that half of a class shares is no
+    person but the class, the camera or the data set; a stem without a letter tells nothing.
     """
     members: dict[str, list[int]] = defaultdict(list)
     for row in range(len(collection.samples)):
         stem = name_stem(collection.path(row))
-        if stem:
+        if stem and not collection.samples[row].group:
             members[stem].append(row)
     sizes = Counter(collection.labels)
     classes = {_plain(name) for name in collection.listing.classes}

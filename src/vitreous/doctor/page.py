@@ -3,17 +3,15 @@
 Takes values and a function that gives pictures; writes nothing.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from shlex import quote
 
-import numpy as np
 from jinja2 import Environment
 
 from vitreous.doctor.findings import Checkup, Finding, Section
-from vitreous.pages.pictures import Embedded, picture_uri
+from vitreous.pages.pictures import Embedded, PictureOf, picture_uri
 from vitreous.pages.render import environment, render
 
 #: Findings of a section and files of a finding that stand on the page at once.
@@ -25,9 +23,6 @@ _FEW_CASES, _FEW_PICTURES = 3, 24
 _SIDE_PX = 128
 #: Kinds whose files can't be shown, or are not worth it.
 _WITHOUT_PICTURES = frozenset(("unreadable", "truncated", "empty", "not_a_picture", "ignored"))
-
-#: The pixels of a file, or nothing where it can't be read any more.
-PictureOf = Callable[[Path], np.ndarray | None]
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,14 @@ Part of `api`. What takes long to import is imported when it is asked for.
 """
 
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 from vitreous.core.console import Console
-from vitreous.core.files import storage_errors, write_text
 from vitreous.data.folder import check_beside
-from vitreous.data.overlay import write_overlay
 from vitreous.doctor.findings import Checkup
-from vitreous.pages.pictures import picture_at
+from vitreous.pages.proposal import write_proposal
 
 
 def check(
@@ -55,16 +54,9 @@ def check(
         check_beside(folder, source)
     with console.stages() as on_progress:
         checkup = check_source(source, on_progress)
-    return _written(checkup, folder) if folder else checkup
-
-
-def _written(checkup: Checkup, folder: Path) -> Checkup:
+    if folder is None:
+        return checkup
     from vitreous.doctor.page import render_checkup
 
-    overlay = folder / "overlay.csv"
-    html = render_checkup(checkup, picture_at, str(overlay))
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    write_overlay(overlay, checkup.proposal)
-    write_text(folder / "index.html", html)
-    return replace(checkup, page=folder / "index.html", overlay=overlay)
+    page, overlay = write_proposal(folder, partial(render_checkup, checkup), checkup.proposal)
+    return replace(checkup, page=page, overlay=overlay)

@@ -106,10 +106,10 @@ def _error_interval(bins: tuple[Bin, ...]) -> Interval:
                           for a, s in zip(accuracy, spread, strict=True)])  # fmt: skip
     tail = (1 - CONFIDENCE) / 2
     as_high, as_low = (simulated >= seen).mean(1), (simulated <= seen).mean(1)
-    possible = np.flatnonzero((as_high >= tail) & (as_low >= tail))
-    first, last = (possible[0], possible[-1]) if len(possible) else (0, 0)
-    low = float(true[first - 1]) if first else 0.0
-    high = float(true[min(last + 1, _TRIED - 1)])
+    # With very many pictures even two neighbours of those tried may both be ruled out.
+    too_small, too_large = np.flatnonzero(as_high < tail), 1 + np.flatnonzero(as_low[1:] < tail)
+    low = float(true[too_small[-1]]) if len(too_small) else 0.0
+    high = float(true[too_large[0]] if len(too_large) else true[-1])
     return Interval(seen, min(low, seen), max(high, seen))
 
 

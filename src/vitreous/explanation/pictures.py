@@ -236,12 +236,14 @@ def explain_pictures(
         maps.append(explainer.maps(methods, picture, target))
     if on_progress:
         on_progress("explaining", len(maps), len(pictures))
-    checks: dict[str, Check] = {
-        method.name: explainer.check(
-            method, pictures, targets, [made[method.name].faithfulness for made in maps]
-        )
-        for method in methods
-    }
+    checks: dict[str, Check] = {}
+    for method in methods:
+        if on_progress:
+            on_progress("checking", len(checks), len(methods))
+        found = [made[method.name].faithfulness for made in maps]
+        checks[method.name] = explainer.check(method, pictures, targets, found)
+    if on_progress:
+        on_progress("checking", len(checks), len(methods))
     best_first = sorted(checks, key=lambda name: -checks[name].gain.value)
     kept = [name for name in best_first if question.keep_all or checks[name].passed]
     kept = kept or [question.methods[0]]

@@ -13,12 +13,14 @@ from vitreous.core.config import load_toml
 from vitreous.core.files import read_json
 from vitreous.core.run import run_of, versions
 from vitreous.data.dataset import read_split_table
+from vitreous.errors import RunError
 from vitreous.exporting.contract import RefusalLimit, SetLimits
 from vitreous.training.classifier import Classifier
 
 UNKNOWN_LICENSE = "unknown: choose one"
 #: Class names that are listed; a thousand would hide the rest.
 _LISTED = 50
+_SCORES = frozenset(("n", "accuracy", "balanced_accuracy", "per_class"))
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,14 @@ def facts_of(weights: Path) -> RunFacts:
         return RunFacts()  # a fold has learned from some of its run's pictures only
     rows = read_split_table(run.split)
     counts = Counter(row["label"] for row in rows if row["split"] == "train")
+    score = None
+    if folder == run.path and run.evaluation.exists():
+        score = read_json(run.evaluation)
+        if not isinstance(score, dict) or not score.keys() >= _SCORES:
+            raise RunError(f"{run.evaluation} is damaged: it has no score")
     return RunFacts(
         dict(sorted(counts.items())),
-        read_json(run.evaluation) if folder == run.path and run.evaluation.exists() else None,
+        score,
         _without_folders(str(load_toml(run.config).get("init", ""))),
     )
 

@@ -114,8 +114,8 @@ def export_classifier(classifier: Classifier, path: Path, to: str) -> list[str]:
         ]
     said += export_folder(classifier, path, to)
     call = {
-        "timm": f"timm.create_model('local-dir:{path}', pretrained=True)",
-        "transformers": f"transformers.pipeline('image-classification', '{path}')",
+        "timm": f"timm.create_model({f'local-dir:{path}'!r}, pretrained=True)",
+        "transformers": f"transformers.pipeline('image-classification', {str(path)!r})",
     }
     return [*said, f"next, in Python: {call[to]}"]
 

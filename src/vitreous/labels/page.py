@@ -6,19 +6,17 @@ in it, named by its hash, makes the overlay of what is chosen. Without scripts i
 
 import base64
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from shlex import quote
 
-import numpy as np
 from jinja2 import Environment
 from markupsafe import Markup
 
 from vitreous.data.overlay import overlay_lines, overlay_text
 from vitreous.labels.audit import Audit, Suspect
-from vitreous.pages.pictures import Embedded, picture_uri
+from vitreous.pages.pictures import Embedded, PictureOf, picture_uri
 from vitreous.pages.render import environment, render
 
 #: Suspects that stand on the page: a person's evening, and a file of a few megabytes.
@@ -27,9 +25,6 @@ _SIDE_PX = 128
 #: Classes whose table fits beside each other.
 _TABLE_CLASSES = 12
 _SCRIPT = Path(__file__).parent / "templates" / "labels.js"
-
-#: The pixels of a file, or nothing where it can't be read any more.
-PictureOf = Callable[[Path], np.ndarray | None]
 
 
 @dataclass(frozen=True)

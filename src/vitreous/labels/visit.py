@@ -4,14 +4,13 @@ Part of `api`, where pictures that no run has learned from yet are trained on fi
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from vitreous.core.files import storage_errors, write_text
 from vitreous.core.run import RunFolder
 from vitreous.data.folder import check_beside
-from vitreous.data.overlay import write_overlay
 from vitreous.labels.audit import Audit, audit_folds
-from vitreous.pages.pictures import picture_at
+from vitreous.pages.proposal import write_proposal
 
 
 def audit_run(run: Path, out: Path | None) -> Audit:
@@ -33,10 +32,5 @@ def audit_run(run: Path, out: Path | None) -> Audit:
     check_beside(out, audit.source)
     from vitreous.labels.page import render_audit
 
-    overlay = out / "overlay.csv"
-    html = render_audit(audit, picture_at, str(overlay))
-    with storage_errors(out):
-        out.mkdir(parents=True, exist_ok=True)
-    write_overlay(overlay, audit.proposal)
-    write_text(out / "index.html", html)
-    return replace(audit, page=out / "index.html", overlay=overlay)
+    page, overlay = write_proposal(out, partial(render_audit, audit), audit.proposal)
+    return replace(audit, page=page, overlay=overlay)

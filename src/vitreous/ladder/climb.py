@@ -152,7 +152,7 @@ class _Climber:
         config, clock = self._configured(name)
         budget_s, has_begun = config.train.budget_s, (self.run.rungs / name).exists()
         if budget_s is not None and budget_s < _LEAST_S and not has_begun:
-            self._leave_out(name, f"{budget_s:.0f} s are left, too few for '{name}'")
+            self._leave_out(name, f"its share is {budget_s:.0f} s, too few for '{name}'")
             return
         rung = self.run.rung(name)
         encoder = load_encoder(self.run.rung(self._best_below()).best, with_head=True)
@@ -199,12 +199,7 @@ class _Climber:
                 clock = Clock(clock.started, closing_validations=1.0, closing_s=0.0)
             train = replace(train, budget_s=max(left, 1e-3))
         if name == "lora":
-            train = replace(
-                train,
-                lora_rank=settings.lora_rank,
-                learning_rate=settings.lora_learning_rate,
-                layer_decay=1.0,
-            )
+            train = settings.of_lora(train)
         return replace(self.config, train=train, ladder=None), clock
 
     def _best_below(self) -> str:

@@ -52,7 +52,8 @@ def rope2d(grid_size: tuple[int, int], head_dim: int, theta: float) -> tuple[Ten
         section 3.2.
     """
     # On the CPU for the same reason as above.
-    share = torch.arange(0, 1, 4 / head_dim, dtype=torch.float32, device="cpu")
+    rates = head_dim // 4
+    share = torch.arange(rates, dtype=torch.float32, device="cpu") / rates
     rate = 2 * math.pi * theta**-share
     y, x = ((torch.arange(count, device="cpu") + 0.5) / count * 2 - 1 for count in grid_size)
     place = torch.stack(torch.meshgrid(y, x, indexing="ij"), dim=-1).flatten(0, 1)

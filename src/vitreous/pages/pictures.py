@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from PIL import Image
 
 from vitreous.data.decode import read_picture
 from vitreous.errors import UnreadablePicture
+
+#: Reads the pixels of a file for a page; ``None`` where it can't be read.
+PictureOf = Callable[[Path], np.ndarray | None]
 
 _LOSSLESS_SIDE = 64
 _PIXEL_ART_SIDE = 32

@@ -7,6 +7,7 @@ nothing new and cost time, but a patch must not see much more of a picture than 
 What was compared stands in docs/experiments/LOG.md.
 """
 
+import math
 from dataclasses import replace
 
 from vitreous.data.config import AugmentConfig, DataConfig
@@ -61,8 +62,9 @@ def _sized(facts: Facts, config: RunConfig) -> tuple[RunConfig, str]:
     """The same at the size that suits the pictures and the time."""
     native = max(config.model.image_size)
     patch = max(config.model.patch_size)
+    least = min(native, 4 * patch)
     side = min(native, patch * round(UPSCALE * facts.typical_side / patch))
-    side = max(side, 4 * patch)
+    side = max(side, least)
     why = f"the pictures' shorter side is {facts.typical_side} px, the weights' was {native}"
     if facts.learning_s is None or facts.pictures_per_s is None:
         return _with_side(config, side), why
@@ -70,9 +72,11 @@ def _sized(facts: Facts, config: RunConfig) -> tuple[RunConfig, str]:
         config = _with_side(config, side)
         seen = facts.learning_s * facts.pictures_per_s(config)
         epochs = seen / facts.num_pictures
-        if epochs >= MIN_EPOCHS or side <= 4 * patch:
+        if epochs >= MIN_EPOCHS or side <= least:
             return config, f"{why}; so the time is enough to see each picture {epochs:.1f} times"
-        side = max(4 * patch, min(side - patch, patch * round(0.8 * side / patch)))
+        # What a picture costs goes about with its area; to measure that at many sizes takes long.
+        enough = patch * round(side * math.sqrt(epochs / MIN_EPOCHS) / patch)
+        side = max(least, min(side - patch, enough))
 
 
 def _with_side(config: RunConfig, side: int) -> RunConfig:

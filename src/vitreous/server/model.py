@@ -14,13 +14,13 @@ from vitreous.core.console import Console
 from vitreous.core.machine import usable_cores
 from vitreous.data.decode import FORMATS, read_picture
 from vitreous.data.preprocess import fit
-from vitreous.errors import ConfigError
 from vitreous.evaluation.calibration import Calibration, load_calibration
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.explanation.methods import METHOD_NAMES
 from vitreous.exporting.contract import Contract
 from vitreous.exporting.sealed_file import open_sealed
 from vitreous.serving.guard import Guard, MeasuredRefusal, run_guard, sealed_guard
+from vitreous.serving.hub import called
 from vitreous.serving.predictor import Answer, Predictor, answer_pixels, open_predictor
 from vitreous.serving.runtimes import Engine, Precision, Runtime
 from vitreous.serving.sealed import check_as_written, sealed_predictor
@@ -84,7 +84,7 @@ class Served:
     workers: int
     trust: Calibration | Contract | None
     stamp: tuple[int, ...]
-    _guards: dict[tuple[float | None, bool, bool], Guard] = field(default_factory=dict)
+    _guards: dict[Wish, Guard] = field(default_factory=dict)
 
     @property
     def explainable(self) -> bool:
@@ -148,21 +148,18 @@ class Served:
         Raises:
             ConfigError: for what this model can't give.
         """
-        if by_class and sets is None:
-            raise ConfigError("by_class is about sets: name a share with it, such as sets=0.9")
+        wish = Wish(sets=sets, by_class=by_class, refuse=refuse)
         if sets is None and not refuse:
             return None
-        asked = (sets, by_class, refuse)
-        guard = self._guards.get(asked)
+        guard = self._guards.get(wish)
         if guard is None:
-            guard = self._new_guard(sets, by_class, refuse)
+            guard = self._new_guard(wish)
             if len(self._guards) >= _KEPT_GUARDS:  # several threads may be here
                 self._guards.clear()
-            self._guards[asked] = guard
+            self._guards[wish] = guard
         return guard
 
-    def _new_guard(self, sets: float | None, by_class: bool, refuse: bool) -> Guard:
-        wish = Wish(sets=sets, by_class=by_class, refuse=refuse)
+    def _new_guard(self, wish: Wish) -> Guard:
         if isinstance(self.trust, Contract):
             guard = sealed_guard(self.trust, self.name, wish)
         else:
@@ -221,7 +218,7 @@ def open_served(wanted: Wanted, console: Console) -> Served:
     path = find_classifier(wanted.run, wanted.told, console, sealed=True)
     stamp = stamp_of(path)
     workers = wanted.workers or min(usable_cores(), torch.get_num_threads())
-    name = wanted.name or Path(wanted.run).name or Path(wanted.run).resolve().name
+    name = wanted.name or called(wanted.run)
     if is_sealed(path):
         check_as_written(name, wanted.runtime, wanted.precision, wanted.device)
         files = [open_sealed(path, threads=1) for _ in range(workers)]

@@ -87,10 +87,13 @@ def read_key(file: Path | None) -> str | None:
     """The API key in a file, or else in the environment variable ``VITREOUS_API_KEY``.
 
     Raises:
-        ConfigError: where the file can't be read or is empty.
+        ConfigError: where the file can't be read or is empty, or the variable is empty.
     """
     if file is None:
-        return os.environ.get(KEY_VARIABLE, "").strip() or None
+        key = os.environ.get(KEY_VARIABLE)
+        if key is not None and not key.strip():  # as of a secret that was forgotten
+            raise ConfigError(f"{KEY_VARIABLE} is set and empty: give it the API key, or unset it")
+        return key.strip() if key else None
     try:
         key = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

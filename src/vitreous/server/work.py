@@ -159,7 +159,9 @@ class Work:
             line.put(job)
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                return [await job.future for job in jobs]
+                answers = await asyncio.gather(
+                    *(job.future for job in jobs), return_exceptions=True
+                )
         except TimeoutError:
             wait_s = self._settings.timeout_s
             raise HTTPException(
@@ -168,6 +170,10 @@ class Work:
         finally:
             for job in jobs:  # nobody waits for what is left
                 job.future.cancel()
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return answers
 
     def _count(self, more: int) -> None:
         self._pending += more

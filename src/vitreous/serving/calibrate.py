@@ -48,12 +48,15 @@ def temper_run(weights: Path, valid: PictureSet, device: Device) -> None:
         save_classifier(weights, tempered(classifier, temperature))
 
 
-def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: Device, seed: int) -> None:
+def calibrate_run(
+    weights: Path, sets: Mapping[str, PictureSet], untouched: bool, device: Device, seed: int
+) -> None:
     """Write the calibration beside the weights.
 
     Args:
         weights: of the run.
         sets: pictures by split: train, valid, and calibration where there is one.
+        untouched: whether those put aside for calibration are new to the weights.
         device: as in `TrainConfig`.
         seed: of the choice of training pictures.
     """
@@ -69,7 +72,7 @@ def calibrate_run(weights: Path, sets: Mapping[str, PictureSet], device: Device,
     calibration = Calibration(
         ConformalScores.of(probabilities_of(seen.logits), pictures.labels.numpy()),
         Refusal.calibrated(views, seen.numbers),
-        untouched=pictures is put_aside,
+        untouched=untouched and pictures is put_aside,
     )
     save_calibration(weights, calibration)
 

@@ -132,7 +132,8 @@ def open_guard(weights: Path, where: object, wish: Wish, console: Console) -> Gu
     if guard and calibration:
         again, promises = _again(where), []
         if guard.rule:
-            promises.append(_promise_of_sets(guard.rule, calibration, classes, wish.refuse, again))
+            refusal = calibration.refusal if wish.refuse else None
+            promises.append(_promise_of_sets(guard.rule, refusal, calibration, classes, again))
         if wish.refuse and calibration.refusal:
             promises.append(_promise_of_refusal(calibration.refusal, calibration, again))
         for promised, text in promises:
@@ -197,11 +198,12 @@ def guard_of_sealed(
     promises = []
     if guard and guard.rule:
         said = _said_of_sets(guard.rule.coverage, wish.refuse)
-        promises.append((all(guard.rule.promised), said))
+        kept = not wish.refuse or (contract.refuse is not None and contract.refuse.promised)
+        promises.append((all(guard.rule.promised) and kept, said, _sure(wish.refuse)))
     if guard and guard.refusal and contract.refuse:
-        promises.append((contract.refuse.promised, _said_of_refusal()))
-    for promised, said in promises:
-        how = f"{_percent(SURE)} sure, as calibrated before it was sealed"
+        promises.append((contract.refuse.promised, _said_of_refusal(), SURE))
+    for promised, said, sure in promises:
+        how = f"{_percent(sure)} sure, as calibrated before it was sealed"
         why = "what it was made of couldn't promise it (vitreous calibrate, then export anew)"
         if contract.precision != "float32":
             why = _in_fewer_bits(contract.precision)
@@ -235,6 +237,11 @@ def _said_of_sets(coverage: float, refuse: bool, by_class: bool = False) -> str:
     return f"{said}, less the {_percent(1 - KEPT)} at most that are refused" if refuse else said
 
 
+def _sure(refuse: bool) -> float:
+    """How sure the promise of sets is; two that hold at once fail as often as both together."""
+    return 1 - 2 * (1 - SURE) if refuse else SURE
+
+
 def _said_of_refusal() -> str:
     return f"at least {_percent(KEPT)} of such pictures are kept"
 
@@ -248,11 +255,17 @@ def _tell(is_promise: bool, text: str, console: Console) -> None:
 
 
 def _promise_of_sets(
-    rule: SetRule, calibration: Calibration, classes: Sequence[str], refuse: bool, again: str
+    rule: SetRule,
+    refusal: Refusal | None,
+    calibration: Calibration,
+    classes: Sequence[str],
+    again: str,
 ) -> tuple[bool, str]:
-    counts, needed = rule.counts, needed_for(rule.coverage)
-    said = _said_of_sets(rule.coverage, refuse, by_class=len(counts) > 1)
-    if len(counts) > 1:
+    counts, needed, by_class = rule.counts, needed_for(rule.coverage), len(rule.counts) > 1
+    said = _said_of_sets(rule.coverage, bool(refusal) and not by_class, by_class)
+    if by_class:
+        if refusal:
+            return False, f"{said}: refusing empties some, and of one class that may be many"
         few = [at for at, promised in enumerate(rule.promised) if not promised]
         if few:
             names = ", ".join(f"'{classes[at]}' ({counts[at]})" for at in few[:_LISTED])
@@ -261,7 +274,10 @@ def _promise_of_sets(
                 False,
                 f"{said}: it takes {needed} of each to calibrate on, too few for {names}{more}",
             )
-    return _promise(said, all(rule.promised), sum(counts), needed, calibration.untouched, again)
+    enough, sure = all(rule.promised), _sure(refusal is not None)
+    if refusal:
+        enough, needed = enough and refusal.promised, max(needed, refusal.needed)
+    return _promise(said, enough, sum(counts), needed, calibration.untouched, again, sure)
 
 
 def _promise_of_refusal(refusal: Refusal, calibration: Calibration, again: str) -> tuple[bool, str]:
@@ -271,17 +287,24 @@ def _promise_of_refusal(refusal: Refusal, calibration: Calibration, again: str) 
 
 
 def _promise(
-    said: str, enough: bool, count: int, needed: int, untouched: bool, again: str
+    said: str,
+    enough: bool,
+    count: int,
+    needed: int,
+    untouched: bool,
+    again: str,
+    sure: float = SURE,
 ) -> tuple[bool, str]:
     """Whether something can be promised, and that in words."""
     if not enough:
-        return False, f"{said}: {count} pictures to calibrate on are too few, it takes {needed}"
+        few = f"{count} pictures to calibrate on are too few, it takes {needed}"
+        return False, f"{said}: {few}; {again}"
     if not untouched:
         return False, (
             f"{said}, though it should be nearly so: the {count} pictures calibrated on also chose "
-            f"the weights; for a promise: {again}"
+            f"the weights, or those that it began with knew them; for a promise: {again}"
         )
-    how = f"{_percent(SURE)} sure; calibrated on {count} pictures used for nothing else"
+    how = f"{_percent(sure)} sure; calibrated on {count} pictures used for nothing else"
     return True, f"{said} ({how})"
 
 

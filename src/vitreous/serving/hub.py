@@ -7,6 +7,7 @@ share. There they are found again without a network, by the commit that a run wr
 
 import errno
 import hashlib
+import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -64,6 +65,18 @@ class Place:
 
     path: Path
     id: HubId | None = None
+
+
+def called(where: str | PathLike[str]) -> str:
+    """What a model is called: the repository's name on a hub, or a file's or folder's own.
+
+    Example:
+        >>> called("hf://owner/vit@refs/pr/1")
+        'vit'
+    """
+    found = hub_id(where)
+    # Of "." that of the folder it means; of a link its own.
+    return found.repo.rpartition("/")[2] if found else os.path.basename(os.path.abspath(where))  # noqa: PTH100, PTH119
 
 
 def hub_id(where: str | PathLike[str]) -> HubId | None:

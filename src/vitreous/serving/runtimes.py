@@ -104,17 +104,20 @@ def is_installed(runtime: Runtime) -> bool:
     return all(find_spec(module) is not None for module in _MODULES[runtime])
 
 
-def check_installed(runtime: Runtime) -> None:
+def check_installed(runtime: Runtime, precision: Precision = "float32") -> None:
     """Refuse a runtime that isn't there.
 
     Raises:
-        ConfigError: naming the extra that brings it.
+        ConfigError: naming the extra that brings it, and what else has the precision.
     """
     if not is_installed(runtime):
-        raise ConfigError(
-            f'{runtime} is not installed: pip install "vitreous[{_EXTRAS[runtime]}]", or use '
-            "--runtime torch"
-        )
+        others = [
+            f", or use --runtime {name}"
+            for name in get_args(Runtime)
+            if name != runtime and precision in PRECISIONS[name] and is_installed(name)
+        ]
+        extra = f'pip install "vitreous[{_EXTRAS[runtime]}]"'
+        raise ConfigError(f"{runtime} is not installed: {extra}{''.join(others)}")
 
 
 def version_of(runtime: Runtime) -> str:
@@ -139,7 +142,7 @@ def open_network(
         RunError: where the weights are damaged.
         StorageError: where the conversion can't be kept.
     """
-    check_installed(engine.runtime)
+    check_installed(engine.runtime, engine.precision)
     if engine.runtime == "torch":
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[engine.precision]
         model = _folded(weights, features).to(choose_device(engine.device), dtype)

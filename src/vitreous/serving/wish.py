@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from vitreous.errors import ConfigError
 from vitreous.serving.runtimes import Precision, Runtime
 from vitreous.training.config import Device
 
@@ -25,3 +26,9 @@ class Wish:
     sets: float | None = None
     by_class: bool = False
     refuse: bool = False
+
+    def __post_init__(self) -> None:
+        if self.by_class and self.sets is None:
+            raise ConfigError(
+                "by_class is about sets: name a share with it, such as sets=0.9 (--sets 0.9)"
+            )

@@ -1,7 +1,7 @@
 """Every setting of a run, in one frozen tree that is written to `config.toml`."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from vitreous.data.config import AugmentConfig, DataConfig
@@ -152,6 +152,11 @@ class LadderConfig:
     lora_rank: int = 8
     lora_learning_rate: float = 2e-3
     lora_share: float = 0.25
+
+    def of_lora(self, train: TrainConfig) -> TrainConfig:
+        """A run's settings as the rung "lora" has them."""
+        rank, rate = self.lora_rank, self.lora_learning_rate
+        return replace(train, lora_rank=rank, learning_rate=rate, layer_decay=1.0)
 
     def __post_init__(self) -> None:
         order = get_args(Rung)

@@ -50,16 +50,19 @@ class Clock:
         started: value of `time.monotonic` at the command's start.
         closing_validations: work behind training, counted in validations.
         closing_s: further seconds behind training.
+        share: of what comes behind the whole run, where trainings share its time.
     """
 
     started: float
     closing_validations: float = 2.2
     closing_s: float = 6.0
+    share: float = 1.0
 
     def left_s(self, budget_s: float, validation_s: float) -> float:
         """Seconds of the budget that training may still take."""
         elapsed = time.monotonic() - self.started
-        return budget_s - elapsed - self.closing_s - self.closing_validations * validation_s
+        closing_s = self.share * self.closing_s + self.closing_validations * validation_s
+        return budget_s - elapsed - closing_s
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def address(request) -> str:
 
 @pytest.fixture(scope="module")
 def browser():
-    fake = "--use-fake-device-for-media-stream --use-fake-ui-for-media-stream"
+    fake = "--use-fake-device-for-media-stream=device-count=2 --use-fake-ui-for-media-stream"
     with chromium(*fake.split(), "--host-resolver-rules=MAP faces.test 127.0.0.1") as found:
         yield found
 

@@ -150,6 +150,35 @@ def test_drop_and_paste(address, opened, pictures):
     assert results[0] == results[1]
 
 
+def test_pictures_that_come_while_others_wait_are_counted_with_them(served, opened, pictures):
+    page = opened(served)
+    page.evaluate(KEEP_BACK, "/predict")
+    page.locator("#files").set_input_files(pictures[:1])
+    assert page.evaluate("heldBack", 1) == 1
+    page.locator("#files").set_input_files(pictures)
+    assert page.evaluate("heldBack", 2) == 2
+    for which in range(4):
+        assert page.evaluate("heldBack", which + 1) > which
+        page.evaluate(f"letGo({which})")
+    page.get_by_text("4 pictures classified.").wait_for()
+    assert page.evaluate("document.querySelectorAll('.seen').length") == 4
+
+
+def test_what_can_not_be_read_here_is_not_the_servers_fault(served, opened):
+    """A folder that is dropped comes as a file that nobody can read."""
+    page = opened(served)
+    page.evaluate(
+        """() => {
+          File.prototype.arrayBuffer = () => Promise.reject(new DOMException("gone"));
+          const transfer = new DataTransfer();
+          transfer.items.add(new File(["x"], "holiday"));
+          const drop = new DragEvent("drop", { dataTransfer: transfer, bubbles: true });
+          document.body.dispatchEvent(drop);
+        }"""
+    )
+    page.get_by_text("this file can\u2019t be read").first.wait_for()
+
+
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 def test_an_overtaken_answer_is_neither_told_nor_kept(served, opened, noise, order):
     page = opened(served)

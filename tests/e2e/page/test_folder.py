@@ -11,6 +11,7 @@ from PIL import Image
 from tests.e2e.page.visiting import (
     NEEDS_CHROMIUM,
     RUNTIME,
+    give,
     predicted,
 )
 from vitreous.exporting.web import SUMS, VERSION
@@ -84,6 +85,31 @@ def test_other_files_are_decoded_nearly_alike(hosted, opened, vitreous, run, fac
     page = opened(hosted)
     for ours, theirs in zip(asked(page, files), predicted(vitreous, run, files), strict=True):
         assert ours["probabilities"] == pytest.approx(theirs["probabilities"], abs=0.05)
+
+
+def test_a_model_that_can_not_be_run_is_told_with_each_picture(hosted, browser, pictures):
+    """Also where that shows before anything was asked of it."""
+    page = browser.new_page()
+    held = []
+    page.route("**/model.json", lambda route: held.append(route))
+    page.context.route("**/runtime/*", lambda route: route.abort())
+    page.goto(hosted)
+    page.wait_for_timeout(1000)
+    held[0].continue_()
+    page.locator("#work").wait_for()
+    give(page, pictures[:2], 2)
+    problems = page.locator(".problem").all_inner_texts()
+    assert problems == ["this browser can\u2019t run the model"] * 2
+    page.context.unroute_all()
+    page.close()
+
+
+def test_a_page_that_no_server_gives_says_what_it_takes(folder, hosted, browser, opened):
+    assert opened(hosted).locator("#late").is_hidden()
+    page = browser.new_page()
+    page.goto((folder / "index.html").as_uri())
+    page.get_by_text("this page takes a web server").wait_for()
+    page.close()
 
 
 def test_a_folder_is_whole_and_of_the_same_page(folder, run):

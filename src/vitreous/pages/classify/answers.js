@@ -127,9 +127,11 @@ export class Card {
 export function showPicture(box, address, name) {
   const image = element("img", { className: "seen", alt: name });
   image.addEventListener("load", () => {
+    URL.revokeObjectURL(address); // it is shown, and its bytes aren't needed again
     image.classList.toggle("pixels", Math.max(image.naturalWidth, image.naturalHeight) <= SMALL);
   });
   image.addEventListener("error", () => {
+    URL.revokeObjectURL(address);
     image.replaceWith(element("span", { className: "gone" }, "no preview"));
   });
   image.src = address;

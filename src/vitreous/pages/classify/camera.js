@@ -17,7 +17,7 @@ export class Camera {
   #shape;
   #stream = null;
   #turn = 0; // of asking for the camera: an earlier one's answer may come late
-  #front = true;
+  #next = null; // device of the camera behind this one
 
   /**
    * @param section where it is shown.
@@ -84,10 +84,7 @@ export class Camera {
       const part = await this.#part();
       if (part) this.#keep(part);
     });
-    this.#switch.addEventListener("click", () => {
-      this.#front = !this.#front;
-      this.#start();
-    });
+    this.#switch.addEventListener("click", () => this.#start(this.#next));
     this.#size.addEventListener("input", () => this.#frame());
     // A telephone that is turned gives a picture of another shape.
     for (const kind of ["loadedmetadata", "resize"]) {
@@ -117,11 +114,12 @@ export class Camera {
     return button;
   }
 
-  async #start() {
+  /** Show a camera by its device, or the one that faces the person. */
+  async #start(device = null) {
     this.#stop();
     const turn = this.#turn;
-    const facingMode = this.#front ? "user" : "environment";
-    const wish = { audio: false, video: { facingMode, width: { ideal: 1280 } } };
+    const which = device ? { deviceId: { exact: device } } : { facingMode: "user" };
+    const wish = { audio: false, video: { ...which, width: { ideal: 1280 } } };
     try {
       const stream = await navigator.mediaDevices.getUserMedia(wish);
       if (turn !== this.#turn) return end(stream); // closed or asked anew meanwhile
@@ -131,11 +129,13 @@ export class Camera {
       if (turn !== this.#turn) return;
       const [track] = stream.getVideoTracks();
       track.addEventListener("ended", () => this.#gone(stream)); // not where we end it ourselves
-      const facing = track.getSettings().facingMode;
+      const { facingMode: facing, deviceId: shown } = track.getSettings();
       // People expect a mirror of themselves; what is classified is not mirrored.
       this.#stage.classList.toggle("mirror", facing !== "environment");
       const devices = await navigator.mediaDevices.enumerateDevices();
-      this.#switch.hidden = devices.filter(({ kind }) => kind === "videoinput").length < 2;
+      const cameras = devices.filter(({ kind }) => kind === "videoinput").map((one) => one.deviceId);
+      this.#next = cameras[(cameras.indexOf(shown) + 1) % cameras.length];
+      this.#switch.hidden = cameras.length < 2;
       this.#go(stream);
     } catch (error) {
       if (turn === this.#turn) this.#now.textContent = refusalWords(error);

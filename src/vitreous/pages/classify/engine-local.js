@@ -12,6 +12,7 @@ const FORMATS = ["JPEG", "PNG", "WEBP", "BMP", "GIF"]; // what all browsers deco
 const worker = new Worker(new URL("local-worker.js", import.meta.url), { type: "module" });
 const waiting = new Map();
 let asked = 0;
+let broken = null; // once the worker is dead nothing is ever answered
 
 worker.addEventListener("message", ({ data: { id, answer, error } }) => {
   const { resolve, reject } = waiting.get(id);
@@ -20,11 +21,13 @@ worker.addEventListener("message", ({ data: { id, answer, error } }) => {
   else reject(new Error(error));
 });
 worker.addEventListener("error", () => {
-  for (const { reject } of waiting.values()) reject(new Error("this browser can’t run the model"));
+  broken = new Error("this browser can’t run the model");
+  for (const { reject } of waiting.values()) reject(broken);
   waiting.clear();
 });
 
 function ask(message) {
+  if (broken) return Promise.reject(broken);
   return new Promise((resolve, reject) => {
     waiting.set(++asked, { resolve, reject });
     worker.postMessage({ id: asked, ...message });

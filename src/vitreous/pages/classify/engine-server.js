@@ -52,7 +52,11 @@ async function ask(address, blob) {
   const request = { headers, cache: "no-store" };
   if (blob) {
     headers["Content-Type"] = "application/octet-stream";
-    Object.assign(request, { method: "POST", body: blob });
+    // Read here: of a folder, or a file changed since it was chosen, the server isn't to blame.
+    const body = await blob.arrayBuffer().catch(() => {
+      throw new Error("this file can’t be read");
+    });
+    Object.assign(request, { method: "POST", body });
   }
   for (let left = PATIENCE; ; left--) {
     const response = await fetch(address, request).catch(() => {

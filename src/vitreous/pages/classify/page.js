@@ -17,6 +17,7 @@ let camera;
 const cards = [];
 const waiting = [];
 let working = 0;
+const batch = new Set(); // cards asked about since nobody was working
 let earlier = 0;
 
 /** What the person wants beside the likeliest class. */
@@ -28,6 +29,7 @@ function options() {
 }
 
 async function begin(given = false) {
+  at("late").hidden = true;
   try {
     model = await engine.model();
   } catch (error) {
@@ -88,24 +90,27 @@ function take(files) {
 
 /** Ask about cards, those that were asked about before too: what is wanted may have changed. */
 function ask(some) {
-  waiting.push(...some.filter((card) => !waiting.includes(card)));
-  while (working < AT_ONCE && waiting.length) work(some.length);
+  const fresh = some.filter((card) => !waiting.includes(card));
+  if (!working) batch.clear();
+  for (const card of fresh) batch.add(card);
+  waiting.push(...fresh);
+  while (working < AT_ONCE && waiting.length) work();
 }
 
-async function work(count) {
+async function work() {
   working++;
   while (waiting.length) {
     const card = waiting.shift();
     const asked = options();
     const answer = await card.classify(asked);
     if (!answer) continue;
-    if (count === 1) say(inWords(answer, asked.sets));
-    else say(waiting.length ? `${waiting.length} pictures left.` : `${count} pictures classified.`);
+    if (batch.size === 1) say(inWords(answer, asked.sets));
+    else if (waiting.length) say(`${waiting.length} pictures left.`);
     if (answer.error || card.kept) continue;
     card.kept = true;
     if (await history.add(answer, card.blob)) await showHistory();
   }
-  working--;
+  if (!--working && batch.size > 1) say(`${batch.size} pictures classified.`);
 }
 
 function inWords(answer, coverage) {

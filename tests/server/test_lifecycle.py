@@ -90,7 +90,8 @@ def test_no_request_is_lost_when_it_is_told_to_end(run, picture):
 
 def connect_for_ever(address: tuple[str, int]) -> None:
     while True:
-        socket.create_connection(address, PATIENCE_S).close()
+        with contextlib.suppress(ConnectionResetError):  # the port was closed amid a handshake
+            socket.create_connection(address, PATIENCE_S).close()
 
 
 def test_what_is_on_its_way_when_the_port_is_closed_is_answered(serving, run, monkeypatch):

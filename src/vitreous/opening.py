@@ -196,13 +196,13 @@ def _lineage(weights: Path) -> Iterator[tuple[RunFolder, str, bool]]:
     """
     seen: set[Path] = set()
     first = None
-    while (run := run_of(weights)) and run.path not in seen:
+    while weights.exists() and (run := run_of(weights)) and run.path not in seen:
         seen.add(run.path)
         first = first or run.path
         settings = load_toml(run.config) if run.config.exists() else {}
         who = f"{run.path}" if run.path == first else f"{run.path}, which {first} goes back to,"
         yield run, who, "pretrain" not in settings
-        if not (init := settings.get("init")) or not Path(init).exists():
+        if not (init := settings.get("init")):
             return
         weights = Path(init)
 
@@ -212,7 +212,7 @@ def known_to_init(config: RunConfig, dataset: Dataset) -> Known | None:
 
     With folds, all pictures are held back once.
     """
-    if not config.init or not Path(config.init).exists():
+    if not config.init:
         return None
     pairs = zip(dataset.listing.samples, dataset.splits, strict=True)
     held_out = [sample for sample, split in pairs if config.folds or split in ("valid", "test")]

@@ -7,7 +7,6 @@ share. There they are found again without a network, by the commit that a run wr
 
 import errno
 import hashlib
-import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from vitreous.core.console import Console
 from vitreous.core.files import write_text
+from vitreous.data.remote import name_of
 from vitreous.errors import ConfigError, RunError, StorageError, VitreousError, WeightsError
 
 if TYPE_CHECKING:
@@ -75,8 +75,7 @@ def called(where: str | PathLike[str]) -> str:
         'vit'
     """
     found = hub_id(where)
-    # Of "." that of the folder it means; of a link its own.
-    return found.repo.rpartition("/")[2] if found else os.path.basename(os.path.abspath(where))  # noqa: PTH100, PTH119
+    return found.repo.rpartition("/")[2] if found else name_of(Path(where))
 
 
 def hub_id(where: str | PathLike[str]) -> HubId | None:

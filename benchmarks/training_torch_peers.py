@@ -5,9 +5,9 @@
 
 timm as its `train.py` does with a model of that name: float32, SGD with momentum, label smoothing;
 at its best as `--amp --amp-dtype bfloat16 --torchcompile --opt adamw`, at 48 px, where there are
-convolutions, with `--channels-last`, too. transformers with its
-`Trainer`: float32 and AdamW; at its best with `bf16` and `torch_compile`. On a GPU its best is the
-same without `Trainer`, which would spend its time collating pictures; both have fused AdamW there.
+convolutions, with `--channels-last`, too. transformers with its `Trainer`: float32 and AdamW; at
+its best with `bf16` and `torch_compile`. On a GPU its best is the same without `Trainer`, which
+would spend its time collating pictures; both have fused AdamW there.
 """
 
 import json

@@ -19,7 +19,7 @@ import torch
 
 from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
-from vitreous.core.files import read_json, write_json, write_text
+from vitreous.core.files import named_if_damaged, read_json, write_json, write_text
 from vitreous.core.launch import first_files
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
@@ -156,7 +156,9 @@ def _shown_findings(folder: RunFolder) -> str:
 
     if not folder.findings.exists():
         return ""
-    return render_findings(Checkup.from_record(read_json(folder.findings)), picture_at)
+    with named_if_damaged(folder.findings):
+        checkup = Checkup.from_record(read_json(folder.findings))
+    return render_findings(checkup, picture_at)
 
 
 def work(

@@ -67,6 +67,18 @@ def test_another_version_is_told_first_and_written_down(vitreous, stopped):
     assert after["peak_memory_bytes"] > 0
 
 
+@pytest.mark.parametrize("other", ["[]", "{}", '{"versions": 3}', '{"later": [1]}'])
+@pytest.mark.parametrize("name", ["provenance.json", "findings.json"])
+def test_a_record_that_holds_something_else_is_named(vitreous, stopped, name, other):
+    path = stopped / name
+    assert path.exists()
+    path.write_text(other)
+    result = vitreous("train", "--resume", stopped)
+    assert result.exit_code == 2, result.output
+    assert f"{path} is damaged or from another version" in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+
+
 def test_nothing_is_told_where_nothing_has_changed(vitreous, stopped, tmp_path):
     other = tmp_path / "elsewhere"  # where its pictures were decoded to says nothing about a run
     result = vitreous("train", "--resume", stopped, "--cache", other)

@@ -195,6 +195,17 @@ def read_json(path: Path) -> Any:
         raise RunError(f"can't read {path}: {error}") from None
 
 
+@contextmanager
+def named_if_damaged(path: Path) -> Iterator[None]:
+    """Turn what looking into a JSON file of other fields raises into an error that names it."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunError(
+            f"{path} is damaged or from another version: {type(error).__name__} {error}"
+        ) from None
+
+
 def read_record(path: Path, cls: type[T]) -> T:
     """Read a JSON file of a run as the dataclass that it was written from.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from vitreous.core.console import Console
-from vitreous.core.files import read_json, write_json
+from vitreous.core.files import named_if_damaged, read_json, write_json
 from vitreous.core.machine import processor
 from vitreous.core.run import RunFolder, code_fingerprint, versions
 from vitreous.training.config import Device
@@ -43,15 +43,16 @@ def tell_changes(run: RunFolder, device: Device, console: Console) -> None:
     if not run.provenance.exists():  # begun by a version that wrote it at the end
         return
     known, now = read_json(run.provenance), circumstances(device)
-    before = known["later"][-1] if known.get("later") else known
-    changes = _differences(before, now)
+    with named_if_damaged(run.provenance):
+        later = list(known.get("later", []))
+        changes = _differences(later[-1] if later else known, now)
     if not changes:
         return
     console.warn(
         f"{run.path} goes on, but not to the same bits as if it had never been stopped: "
         f"{'; '.join(changes)}"
     )
-    write_json(run.provenance, {**known, "later": [*known.get("later", []), now]})
+    write_json(run.provenance, {**known, "later": [*later, now]})
 
 
 def note_memory(run: RunFolder, device: torch.device) -> int | None:

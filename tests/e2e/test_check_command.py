@@ -113,9 +113,7 @@ def test_python_finds_the_same_and_writes_nothing_unasked(vitreous, spoiled, tmp
 
 
 def test_ctrl_c_leaves_nothing_behind(vitreous, spoiled, tmp_path, monkeypatch):
-    read = examine.read_with_header
-
-    presses = iter([signal.SIGINT])
+    read, presses = examine.read_with_header, iter([signal.SIGINT])
 
     def interrupted(path: Path, cover: tuple[int, int]) -> object:
         # Once, as a person does: a second would fall into whatever the first one's way out is at.

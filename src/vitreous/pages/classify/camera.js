@@ -124,19 +124,20 @@ export class Camera {
       const stream = await navigator.mediaDevices.getUserMedia(wish);
       if (turn !== this.#turn) return end(stream); // closed or asked anew meanwhile
       this.#stream = stream;
-      this.#video.srcObject = stream;
-      await this.#video.play();
+      const devices = await navigator.mediaDevices.enumerateDevices();
       if (turn !== this.#turn) return;
+      const cameras = devices.filter(({ kind }) => kind === "videoinput").map((one) => one.deviceId);
       const [track] = stream.getVideoTracks();
       track.addEventListener("ended", () => this.#gone(stream)); // not where we end it ourselves
       const { facingMode: facing, deviceId: shown } = track.getSettings();
-      // People expect a mirror of themselves; what is classified is not mirrored.
-      this.#stage.classList.toggle("mirror", facing !== "environment");
-      const devices = await navigator.mediaDevices.enumerateDevices();
-      const cameras = devices.filter(({ kind }) => kind === "videoinput").map((one) => one.deviceId);
+      // Together with the picture: the button must never lead to the camera that is shown.
       this.#next = cameras[(cameras.indexOf(shown) + 1) % cameras.length];
       this.#switch.hidden = cameras.length < 2;
-      this.#go(stream);
+      // People expect a mirror of themselves; what is classified is not mirrored.
+      this.#stage.classList.toggle("mirror", facing !== "environment");
+      this.#video.srcObject = stream;
+      await this.#video.play();
+      if (turn === this.#turn) this.#go(stream);
     } catch (error) {
       if (turn === this.#turn) this.#now.textContent = refusalWords(error);
     }

@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,16 +30,16 @@ from vitreous.labels.visit import audit_run
 from vitreous.lecture.drawing import patches
 from vitreous.model.presets import PRESETS, preset
 from vitreous.model.summary import Summary, summarize
+from vitreous.model.weights.checkpoint import read_checkpoint
 from vitreous.opening import open_own_pictures, with_cache
 from vitreous.processes import one_run
 from vitreous.recipes.configure import configure, named_overlay, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.server.visit import serve
-from vitreous.serving.weights import find_own_weights, told_by
+from vitreous.serving.weights import find_own_weights, is_own, told_by
 from vitreous.shipping import export
 from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
 from vitreous.training.config import Device, LadderConfig, RunConfig
-from vitreous.training.encoder import load_encoder
 from vitreous.training.provenance import tell_changes
 from vitreous.training.trainer import Clock, Sitting
 
@@ -335,19 +336,37 @@ def resume(
     return Run(folder.path)
 
 
-def summary(model: str, *, image_size: int | None = None, classes: int | None = None) -> Summary:
+def summary(
+    model: str | PathLike[str],
+    *,
+    image_size: int | None = None,
+    classes: int | None = None,
+    num_heads: int | None = None,
+    console: Console | None = None,
+) -> Summary:
     """A model in numbers.
 
     Args:
-        model: a preset's name, or a run's folder.
-        image_size: height and width in pixels instead of the preset's.
-        classes: width of the output instead of the preset's.
+        model: a preset's name, a run's folder, or a file or folder of weights of any known format.
+        image_size: height and width in pixels instead of the model's.
+        classes: width of the output instead of the model's.
+        num_heads: of weights that don't say it.
+        console: where messages go.
 
     Raises:
         ConfigError: for an unknown preset or a size that doesn't fit it.
+        RunError: for a run that has no weights yet.
+        WeightsError: for weights that can't be read.
     """
-    is_run = model not in PRESETS and (Path(model) / "config.toml").exists()
-    config = load_encoder(find_own_weights(Path(model))).config if is_run else preset(model)
+    path = Path(model)
+    if model in PRESETS or not path.exists():
+        config = preset(str(model))
+    else:
+        weights = find_own_weights(path) if is_own(path) else path
+        found = read_checkpoint(weights, num_heads=num_heads)
+        config = found.config
+        for note in found.notes:
+            (console or Console()).info(note)
     if image_size is not None:
         config = replace(config, image_size=(image_size, image_size))
     if classes is not None:

@@ -212,14 +212,17 @@ def tune(
 
 @cli.command()
 @click.argument("model")
-@click.option("--image-size", type=int, help="Side in pixels, instead of the preset's.")
-@click.option("--classes", type=int, help="Number of classes, instead of the preset's.")
+@click.option("--image-size", type=int, help="Side in pixels, instead of the model's.")
+@click.option("--classes", type=int, help="Number of classes, instead of the model's.")
+@options.num_heads
 @options.json
-def summary(model: str, image_size: int | None, classes: int | None, as_json: bool) -> None:
-    """Parameters, tokens and operations of MODEL: a preset (S/16, lecture, ...) or a run."""
+def summary(
+    model: str, image_size: int | None, classes: int | None, num_heads: int | None, as_json: bool
+) -> None:
+    """Parameters, tokens and operations of MODEL: a preset (S/16, say), a run or a checkpoint."""
     from vitreous import api
 
-    found = api.summary(model, image_size=image_size, classes=classes)
+    found = api.summary(model, image_size=image_size, classes=classes, num_heads=num_heads)
     if as_json:
         printing.print_json(found.to_json())
         return

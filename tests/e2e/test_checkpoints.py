@@ -66,6 +66,21 @@ def predicted(vitreous, *words) -> tuple[np.ndarray, list[str], str]:
     return np.array([list(row.values()) for row in rows]), list(rows[0]), result.stderr
 
 
+def test_a_summary_counts_what_a_file_holds(vitreous, theirs, checkpoint, tmp_path):
+    result = vitreous("summary", checkpoint, "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["parameters"] == sum(one.numel() for one in theirs.parameters())
+    assert found["tokens"] == 17
+    assert "2 heads" in result.stderr
+    wide = json.loads(vitreous("summary", checkpoint, "--num-heads", "4", "--json").stdout)
+    assert wide["parameters"] == found["parameters"]
+    (tmp_path / "empty.safetensors").touch()
+    result = vitreous("summary", tmp_path / "empty.safetensors")
+    assert result.exit_code == 2
+    assert str(tmp_path / "empty.safetensors") in result.stderr
+
+
 def test_predictions_are_those_of_the_library(vitreous, theirs, checkpoint, names, faces):
     files = sorted((faces / "test").rglob("*.png"))
     found, classes, told = predicted(

@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -337,7 +336,7 @@ def resume(
 
 
 def summary(
-    model: str | PathLike[str],
+    model: Source,
     *,
     image_size: int | None = None,
     classes: int | None = None,

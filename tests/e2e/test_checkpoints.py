@@ -73,8 +73,12 @@ def test_a_summary_counts_what_a_file_holds(vitreous, theirs, checkpoint, tmp_pa
     assert found["parameters"] == sum(one.numel() for one in theirs.parameters())
     assert found["tokens"] == 17
     assert "2 heads" in result.stderr
-    wide = json.loads(vitreous("summary", checkpoint, "--num-heads", "4", "--json").stdout)
-    assert wide["parameters"] == found["parameters"]
+    told = vitreous("summary", checkpoint, "--num-heads", "4", "--json")
+    assert told.stderr == ""
+    assert json.loads(told.stdout) == found  # however many, the heads share the same matrices
+    result = vitreous("summary", checkpoint, "--num-heads", "3")
+    assert result.exit_code == 2
+    assert "128" in result.stderr
     (tmp_path / "empty.safetensors").touch()
     result = vitreous("summary", tmp_path / "empty.safetensors")
     assert result.exit_code == 2

@@ -14,15 +14,23 @@ _OWN_GROUPS, _GROUPS = Path("/proc/self/cgroup"), Path("/sys/fs/cgroup")
 
 def processor() -> str:
     """The processor's name and number of cores, as far as the system tells."""
-    name = platform.processor() or platform.machine()
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-                break
-    except OSError:
-        pass  # not Linux
+    name = _cpuinfo("model name") or platform.processor() or platform.machine()
     return f"{name}, {os.cpu_count()} cores"
+
+
+def is_by_amd() -> bool:
+    """Whether AMD made the processor, as far as the system tells."""
+    return "AuthenticAMD" in (_cpuinfo("vendor_id") or platform.processor())  # Linux, Windows
+
+
+def _cpuinfo(key: str) -> str | None:
+    """What Linux says of the first core; ``None`` elsewhere."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    found = (line.partition(":")[2].strip() for line in lines if line.startswith(key))
+    return next(found, None)
 
 
 def allowed_cores() -> set[int]:

@@ -61,7 +61,8 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, rotation: Rotation | None = None) -> Tensor:
         batch, tokens, _ = x.shape
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (batch, heads, tokens, head_dim)
+        # Taken apart first, the way back makes no copy of all three in another order.
+        q, k, v = (part.transpose(1, 2) for part in qkv.unbind(2))  # (batch, heads, tokens, dim)
         q, k = self.q_norm(q), self.k_norm(k)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)

@@ -31,6 +31,7 @@ from vitreous.exporting.libraries import (
 )
 from vitreous.model.features import WithFeatures
 from vitreous.model.fold import fold
+from vitreous.model.onednn import prefer_onednn
 from vitreous.model.vit import ViT
 from vitreous.serving.converted import open_converted
 from vitreous.training.classifier import load_classifier
@@ -146,6 +147,7 @@ def open_network(
     if engine.runtime == "torch":
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[engine.precision]
         model = _folded(weights, features).to(choose_device(engine.device), dtype)
+        prefer_onednn(model)
         return TorchNetwork(model, dtype)
     open_converted_network = _open_openvino if engine.runtime == "openvino" else _open_onnx
     return open_converted_network(weights, engine, console, features)

@@ -18,6 +18,7 @@ from vitreous.data.mixing import draw_mixing, smooth
 from vitreous.data.preprocess import normalise
 from vitreous.data.transforms import augment
 from vitreous.model.lora import add_lora, merge_lora
+from vitreous.model.onednn import prefer_onednn
 from vitreous.model.vit import ViT
 from vitreous.training.ahead import Ahead
 from vitreous.training.captured import WARMUP, Captured
@@ -64,6 +65,8 @@ class Learner(ABC, Generic[Model]):
         self._is_divided = config.train.parallel == "fsdp" and self.team.size > 1
         # Of a model that is to be divided, a device may have no room for the whole.
         model = make_model().to("cpu" if self._is_divided else self.device)
+        if self.precision == torch.float32 and not (self._is_divided or config.train.compile):
+            prefer_onednn(model)
         # A run's settings may come from a machine without this one's GPU, which takes all at once.
         at_once = self.device.type != "cpu" or self._is_divided
         parts = 1 if at_once else config.train.shards

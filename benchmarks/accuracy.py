@@ -35,6 +35,7 @@ from result_files import Job, OtherWork, run_missing, score, tempered
 from torch import nn
 
 from vitreous.core.config import merge
+from vitreous.core.memory import keep_freed_memory
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import Dataset, open_dataset
 from vitreous.data.folder import list_labelled
@@ -207,6 +208,7 @@ def main() -> None:
         help="whether the tables are of pictures and mirror images together",
     )
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command does; for all contenders
     known = {one.name: one for one in (*DEFAULT, *TUNINGS, *ABLATIONS)}
     if taken := [one.name for one in arguments.ours if one.name in known]:
         parser.error(f"{taken[0]} is the name of another contender")

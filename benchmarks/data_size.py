@@ -28,6 +28,7 @@ from matplotlib.ticker import PercentFormatter
 from wall_page import MUTED, STYLE
 
 from vitreous.core.files import atomic_path, write_json, write_text
+from vitreous.core.memory import keep_freed_memory
 from vitreous.data.faces import EXPRESSIONS, write_faces
 from vitreous.recipes.facts import batch_size
 
@@ -164,6 +165,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the command does; for all contenders
     arguments.out.mkdir(parents=True, exist_ok=True)
     names = ("resnet18", "resnet18-ours")
     peers = (peer for peer in (*PEERS, *TUNINGS) if peer.name in names)

@@ -30,6 +30,8 @@ HERE = Path(__file__).parent
 PEERS = HERE / ".peers"
 PEER_PYTHON = Path(os.environ.get("PEER_PYTHON", PEERS / "bin" / "python"))
 
+#: The bytes of freed memory that a worker keeps.
+KEPT = str(1 << 30)
 #: About how long a turn takes, in seconds.
 TURN_S = 1.0
 
@@ -54,6 +56,10 @@ class Worker:
         if not self.is_peer:
             # What the command `vitreous` sets for itself; peers run as they come.
             environment["GOMP_SPINCOUNT"] = "1000"
+        if not self.is_peer or self.settings.get("best"):
+            # The command does so too (`core.memory`); of peers at their best PyTorch's tuning guide
+            # asks as much, by another allocator.
+            environment |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), KEPT)
         with _errors_of(self.script).open("w") as errors:  # the worker keeps a copy of it
             return subprocess.Popen(
                 [python, str(HERE / self.script), json.dumps(dict(self.settings))],

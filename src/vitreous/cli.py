@@ -26,6 +26,7 @@ from vitreous.cli_serve import serve
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
 from vitreous.core.machine import allowed_cores, usable_cores
+from vitreous.core.memory import keep_freed_memory
 from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
@@ -294,6 +295,8 @@ def main() -> None:
     # PyTorch counts a container's cores, not the time that it may have on them.
     if usable_cores() < len(allowed_cores()):
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    # Of the whole process again, so the command's business too.
+    keep_freed_memory()
     sys.exit(_status(_run))
 
 

@@ -13,12 +13,14 @@ from vitreous.core.console import Console
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
 from vitreous.evaluation.inference import predict_pixels
+from vitreous.model import onednn
 from vitreous.model.config import ModelConfig
 from vitreous.model.fold import FoldedAttention, fold
+from vitreous.model.onednn import OneDnnLinear, has_onednn
 from vitreous.model.presets import preset
 from vitreous.model.vit import ViT
 from vitreous.serving.predictor import open_predictor
-from vitreous.serving.runtimes import Engine
+from vitreous.serving.runtimes import Engine, open_network
 from vitreous.training.classifier import Classifier, load_classifier, save_classifier
 
 SIZE = (32, 48)
@@ -41,6 +43,23 @@ def weights_of(config: ModelConfig, preprocess: Preprocess, path):
             torch.nn.init.normal_(parameter, std=0.2)  # a fresh one answers alike to everything
     save_classifier(path, Classifier(model, preprocess, ("a", "b", "c"), 0))
     return path
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this PyTorch is built without oneDNN")
+def test_torch_answers_by_onednn_in_float32_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(onednn, "_FEWEST_WEIGHTS", 0)
+    monkeypatch.setattr(onednn, "is_by_amd", lambda: True)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    path, console = tmp_path / "weights.safetensors", Console(quiet=True)
+    weights_of(PLAIN, Preprocess(SIZE), path)
+    full, half = (
+        open_network(path, Engine("torch", name), console) for name in ("float32", "bfloat16")
+    )
+    assert any(isinstance(module, OneDnnLinear) for module in full.model.modules())
+    assert not any(isinstance(module, OneDnnLinear) for module in half.model.modules())
+    images = torch.randn(2, 3, *SIZE)
+    with torch.no_grad():
+        np.testing.assert_allclose(full(images), load_classifier(path).model(images), atol=1e-5)
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

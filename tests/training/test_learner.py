@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.stream import StreamedPixels
+from vitreous.model import onednn
+from vitreous.model.onednn import OneDnnLinear, has_onednn
 from vitreous.training.checkpoint import load_newest_checkpoint, snapshot, write_checkpoint
 from vitreous.training.config import TrainConfig
 from vitreous.training.device import choose_device, choose_precision
@@ -56,6 +58,22 @@ def test_one_seed_gives_the_same_bits_and_another_does_not(config, faces):
             learner.learn(plan)
     assert same_bits(first, again)
     assert not same_bits(first, other)
+
+
+@pytest.mark.skipif(not has_onednn(), reason="this PyTorch is built without oneDNN")
+def test_a_float32_learner_takes_the_same_steps_by_onednn(monkeypatch, config, faces):
+    config = replace(config, train=replace(config.train, precision="float32"))
+    monkeypatch.setattr(onednn, "_FEWEST_WEIGHTS", 0)
+    found = []
+    for is_by_amd, dtype in ((False, "float32"), (True, "float32"), (True, "bfloat16")):
+        monkeypatch.setattr(onednn, "is_by_amd", lambda is_so=is_by_amd: is_so)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+        train = replace(config.train, precision=dtype)
+        learner = ClassLearner(replace(config, train=train), faces, CLASSES)
+        is_taken = any(isinstance(one, OneDnnLinear) for one in learner.state.model.modules())
+        assert is_taken == (is_by_amd and dtype == "float32")
+        found.append([learner.learn(plan_epochs(5, 1)).item() for _ in range(5)])
+    assert found[1] == pytest.approx(found[0], abs=1e-4)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

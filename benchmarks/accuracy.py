@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from accuracy_loop import train_peer
 from accuracy_page import write_page
-from accuracy_peers import PEERS, PREPROCESS, TUNINGS, Peer
+from accuracy_peers import PEERS, TUNINGS, Peer
 from accuracy_products import ABLATIONS, LECTURE, OURS, Product, parse_ours, train_product
 from result_files import Job, OtherWork, run_missing, score, tempered
 from torch import nn
@@ -57,7 +57,7 @@ def open_pictures(contender: Contender, source: Path, seed: int) -> Dataset:
     """The pictures at the contender's size, decoded: what comes before the clock starts."""
     listing = list_labelled(source)
     if isinstance(contender, Peer):
-        return open_dataset(listing, DataConfig(str(source)), PREPROCESS, seed)
+        return open_dataset(listing, DataConfig(str(source)), contender.preprocess, seed)
     choice = configure(source, listing, changes=contender.settings, **contender.choices)
     config = choice.config
     return open_dataset(listing, config.data, config.preprocess, seed)
@@ -93,7 +93,8 @@ def run(
     else:
         trained = train_peer(contender, dataset, seed, 60 * minutes)
     others_cores = others.cores()
-    scored = dataset.sets.get("test", dataset.sets["valid"])
+    split = "test" if "test" in dataset.sets else "valid"
+    scored = dataset.sets[split]
     labels = scored.labels.numpy()
     probabilities = {
         name: tempered(predict(model, trained.preprocess, scored), labels)
@@ -104,6 +105,7 @@ def run(
         "name": contender.name,
         "title": contender.title,
         "seed": seed,
+        "split": split,
         "machine": f"{describe_device(choose_device('auto'))}, torch {torch.__version__}",
         "others_cores": others_cores,
         "parameters": sum(weight.numel() for weight in trained.best.parameters()),

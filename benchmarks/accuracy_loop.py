@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from accuracy_peers import PREPROCESS, Peer
+from accuracy_peers import Peer
 from pace import CHECKS_PER_VALIDATION, Pace, keep_budget
 from torch import Tensor, nn
 
@@ -153,7 +153,7 @@ class _Diary:
         score, _ = evaluate_set(
             TorchNetwork(model),
             sets["valid"],
-            PREPROCESS,
+            self.peer.preprocess,
             self.dataset.classes,
             sets["train"].majority_class,
         )
@@ -206,7 +206,7 @@ def train_peer(peer: Peer, dataset: Dataset, seed: int, budget_s: float) -> Trai
     return Trained(
         best=diary.best_model,
         last=learner.ema.model,
-        preprocess=PREPROCESS,
+        preprocess=peer.preprocess,
         steps=learner.step,
         epochs=learner.step / diary.steps_per_epoch,
         seconds=diary.elapsed_s,

@@ -52,6 +52,8 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
     others = [run["others_cores"] for run in runs if run["others_cores"] is not None]
     shared = f"{min(others):.1f} to {max(others):.1f}" if others else "unknown"
     votes = {run["asked"]["votes"] for run in runs} == {True}
+    # Results from before there were others don't say it.
+    is_test = {run.get("split", "valid") for run in runs} == {"test"}
     targets = "the shares of the annotators' votes" if votes else "the pictures' labels"
     only = "" if limits == {None} else " **A try with few pictures, which says nothing.**"
     return "\n".join(
@@ -66,7 +68,7 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             f"Every contender learned {targets} from nothing, on the same pictures, for {minutes} "
             "minutes from behind the decoding, one after another; ours looks for faults among "
             "them first, as it does for everybody. Scored on "
-            f"{len(rows[0].labels)} validation pictures"
+            f"{len(rows[0].labels)} {'test' if is_test else 'validation'} pictures"
             f"{', each seen as it is and mirrored' if flip else ''}.{only} "
             "Mean and standard deviation over the seeds. Everybody's probabilities are divided by "
             "the temperature that fits these pictures.",
@@ -79,8 +81,12 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             "## The weights kept",
             "",
             "Those with the highest balanced accuracy among the validations of a run: the product's"
-            " choice, made for every contender. All gain a little from being chosen on the pictures"
-            " that they are scored on.",
+            " choice, made for every contender."
+            + (
+                ""
+                if is_test
+                else " All gain a little from being chosen on the pictures that they are scored on."
+            ),
             "",
             *_table(rows, "best", flip),
             "",

@@ -55,6 +55,7 @@ class Peer:
         mixing: mixup and CutMix, switched off at the end by its `plain_share`.
         ema: window of the weights' moving average as a share of all steps; 0 for none.
         channels_last: memory layout that convolutions are faster in.
+        side: height and width of its pictures in pixels; only the ResNets take another.
     """
 
     name: str
@@ -71,11 +72,18 @@ class Peer:
     mixing: AugmentConfig = NO_AUGMENTATION
     ema: float = 0.02
     channels_last: bool = False
+    side: int = SIDE
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """From a picture to the input."""
+        return Preprocess(image_size=(self.side, self.side))
 
     def settings(self) -> dict[str, Any]:
         """What is written down with a result."""
         values = asdict(self)
-        for name in ("name", "title", "build", "batches", "mixing"):
+        # The side stands in a result as its image size.
+        for name in ("name", "title", "build", "batches", "mixing", "side"):
             del values[name]
         # JSON has no infinity.
         values["clip_norm"] = None if math.isinf(self.clip_norm) else self.clip_norm
@@ -288,6 +296,7 @@ _CHANGES: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("ours", "our augmentation", {"batches": our_batches}),
     ("mixup", "mixup", {"mixing": _MIXUP}),
     ("cutmix", "CutMix", {"mixing": _CUTMIX}),
+    ("32", "pictures of 32 px", {"side": 32}),
     ("sgd", "SGD", {"optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 5e-4, "warmup": 0.2,
                     "clip_norm": math.inf}),
 )  # fmt: skip

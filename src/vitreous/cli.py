@@ -10,6 +10,7 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -297,6 +298,8 @@ def main() -> None:
         os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     # Of the whole process again, so the command's business too.
     keep_freed_memory()
+    if isinstance(sys.stdout, TextIOWrapper):  # a name that is no UTF-8 ends no command
+        sys.stdout.reconfigure(errors="backslashreplace")
     sys.exit(_status(_run))
 
 

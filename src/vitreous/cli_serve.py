@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 @click.option("--port", type=int, default=8000, show_default=True, help="0 for any that is free.")
 @click.option("--workers", type=int, help="Pictures worked on at a time. [one for each core]")
 @click.option("--queue", type=int,
-              help="Pictures that may wait before others are turned away. [one for each worker]"
-              )  # fmt: skip
+              help="Pictures that may wait before others are turned away. "
+                   "[one for each worker; 64 on a GPU]")  # fmt: skip
 @click.option("--max-bytes", type=int, default=32_000_000, show_default=True,
               help="Of the body of a request.")  # fmt: skip
 @click.option("--max-pixels", type=int, default=50_000_000, show_default=True,

@@ -82,7 +82,9 @@ def cross_validate(
 
 def _forget_checkpoints(fold: RunFolder) -> None:
     """What resuming needed is many times the model, and nothing resumes a finished fold."""
-    shutil.rmtree(fold.checkpoints, ignore_errors=True)
+    for folder in (fold, *(RunFolder(rung, fold.whole) for rung in fold.rungs.glob("*"))):
+        shutil.rmtree(folder.checkpoints, ignore_errors=True)
+        folder.features.unlink(missing_ok=True)
 
 
 def share_of_time(config: RunConfig, clock: Clock, scores: FoldScores) -> tuple[RunConfig, Clock]:

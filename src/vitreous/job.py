@@ -50,7 +50,7 @@ from vitreous.serving.origin import first_encoder, original_encoder
 from vitreous.telling import tell_next, tell_plan
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
-from vitreous.training.device import choose_device
+from vitreous.training.device import choose_device, free_memory
 from vitreous.training.guard import is_out_of_memory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.pretrain import MaskedAutoencoder, PatchLearner, loss_on, reconstructions
@@ -342,6 +342,7 @@ def _learn(
     else:
         learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
         run_training(config, train_set, learner, validate, folder, sitting)
+    free_memory()  # what comes behind training needs some
     temper_run(folder.best, valid_set, config.train.device)
 
 

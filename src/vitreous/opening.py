@@ -47,11 +47,8 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
         )
     for name in listing.dropped:
         console.warn(f"the overlay drops every picture of class '{name}': no model will know it")
-    if unread := [path for path in listing.ignored if is_unread(path)]:
-        console.warn(
-            f"photographs in a format that isn't read are left out, {len(unread)} in all, such as "
-            f"{unread[0]}: convert them to JPEG"
-        )
+    if unread := list(filter(is_unread, listing.ignored)):
+        warn_of_formats(unread, console)
     others = [path for path in listing.ignored if not is_unread(path)]
     if loose := [path for path in others if path.suffix.lower() in EXTENSIONS]:
         console.warn(
@@ -108,6 +105,14 @@ def choose_split(
         asked = f"'{name}'" if name else f"{' or '.join(filter(None, order))}"
         raise DataError(f"{where} has no {asked} pictures: it has {names}")
     return name
+
+
+def warn_of_formats(unread: Sequence[Path], console: Console) -> None:
+    """Say that photographs of formats such as HEIC are left out."""
+    console.warn(
+        f"photographs in a format that isn't read are left out, {len(unread)} in all, such as "
+        f"{unread[0]}: convert them to JPEG"
+    )
 
 
 def warn_unreadable(pictures: PictureSet, console: Console) -> None:

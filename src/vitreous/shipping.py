@@ -24,7 +24,6 @@ from vitreous.data.preprocess import Preprocess
 from vitreous.data.remote import is_remote
 from vitreous.data.shards import shard_of
 from vitreous.errors import ConfigError, DataError, RunError, UnreadablePicture
-from vitreous.evaluation.calibration import load_calibration
 from vitreous.exporting.card import UNKNOWN_LICENSE, facts_of
 from vitreous.exporting.contract import TOLERANCE
 from vitreous.exporting.formats import ENDINGS, SEALED, export_classifier, format_of
@@ -35,6 +34,7 @@ from vitreous.exporting.sealed_file import open_sealed
 from vitreous.exporting.sealing import SealedFormat, Sealing, seal
 from vitreous.exporting.web import find_runtime, write_site
 from vitreous.opening import learned_from, list_split
+from vitreous.serving.guard import own_calibration
 from vitreous.serving.hub import called
 from vitreous.serving.weights import find_classifier, find_own_weights, is_own, is_sealed, told_by
 from vitreous.training.classifier import load_classifier, read_description
@@ -206,7 +206,11 @@ def _seal(
     if not pictures:
         pictures, what = _drawn_faces(), "drawn faces (the run's own pictures are not at hand)"
     sealing = Sealing(
-        load_classifier(weights), load_calibration(weights), facts_of(weights), path.stem, license
+        load_classifier(weights),
+        own_calibration(weights, console),
+        facts_of(weights),
+        path.stem,
+        license,
     )
     if terms is None:
         parity, way = seal(sealing, pictures, path, to), ""

@@ -5,6 +5,7 @@ The functions are part of `api`; how a model comes about is told there.
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +16,7 @@ from vitreous.core.run import RunFolder
 from vitreous.data.cache import decode_fitted
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
-from vitreous.data.folder import Listing, list_pictures
+from vitreous.data.folder import Listing, is_unread, list_pictures
 from vitreous.data.loader import PictureSet
 from vitreous.errors import DataError, RunError, UnreadablePicture
 from vitreous.evaluation.calibration import Calibration
@@ -32,6 +33,7 @@ from vitreous.opening import (
     learned_from,
     list_split,
     open_own_pictures,
+    warn_of_formats,
     warn_unreadable,
     with_cache,
 )
@@ -176,7 +178,7 @@ def predict(
         RunError: where there is no trained model.
     """
     console = console or Console()
-    files = list_pictures(Path(source) for source in sources)
+    files = list_pictures(map(Path, sources), partial(warn_of_formats, console=console))
     told = told_by(labels, preprocess, num_heads)
     wish = Wish(runtime, precision, device, sets, by_class, refuse)
     _, predictor = open_model(run, told, wish, console)
@@ -233,7 +235,7 @@ def explain(
     classifier = load_classifier(weights)
     classifier.model.to(choose_device(device))
     question.check(classifier)
-    files = list_pictures(Path(source) for source in sources) if sources else []
+    files = list_pictures(map(Path, sources), partial(warn_of_formats, console=console))
     with console.stages() as on_progress:
         decoded = decode_fitted(files, classifier.preprocess, on_progress, fingerprints=False)
         found = list(zip(map(str, files), decoded, strict=True))
@@ -384,6 +386,8 @@ def _open(
     console: Console,
 ) -> PictureSet:
     """Decoded as the model wants them."""
+    if unread := list(filter(is_unread, listing.ignored)):
+        warn_of_formats(unread, console)
     config = DataConfig(str(data), cache_dir=str(cache) if cache else None)
     with console.stages() as on_progress:
         return open_labelled(listing, model.classes, config, model.preprocess, on_progress)

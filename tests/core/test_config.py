@@ -1,3 +1,4 @@
+import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -124,3 +125,9 @@ def test_a_folder_is_no_file_of_settings(tmp_path):
     words = f"can't read {tmp_path}, .*: name {tmp_path}/config.toml"
     with pytest.raises(ConfigError, match=words):
         load_toml(tmp_path)
+
+
+def test_a_file_may_hold_a_path_that_is_no_utf8_and_a_byte_order_mark(tmp_path):
+    file = tmp_path / "c.toml"
+    file.write_bytes(b'\xef\xbb\xbfsource = "L\xf6we"\n')
+    assert load_toml(file) == {"source": os.fsdecode(b"L\xf6we")}

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from vitreous.core.files import (
     read_metadata,
     read_tensors,
     remove_unfinished,
+    write_json,
     write_safetensors,
     write_tensors,
     write_text,
@@ -51,6 +53,9 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
         write_text(staging / "whole.txt", "whole")
         assert not path.exists()
     (tmp_path / "plain").mkdir()
+    with new_folder(tmp_path / "plain") as staging:  # an empty one gives way
+        write_text(staging / "whole.txt", "whole")
+    assert [file.name for file in (tmp_path / "plain").iterdir()] == ["whole.txt"]
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
     with pytest.raises(StorageError, match="can't write"), new_folder(path) as staging:
         write_text(staging / "other.txt", "other")
@@ -181,3 +186,11 @@ def test_a_free_name_is_numbered_behind_its_stem(tmp_path):
     folder = tmp_path / "faces_v1.2"
     folder.mkdir()
     assert first_free(folder) == tmp_path / "faces_v1.2-2"
+
+
+def test_json_holds_a_path_that_is_no_utf8(tmp_path):
+    path = tmp_path / "a.json"
+    value = {"file": os.fsdecode(b"L\xf6we.png"), "name": "Löwe"}
+    write_json(path, value)
+    assert read_json(path) == value
+    assert "Löwe" in path.read_text(encoding="utf-8")

@@ -422,3 +422,9 @@ def test_one_folder_too_high_is_told_with_the_right_one(tmp_path):
 def test_what_browsers_call_a_jpeg_is_a_picture(tmp_path):
     root = touch(tmp_path, "cat/a.jfif", "dog/a.JFIF", "dog/b.jpe")
     assert len(list_labelled(root).samples) == 3
+
+
+def test_photographs_that_are_not_read_are_told(tmp_path):
+    root, told = touch(tmp_path, "a/1.jpg", "a/2.HEIC", "b/3.avif", "b/notes.txt"), []
+    assert [path.name for path in list_pictures([root], told.append)] == ["1.jpg"]
+    assert [[path.name for path in paths] for paths in told] == [["2.HEIC", "3.avif"]]

@@ -381,3 +381,40 @@ def test_a_bad_index_is_refused(index, message, faces, tmp_path):
     (tmp_path / "shards" / "index.json").write_text(index)
     with pytest.raises(DataError, match=message):
         list_labelled(tmp_path / "shards")
+
+
+@pytest.mark.parametrize("outside", ["/etc/a.png", "../a.png", "x/../../a.png"])
+def test_a_table_that_leads_out_of_its_shard_is_refused(outside, faces, tmp_path):
+    packed(faces, tmp_path / "shards")
+    table = min((tmp_path / "shards").glob("*.csv"))
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    rows[1][0] = f"{rows[1][0].partition('/')[0]}/{outside}"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(rows)
+    with pytest.raises(DataError, match=r"is damaged: .* would lie outside the shard"):
+        list_labelled(tmp_path / "shards")
+
+
+def test_names_with_line_ends_in_them_are_packed(class_folder, photo, tmp_path):
+    class_folder(tmp_path / "f", {"cat": 3, "dog": 3})
+    (tmp_path / "f" / "cat").rename(tmp_path / "f" / "ca\rt")
+    packed(tmp_path / "f", tmp_path / "shards")
+    listing = list_labelled(tmp_path / "shards")
+    assert listing.classes == ("ca\rt", "dog")
+    assert contents(listing) == contents(list_labelled(tmp_path / "f"))
+
+
+@pytest.mark.parametrize("kind", ["a file for a folder", "links in a ring", "a name too long"])
+def test_what_can_never_be_read_is_left_out(kind, faces, tmp_path):
+    names = [str(sample.path) for sample in list_labelled(faces).samples]
+    labels = [sample.label for sample in list_labelled(faces).samples]
+    ring = faces / "train" / "cat" / "ring.png"
+    ring.symlink_to(ring)
+    names[3] = {"a file for a folder": f"{names[0]}/b.png", "links in a ring": str(ring),
+                "a name too long": str(faces / f"{'x' * 300}.png")}[kind]  # fmt: skip
+    table = tmp_path / "table.csv"
+    rows = zip(names, labels, strict=True)
+    table.write_text("path,label\n" + "".join(f"{name},{label}\n" for name, label in rows))
+    shards = packed(table, tmp_path / "shards")
+    assert shards.index["pictures"] == len(names) - 1

@@ -18,7 +18,7 @@ from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess, normalise
 from vitreous.data.transforms import augment
 from vitreous.diagnosis.course import Course
-from vitreous.diagnosis.gather import blind_loss, exact_copies, likeness
+from vitreous.diagnosis.gather import _inside, blind_loss, exact_copies, likeness
 from vitreous.diagnosis.inside import look_inside
 from vitreous.diagnosis.movement import relative_distance, relative_step
 from vitreous.diagnosis.signals import Answers
@@ -198,3 +198,26 @@ def test_likeness_falls_with_the_strength_of_augmentation(faces):
     assert of(replace(NO_AUGMENTATION, flip=1.0)) == pytest.approx(1, abs=1e-5)
     unrelated = likeness(images, images[torch.randperm(60, generator=torch.Generator())])
     assert abs(unrelated) < 0.2
+
+
+def test_a_look_inside_takes_as_many_pictures_as_memory_allows(monkeypatch):
+    """Training may have taken them in pieces; what is found is that of fewer pictures."""
+    counts = []
+
+    def look(model, images, labels):
+        counts.append(len(images))
+        if len(images) > 16:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return look_inside(model, images, labels)
+
+    monkeypatch.setattr("vitreous.diagnosis.gather.look_inside", look)
+    model, images, labels = ViT(MODEL), torch.randn(100, 3, 16, 16), torch.arange(100) % 3
+    assert _inside(model, images, labels) == look_inside(model, images[:16], labels[:16])
+    assert counts == [64, 32, 16]
+
+    def break_down(model, images, labels):
+        raise RuntimeError("another fault")
+
+    monkeypatch.setattr("vitreous.diagnosis.gather.look_inside", break_down)
+    with pytest.raises(RuntimeError, match="another fault"):
+        _inside(model, images, labels)

@@ -370,3 +370,17 @@ def test_tuning_needs_weights(vitreous, faces, tmp_path, words):
     assert result.exit_code == 2
     assert "--weights" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_finished_folds_keep_nothing_that_only_resuming_needs(
+    vitreous, checkpoint, faces, tmp_path
+):
+    words = ("--weights", checkpoint, *QUICK, "--epochs", "1", "--folds", "2")
+    result = vitreous("train", faces, "--out", tmp_path / "run", *words)
+    assert result.exit_code == 0, result.stderr
+    for number in "12":
+        fold = tmp_path / "run" / "folds" / number
+        assert {path.name for path in (fold / "rungs").iterdir()} == {"probe", "lora", "full"}
+        assert not list(fold.rglob("checkpoints"))
+        assert not list(fold.rglob("features.safetensors"))
+        assert (fold / "rungs" / "full" / "best.safetensors").exists()

@@ -194,3 +194,10 @@ def test_the_proposal_leaves_out_no_more_than_half_of_a_class():
     assert audit.errors.noise.sum(1).round().tolist() == [6, 6, 6]
     changes = [(change.path, change.action) for change in audit.proposal]
     assert changes == [("sad/a4.jpg", "group"), *((f"sad/a{n}.jpg", "drop") for n in range(3))]
+
+
+def test_a_label_can_be_chosen_whatever_spaces_are_in_a_name():
+    """Such as those of macOS' own screenshots, and of Japanese names."""
+    page = Page(render_audit(an_audit(1, name="3.45\u202fPM\u3000\xa0"), noise, "o.csv"))
+    assert page.tags.count("select") == 1
+    assert Page(render_audit(an_audit(1, name="\udcff"), noise, "o.csv")).tags.count("select") == 0

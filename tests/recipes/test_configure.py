@@ -1,3 +1,4 @@
+import os
 import tomllib
 from pathlib import Path
 
@@ -7,13 +8,19 @@ import torch
 from vitreous.core.config import dump_toml, merge
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import list_labelled, list_unlabelled
+from vitreous.data.preprocess import Preprocess
 from vitreous.errors import ConfigError
+from vitreous.model.presets import preset
+from vitreous.model.vit import ViT
 from vitreous.recipes.configure import _named, configure, named_settings, parse_budget
 from vitreous.recipes.pace import measure_pictures_per_s
 from vitreous.serving.weights import Told
 from vitreous.training.config import TrainConfig
+from vitreous.training.encoder import Encoder, save_encoder, without_head
 from vitreous.training.guard import TooLittleMemory
 from vitreous.training.learner import Learner
+
+NAME = "CUBLAS_WORKSPACE_CONFIG"
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +261,48 @@ def test_pictures_to_be_held_back_are_not_counted_as_learned_from(tmp_path):
     changes = {"train": {"epochs": 10}, "data": {"calibration_share": 0.25}}
     choice = configure(tmp_path / "faces", list_labelled(tmp_path / "faces"), changes=changes)
     assert "720: 72 pictures times 10" in choice.rows()[1][2]  # of 120
+
+
+def test_another_size_keeps_the_share_that_is_cropped_away(faces, tmp_path):
+    """Of what a checkpoint says, of what was told of it, and of a file."""
+    given = preset("Ti/16", image_size=(32, 32), depth=1, embed_dim=48)
+    prepared = Preprocess(image_size=(32, 32), resize=(36, 36))
+    save_encoder(tmp_path / "w", Encoder(given, prepared, without_head(ViT(given).state_dict())))
+    for side, cover in ((16, 18), (32, 36), (64, 72)):
+        config = configured(faces, init=str(tmp_path / "w"), image_size=side)
+        assert config.preprocess.image_size == config.model.image_size == (side, side)
+        assert config.preprocess.resize == (cover, cover)
+    file = tmp_path / "c.toml"
+    file.write_text("[preprocess]\nimage_size = [32, 32]\nresize = [40, 40]\n"
+                    "[model]\nimage_size = [32, 32]\n")  # fmt: skip
+    assert configured(faces, config_file=file, image_size=48).preprocess.resize == (60, 60)
+    assert configured(faces, config_file=file, model="compact-64").preprocess.resize == (80, 80)
+    named = {"preprocess": {"resize": (50, 50)}}
+    config = configured(faces, config_file=file, image_size=48, changes=named)
+    assert config.preprocess.resize == (50, 50)
+
+
+def test_the_pace_is_that_of_sums_in_the_order_of_training(faces, monkeypatch):
+    """And what has to be known before the first product on a GPU is known there."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    seen = []
+
+    def measure(self, plan, seconds):
+        seen.append((torch.are_deterministic_algorithms_enabled(), os.environ.get(NAME)))
+        return 0.5
+
+    monkeypatch.setattr(Learner, "measure_step_s", measure)
+    for is_asked in (False, True):
+        train = {"epochs": 1, "deterministic": is_asked}
+        measure_pictures_per_s(configured(faces, changes={"train": train}))
+    assert seen == [(False, None), (True, ":4096:8")]
+    assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_a_ladder_chooses_the_rank_of_its_rungs(faces, tmp_path):
+    given = preset("Ti/16", image_size=(32, 32), depth=1, embed_dim=48)
+    prepared = Preprocess(image_size=(32, 32))
+    save_encoder(tmp_path / "w", Encoder(given, prepared, without_head(ViT(given).state_dict())))
+    words = {"recipe": "finetune", "init": str(tmp_path / "w"), "image_size": 32}
+    with pytest.raises(ConfigError, match=r"train\.lora_rank is 4.*set ladder\.lora_rank"):
+        configured(faces, **words, changes={"train": {"epochs": 1, "lora_rank": 4}})

@@ -84,6 +84,16 @@ def test_sets_that_the_page_asks_for_are_ready(run, monkeypatch):
     assert guard.rule.coverage == 0.9
 
 
+def test_what_sets_and_refusals_promise_is_said_when_a_model_is_opened(run, tmp_path, capsys):
+    open_served(Wanted(run, NOTHING, workers=1), Console())
+    said = " ".join(capsys.readouterr().err.split())
+    assert "no promise that sets hold the true class of at least 90 % of such pictures" in said
+    assert "such pictures are kept" in said
+    vitreous.export(run, tmp_path / "a.onnx", console=QUIET)
+    open_served(Wanted(tmp_path / "a.onnx", NOTHING, workers=1), Console())
+    assert "no promise that sets hold" in " ".join(capsys.readouterr().err.split())
+
+
 def test_several_keep_their_order_and_their_names(live, faces, picture, wanted):
     paths = [faces / "sad" / "00000.png", faces / "angry" / "00000.png"]
     first, second = (path.read_bytes() for path in paths)

@@ -11,9 +11,14 @@ from vitreous.evaluation.conformal import ConformalScores
 from vitreous.evaluation.refusal import FEATURES, LOOKS, WORDS, Refusal, fit_views
 from vitreous.model.presets import preset
 from vitreous.model.vit import ViT
-from vitreous.serving.guard import Caution, open_guard
+from vitreous.serving.guard import Caution, open_guard, own_calibration
 from vitreous.serving.wish import Wish
-from vitreous.training.classifier import Classifier, save_classifier
+from vitreous.training.classifier import (
+    Classifier,
+    load_classifier,
+    save_classifier,
+    tempered,
+)
 
 
 @pytest.fixture
@@ -142,3 +147,18 @@ def test_a_guard_says_what_it_found(calibrated):
         "set": [], "refused": True, "reason": WORDS[FEATURES], "label": None, "probability": None,
     }  # fmt: skip
     assert Caution(("dog",), None, None).to_json() == {"set": ["dog"]}
+
+
+def test_the_calibration_of_other_weights_is_left_out_and_told(calibrated, capsys):
+    weights = calibrated(100)
+    assert own_calibration(weights, Console()) is not None
+    assert capsys.readouterr().err == ""
+    other = weights.with_name("last.safetensors")
+    classifier = load_classifier(weights)
+    save_classifier(other, tempered(classifier, 2.0))
+    assert own_calibration(other, Console()) is None
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"calibration.safetensors belongs to other weights than {other}" in said
+    weights.with_name("calibration.safetensors").unlink()
+    assert own_calibration(other, Console()) is None
+    assert capsys.readouterr().err == ""

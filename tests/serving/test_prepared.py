@@ -92,8 +92,15 @@ def test_words_that_make_no_sense(told, words):
         prepared(*told)
 
 
-@pytest.mark.parametrize("changes", [{"resize": (300, 300)}, {"std": (0.0, 1.0, 1.0)},
-                                     {"image_size": (65536, 65536)}])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"resize": (300, 300)},
+        {"std": (0.0, 1.0, 1.0)},
+        {"image_size": (65536, 65536)},
+        {"resize": (65536, 65536)},
+    ],
+)
 def test_a_file_that_states_what_cannot_be(changes):
     with pytest.raises(WeightsError, match=r"vit.safetensors states a preprocessing that can't be"):
         prepared(stated=replace(STATED, **changes))

@@ -172,3 +172,15 @@ def test_settings_beyond_all_measure_are_refused(encoder, tmp_path, settings, wo
     write_tensors(tmp_path / "pre", tensors, {**metadata, "model": model})
     with pytest.raises(RunError, match=words):
         load_encoder(tmp_path / "pre")
+
+
+def test_a_flat_pooling_of_another_size_is_left_out(config, tmp_path):
+    """A norm behind it is as wide as there are patches."""
+    given = replace(config.model, pool="flatten", fc_norm=True, patch_dropout=0.0)
+    save_classifier(tmp_path / "w", Classifier(ViT(given), config.preprocess, CLASSES, 0))
+    encoder = load_encoder(tmp_path / "w")
+    larger = ViT(replace(given, image_size=(48, 48)))
+    drawn = larger.fc_norm.weight.detach().clone()
+    begun = encoder.load_into(larger)
+    assert torch.equal(begun.fc_norm.weight, drawn)
+    assert torch.equal(begun.blocks[1].mlp.fc1.weight, encoder.tensors["blocks.1.mlp.fc1.weight"])

@@ -1,9 +1,11 @@
+import gc
 import json
 import os
 import shutil
 import signal
 import threading
 import time
+import weakref
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +14,7 @@ import pytest
 from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
-from vitreous.errors import Interrupted, TrainingError
+from vitreous.errors import ConfigError, Interrupted, TrainingError
 from vitreous.training import diary, trainer
 from vitreous.training.checkpoint import KEPT
 from vitreous.training.classifier import load_classifier
@@ -72,7 +74,9 @@ def test_two_runs_of_one_seed_are_the_same_file(config, faces, tmp_path):
     assert without_time[0] == without_time[1]
 
 
-@pytest.mark.parametrize(("stop_at", "lines"), [(2, 500), (3, 500), (7, 500), (7, 5), (8, 2)])
+@pytest.mark.parametrize(
+    ("stop_at", "lines"), [(2, 500), (3, 500), (7, 500), (7, 5), (8, 2), (15, 500)]
+)
 def test_a_stopped_run_goes_on_to_the_same_bits(
     config, faces, tmp_path, monkeypatch, stop_at, lines
 ):
@@ -96,6 +100,51 @@ def test_a_stopped_run_goes_on_to_the_same_bits(
     assert resumed.best.read_bytes() == straight.best.read_bytes()
     pairs = zip(read_logbook(resumed.metrics), read_logbook(straight.metrics), strict=True)
     assert all({**a, "seconds": 0} == {**b, "seconds": 0} for a, b in pairs)
+
+
+def test_ctrl_c_during_the_last_save_ends_what_would_come_next(
+    config, faces, tmp_path, monkeypatch
+):
+    save, asked = diary.Diary.save, []
+
+    def save_and_stop(self, plan, at_once):
+        save(self, plan, at_once=at_once)
+        if at_once and not asked:
+            asked.append(True)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(diary.Diary, "save", save_and_stop)
+    with pytest.raises(Interrupted, match=r"stopped at step 15 of 15.*--resume"):
+        run_training(config, faces, tmp_path / "run")
+    run = run_training(config, faces, tmp_path / "run")
+    assert len([line for line in read_logbook(run.metrics) if line["kind"] == "train"]) == 15
+
+
+def test_a_training_has_no_learner_of_the_one_before_beside_it(config, faces, tmp_path):
+    """Which on a GPU keeps the memory that this one was planned with."""
+    learners, alive = [], []
+
+    def make_learner(config, pictures):
+        alive.append(sum(one() is not None for one in learners))
+        learner = ClassLearner(config, pictures, CLASSES)
+        learners.append(weakref.ref(learner))
+        return learner
+
+    gc.disable()
+    try:
+        for name in "ab":
+            run = RunFolder.create(tmp_path / name, {"config.toml": dump_toml(config)})
+            sitting = trainer.Sitting(Console(quiet=True), Clock(time.monotonic(), 0.0, 0.0))
+            trainer.train(config, faces, make_learner, Scores(0.5), run, sitting)
+    finally:
+        gc.enable()
+    assert alive == [0, 0]
+
+
+def test_a_missing_tensorboard_is_told_before_there_is_work_to_lose(monkeypatch):
+    monkeypatch.setattr(trainer, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'vitreous\[tensorboard\]'"):
+        trainer.Sitting(Console(quiet=True), Clock(0.0), tensorboard=True)
 
 
 def test_a_run_killed_before_its_first_checkpoint_begins_anew(config, faces, tmp_path, monkeypatch):

@@ -107,15 +107,18 @@ def to_mapping(config: Any) -> dict[str, Any]:
 
 
 def load_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; a syntax error names the file and the line."""
+    """Read a TOML file; a syntax error names the file and the line.
+
+    Bytes of a path that are no UTF-8 become lone surrogates, as the system's own paths have them.
+    """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text("utf-8-sig", "surrogateescape"))
     except FileNotFoundError:
         raise ConfigError(f"no configuration file at {path}") from None
     except OSError as error:
         inside = f": name {path / 'config.toml'}" if path.is_dir() else ""
         raise ConfigError(f"can't read {path}, {error.strerror}{inside}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 

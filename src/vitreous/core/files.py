@@ -96,7 +96,8 @@ def new_folder(path: Path) -> Iterator[Path]:
         yield staging
         for written in (*staging.rglob("*"), staging):
             _flush(written)
-        # Renaming onto an empty folder is fine, onto a full one is refused.
+        if path.is_dir():
+            path.rmdir()  # only an empty one; Windows renames onto none
         staging.rename(path)
         _flush(path.parent)
 
@@ -140,7 +141,10 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with atomic_path(path) as staging:
+        # A path that is no UTF-8 has lone surrogates, for which JSON has an escape.
+        staging.write_text(text, "utf-8", "backslashreplace")
 
 
 def copy_file(source: Path, path: Path) -> None:

@@ -64,6 +64,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.ladder = path / "ladder.json"
         self.rungs = path / "rungs"
+        self.features = path / "features.safetensors"
         self.answers = path / "answers.safetensors"
         self.folds = path / "folds.json"
         self.fold_answers = path / "folds.safetensors"

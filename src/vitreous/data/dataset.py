@@ -30,7 +30,7 @@ from vitreous.data.preprocess import Preprocess
 from vitreous.data.shards import shard_of
 from vitreous.data.split import VALID_SHARE, assign_splits
 from vitreous.data.stream import StreamedPixels, streamed_pixels
-from vitreous.data.table import SPLITS, Sample
+from vitreous.data.table import SPLITS, Sample, write_rows
 from vitreous.errors import DataError, RunError, UnreadablePicture
 
 _SPLIT_COLUMNS = ["path", "label", "split"]
@@ -67,12 +67,11 @@ class Dataset:
     def split_table(self) -> str:
         """CSV text of what went where, kept with a run."""
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(_SPLIT_COLUMNS)
-        for row, (sample, split) in enumerate(zip(self.listing.samples, self.splits, strict=True)):
-            # What can't be read went nowhere.
-            went = "" if row in self.pixels.errors else split
-            writer.writerow([path_as_text(sample.path), sample.label, went])
+        # What can't be read went nowhere.
+        went = ("" if row in self.pixels.errors else split for row, split in enumerate(self.splits))
+        pairs = zip(self.listing.samples, went, strict=True)
+        rows = ((path_as_text(sample.path), sample.label or "", split) for sample, split in pairs)
+        write_rows(text, (_SPLIT_COLUMNS, *rows))
         return text.getvalue()
 
     def fingerprint(self) -> str:

@@ -8,6 +8,7 @@ is decoded at a half, a quarter or an eighth of its size. What to do with the ar
 (resize, crop, normalise) is in `preprocess`.
 """
 
+import errno
 import io
 import stat
 import warnings
@@ -25,6 +26,9 @@ from vitreous.data.shards import entry_of, open_inside
 from vitreous.errors import UnreadablePicture, VitreousError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+
+#: Faults of a path that trying again doesn't mend.
+_LASTING = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 #: Pillow refuses above twice its own constant; below that it only warns, and we check ourselves.
 MAX_IMAGE_PIXELS = 2 * 89_478_485
@@ -164,7 +168,7 @@ def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image
         if isinstance(error, MemoryError):
             raise UnreadablePicture("can't be read: memory is too small", passing=True) from None
         if isinstance(error, OSError) and error.strerror:  # the system's own, not Pillow's
-            passing = not isinstance(error, PermissionError)
+            passing = error.errno not in _LASTING
             raise UnreadablePicture(f"can't be read: {error.strerror}", passing) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadablePicture(f"damaged: {reason}") from None

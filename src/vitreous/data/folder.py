@@ -6,7 +6,7 @@ pictures does. Nothing is ever written beside the pictures.
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +22,10 @@ from vitreous.data.table import (
     SPLIT_WORDS,
     UNREAD_EXTENSIONS,
     Sample,
+    is_visible,
     table_samples,
 )
 from vitreous.errors import DataError, RunError
-
-#: Folders that systems, storage and archives put among a person's own, in lower case.
-_SYSTEM = frozenset(
-    ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found")
-)
 
 
 @dataclass(frozen=True)
@@ -188,8 +184,14 @@ def list_unlabelled(source: Path) -> Listing:
     return Listing(tuple(kept), ())
 
 
-def list_pictures(sources: Iterable[Path]) -> list[Path]:
+def list_pictures(
+    sources: Iterable[Path], on_unread: Callable[[list[Path]], None] | None = None
+) -> list[Path]:
     """The files to predict: each named file as it stands, each folder's pictures sorted.
+
+    Args:
+        sources: files, folders and shards.
+        on_unread: is told of photographs in a folder that can't be read for their format.
 
     Raises:
         DataError: for a source that doesn't exist, or a folder without pictures.
@@ -200,7 +202,10 @@ def list_pictures(sources: Iterable[Path]) -> list[Path]:
             if shards := find_shards(source):
                 files += (sample.path for sample in _packed_samples(shards, source, False))
             elif source.is_dir():
-                found = [path for path in _walk(source) if _is_picture(path)]
+                walked = list(_walk(source))
+                found = [path for path in walked if _is_picture(path)]
+                if on_unread and (unread := list(filter(is_unread, walked))):
+                    on_unread(unread)
                 if not found:
                     raise DataError(f"no pictures in {source} ({_extension_words()})")
                 files += found
@@ -328,19 +333,14 @@ def _known_classes(samples: Sequence[Sample], source: Path) -> tuple[str, ...]:
     return tuple(sorted(classes))
 
 
-def _is_visible(name: str) -> bool:
-    """Whether a file or folder is the person's, and not a system's own."""
-    return not name.startswith(".") and name.lower() not in _SYSTEM
-
-
 def _visible_folders(folder: Path) -> list[Path]:
     children = (child for child in folder.iterdir() if child.is_dir())
-    return sorted(child for child in children if _is_visible(child.name))
+    return sorted(child for child in children if is_visible(child.name))
 
 
 def _loose_files(folder: Path) -> list[Path]:
     children = (child for child in folder.iterdir() if not child.is_dir())
-    return sorted(child for child in children if _is_visible(child.name))
+    return sorted(child for child in children if is_visible(child.name))
 
 
 def _walk(folder: Path) -> Iterator[Path]:
@@ -358,8 +358,8 @@ def _walk(folder: Path) -> Iterator[Path]:
             folders.clear()
             continue
         seen.add(identity)
-        folders[:] = sorted(name for name in folders if _is_visible(name))
-        yield from (Path(here, name) for name in sorted(files) if _is_visible(name))
+        folders[:] = sorted(name for name in folders if is_visible(name))
+        yield from (Path(here, name) for name in sorted(files) if is_visible(name))
 
 
 def _identity(folder: Path) -> tuple[int, int]:

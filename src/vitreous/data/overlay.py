@@ -21,7 +21,7 @@ from typing import Literal, get_args
 
 from vitreous.core.config import did_you_mean
 from vitreous.core.files import atomic_path
-from vitreous.data.table import Sample
+from vitreous.data.table import Sample, write_rows
 from vitreous.errors import DataError
 
 Action = Literal["drop", "relabel", "group"]
@@ -142,10 +142,7 @@ def overlay_text(changes: Iterable[Change]) -> str:
 def overlay_lines(changes: Iterable[Change]) -> str:
     """The same without the columns' names."""
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows(
-        (change.path, change.action, change.value, change.reason) for change in changes
-    )
+    write_rows(text, ((one.path, one.action, one.value, one.reason) for one in changes))
     return text.getvalue()
 
 

@@ -9,7 +9,6 @@ their place, which is renamed when the last is whole. Packing that was stopped g
 shard that it was at.
 """
 
-import csv
 import hashlib
 import io
 import json
@@ -43,9 +42,9 @@ from vitreous.data.folder import Listing, check_beside, folder_of, list_labelled
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.data.remote import is_remote, source_path
 from vitreous.data.shard_files import SHARD_FILES
-from vitreous.data.shards import COLUMNS, FORMAT, INDEX, Entry, hasher
+from vitreous.data.shards import COLUMNS, FORMAT, INDEX, hasher
 from vitreous.data.stream import StreamedPixels
-from vitreous.data.table import EXTENSIONS, SPLITS, VOTES, Sample
+from vitreous.data.table import EXTENSIONS, SPLITS, VOTES, Entry, Sample, write_rows
 from vitreous.errors import ConfigError, DataError, RunError, UnreadablePicture
 
 #: What shards are called whose pictures are in no split yet.
@@ -297,13 +296,13 @@ class _Packer:
         offsets: Sequence[int],
     ) -> str:
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow([*COLUMNS, *(f"{VOTES}{name}" for name in self._voted)])
+        rows: list[tuple[object, ...]] = [(*COLUMNS, *(f"{VOTES}{name}" for name in self._voted))]
         for name, (sample, entry), offset in zip(names, packed, offsets, strict=True):
             where = astuple(replace(entry, offset=offset))
             votes = (sample.votes.get(name, 0.0) for name in self._voted)
             about = (sample.label or "", sample.split or "", sample.group or "")
-            writer.writerow([f"{shard}/{name}", *about, *where, *votes])
+            rows.append((f"{shard}/{name}", *about, *where, *votes))
+        write_rows(text, rows)
         return text.getvalue()
 
 

@@ -6,7 +6,7 @@ the model's size from one of any size, `normalise` turns such bytes into the mod
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitreous.errors import ConfigError
+
+#: That a picture is scaled to; a file that says more would have every picture fill the memory.
+MOST_PIXELS_A_SIDE = 4096
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,10 @@ class Preprocess:
         cover = self.cover
         if min(self.image_size) < 1:
             raise ConfigError(f"preprocess.image_size {self.image_size} is at least 1 px a side")
+        if max(cover) > MOST_PIXELS_A_SIDE:
+            raise ConfigError(
+                f"pictures scaled to {cover[0]}x{cover[1]} px: at most {MOST_PIXELS_A_SIDE} a side"
+            )
         if cover[0] < self.image_size[0] or cover[1] < self.image_size[1]:
             raise ConfigError(
                 f"preprocess.resize {cover} is smaller than image_size {self.image_size}: "
@@ -57,6 +64,16 @@ class Preprocess:
     def cover(self) -> tuple[int, int]:
         """Height and width in pixels that a picture is scaled to cover before the crop."""
         return self.resize or self.image_size
+
+    def at(self, image_size: tuple[int, int]) -> "Preprocess":
+        """The same for another size, with the same share of the picture cropped away."""
+        if self.resize is None:
+            return replace(self, image_size=image_size)
+        height, width = (
+            round(side * cover / own)
+            for side, cover, own in zip(image_size, self.resize, self.image_size, strict=True)
+        )
+        return replace(self, image_size=image_size, resize=(height, width))
 
 
 #: How many times the part that is seen a picture may be long before its ends are cut off.

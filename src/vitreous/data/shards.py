@@ -14,17 +14,15 @@ import io
 import json
 import os
 import re
-import sys
-import tarfile
 import threading
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from vitreous.data.remote import SPOOL, glob_remote, is_remote, read_part, read_remote, url_of
-from vitreous.data.table import EXTENSIONS, NO_VOTES, SPLIT_WORDS, VOTES
+from vitreous.data.table import EXTENSIONS, NO_VOTES, SPLIT_WORDS, VOTES, Entry, Row
+from vitreous.data.tars import tar_rows
 from vitreous.errors import DataError
 
 SUFFIXES = frozenset((".tar", ".parquet"))
@@ -33,54 +31,10 @@ FORMAT = "vitreous shards 1"
 #: Columns of a shard's table, in front of those of votes.
 COLUMNS = ("path", "label", "split", "group", "offset", "bytes", "height", "width", "digest",
            "fingerprint")  # fmt: skip
-#: Of a picture and of what a tar says of it: far more than any has that Pillow would decode.
-_MAX_PICTURE_BYTES, _MAX_LABEL_BYTES = 2**30, 2**20
 #: Shards whose tables are kept in memory.
 _KEPT = 256
 _LEADS_INSIDE = re.compile(rf"\.(tar|parquet){re.escape(os.sep)}")
 _RANGE = re.compile(r"\{(\d+)\.\.(\d+)\}")
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where a picture's bytes are in its shard, and what is known without reading them.
-
-    Args:
-        offset: of its first byte.
-        size: in bytes.
-        height: in pixels; 0 where unknown, and so is the width.
-        width: likewise.
-        digest: of its bytes, as `hasher` makes it; "" where unknown.
-        fingerprint: equal for equal pixels; "" where unknown.
-    """
-
-    offset: int
-    size: int
-    height: int = 0
-    width: int = 0
-    digest: str = ""
-    fingerprint: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One picture of a shard.
-
-    Args:
-        name: inside the shard.
-        entry: where it is.
-        label: its class; ``None`` where the shard doesn't say.
-        split: one of `table.SPLITS`, likewise.
-        group: likewise.
-        votes: how many annotators chose each class.
-    """
-
-    name: str
-    entry: Entry
-    label: str | None = None
-    split: str | None = None
-    group: str | None = None
-    votes: Mapping[str, float] = field(default_factory=lambda: NO_VOTES)
 
 
 def hasher() -> "hashlib.blake2b":
@@ -167,9 +121,13 @@ def rows_of(shard: Path) -> Iterator[Row]:
     """
     table = shard.with_suffix(".csv")
     try:
-        text = _read_small(table).decode()
+        data = _read_small(table)
     except FileNotFoundError:
-        text = ""
+        data = b""
+    if not data.startswith(",".join(COLUMNS).encode()):
+        data = b""  # somebody else's file, in whatever encoding
+    try:
+        text = data.decode()
     except UnicodeDecodeError:
         raise DataError(f"{url_of(table)} is not a table in UTF-8") from None
     rows = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -180,7 +138,7 @@ def rows_of(shard: Path) -> Iterator[Row]:
     if tuple(columns[: len(COLUMNS)]) == COLUMNS:
         yield from _table_rows(table, columns, rows)
     elif shard.suffix == ".tar":
-        yield from _tar_rows(shard)
+        yield from _rows_of_tar(shard)
     else:
         raise DataError(
             f"{url_of(shard)} has no table beside it: of Parquet, shards that 'vitreous pack' "
@@ -316,8 +274,11 @@ def _table_rows(table: Path, columns: list[str], rows: Iterator[list[str]]) -> I
             offset, size, height, width = map(int, place[:4])
             entry = Entry(offset, size, height, width, *place[4:])
             votes = map(float, row[len(COLUMNS) :])
+            name = path.partition("/")[2]
+            if (inside := PurePosixPath(name)).is_absolute() or ".." in inside.parts:
+                raise ValueError(f"{name} would lie outside the shard")
             yield Row(
-                path.partition("/")[2],
+                name,
                 entry,
                 label or None,
                 split or None,
@@ -328,80 +289,12 @@ def _table_rows(table: Path, columns: list[str], rows: Iterator[list[str]]) -> I
         raise DataError(f"{url_of(table)} is damaged: {error}") from None
 
 
-def _tar_rows(shard: Path) -> Iterator[Row]:
-    """What WebDataset finds in a tar: files in a row that are named alike up to a dot are one.
-
-    Pictures that have only a dot in their names in common, with no label beside them, are several.
-    """
-    split = _split_of(shard)
-    key, fields = "", dict[str, bytes]()
-    pictures: list[tuple[str, Entry]] = []
-
-    def rows() -> Iterator[Row]:
-        for picture in pictures[: 1 if fields else None]:
-            yield _tar_row(key, fields, picture, split)
-
+def _rows_of_tar(shard: Path) -> Iterator[Row]:
     try:
-        with _open_shard(shard) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                # All headers ever seen, which nobody asks for.
-                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
-                name = member.name.removeprefix("./").lstrip("/")
-                path = PurePosixPath(name)
-                if not member.isfile() or ".." in path.parts or path.name.startswith("."):
-                    continue
-                if member.issparse() or member.size > _limit(path):
-                    raise DataError(
-                        f"{url_of(shard)} is no tar of pictures: {name} says that it has "
-                        f"{member.size:,} bytes"
-                    )
-                stem = path.name.partition(".")[0]
-                if (this := str(path.with_name(stem))) != key:
-                    yield from rows()
-                    key, fields, pictures = this, {}, []
-                if path.suffix.lower() in EXTENSIONS:
-                    pictures.append((name, Entry(member.offset_data, member.size)))
-                elif path.suffix in (".cls", ".json"):
-                    held = tar.extractfile(member)
-                    fields[path.suffix] = held.read() if held else b""
-        yield from rows()
+        with _open_shard(shard) as file:
+            yield from tar_rows(file, url_of(shard), _split_of(shard))
     except FileNotFoundError:
         raise DataError(f"no file at {url_of(shard)}") from None
-    except (tarfile.TarError, ValueError, RecursionError) as error:
-        raise DataError(f"{url_of(shard)} is damaged or no tar of pictures: {error}") from None
-
-
-def _limit(path: PurePosixPath) -> int:
-    """Bytes that a member of a tar may have, before any of them are read."""
-    if path.suffix.lower() in EXTENSIONS:
-        return _MAX_PICTURE_BYTES
-    return _MAX_LABEL_BYTES if path.suffix in (".cls", ".json") else sys.maxsize
-
-
-def _tar_row(
-    key: str, fields: Mapping[str, bytes], picture: tuple[str, Entry], split: str | None
-) -> Row:
-    """A picture with its class: of its .json, else its .cls, else the folder it lies in.
-
-    So with its split: of its .json, else the shard's name, else the folder around the class'.
-    """
-    told = json.loads(fields.get(".json", b"{}"))
-    told = told if isinstance(told, dict) else {}
-    label = told.get("label")
-    if label is None:
-        label = fields.get(".cls", b"").decode().strip() or None
-    folders = PurePosixPath(key).parent.parts
-    if label is None and folders:
-        *folders, label = folders
-    if split is None and folders:
-        split = SPLIT_WORDS.get(folders[-1].lower())
-    group = told.get("group")
-    return Row(
-        *picture,
-        None if label is None else str(label),
-        SPLIT_WORDS.get(str(told.get("split", "")).lower(), split),
-        None if group is None else str(group),
-    )
 
 
 def _split_of(shard: Path) -> str | None:

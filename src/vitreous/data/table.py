@@ -6,11 +6,11 @@ class, `votes_<class>`: how many of several annotators chose it. `folder` is who
 
 import csv
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TextIO
 
 from vitreous.core.config import did_you_mean
 from vitreous.errors import DataError
@@ -22,6 +22,10 @@ EXTENSIONS = frozenset(
 #: Formats that telephones and cameras write too, and that nothing here reads.
 UNREAD_EXTENSIONS = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2")
+)
+#: Folders that systems, storage and archives put among a person's own, in lower case.
+_SYSTEM = frozenset(
+    ("@eadir", "__macosx", "#recycle", "$recycle.bin", "system volume information", "lost+found")
 )
 #: What the columns of votes begin with; the class' name follows.
 VOTES = "votes_"
@@ -48,6 +52,48 @@ class Sample:
     """
 
     path: Path
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+    votes: Mapping[str, float] = field(default_factory=lambda: NO_VOTES)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a picture's bytes are in its shard, and what is known without reading them.
+
+    Args:
+        offset: of its first byte.
+        size: in bytes.
+        height: in pixels; 0 where unknown, and so is the width.
+        width: likewise.
+        digest: of its bytes, as `hasher` makes it; "" where unknown.
+        fingerprint: equal for equal pixels; "" where unknown.
+    """
+
+    offset: int
+    size: int
+    height: int = 0
+    width: int = 0
+    digest: str = ""
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture of a shard.
+
+    Args:
+        name: inside the shard.
+        entry: where it is.
+        label: its class; ``None`` where the shard doesn't say.
+        split: one of `SPLITS`, likewise.
+        group: likewise.
+        votes: how many annotators chose each class.
+    """
+
+    name: str
+    entry: Entry
     label: str | None = None
     split: str | None = None
     group: str | None = None
@@ -175,3 +221,19 @@ def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, A
         raise DataError(f"{path} is not a Parquet table: {reason}") from None
     for number, row in enumerate(rows, start=1):
         yield f"row {number}", {name: row[name] for name in wanted}
+
+
+def is_visible(name: str) -> bool:
+    """Whether a file or folder is the person's, and not a system's own."""
+    return not name.startswith(".") and name.lower() not in _SYSTEM
+
+
+def write_rows(file: TextIO, rows: Iterable[Sequence[object]]) -> None:
+    """Rows of CSV that every reader gets back, with line ends inside of values too.
+
+    Python's writer leaves a carriage return unquoted until version 3.13.
+    """
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in rows:
+        (quoted if any("\r" in str(cell) for cell in row) else plain).writerow(row)

@@ -21,6 +21,8 @@ from vitreous.evaluation.inference import BATCH_SIZE, TorchNetwork, predict_set
 from vitreous.evaluation.thumbnails import SIDE
 from vitreous.model.vit import ViT
 from vitreous.training.config import RunConfig
+from vitreous.training.device import free_memory
+from vitreous.training.guard import is_out_of_memory
 
 #: Training pictures that are looked at, those of them that are augmented too, and those that are
 #: looked at from inside.
@@ -114,8 +116,16 @@ def gather(
 
 
 def _inside(model: ViT, images: Tensor, labels: Tensor) -> Inside:
-    device = next(model.parameters()).device
-    return look_inside(model, images[:INSIDE].to(device), labels[:INSIDE].to(device))
+    """A look at as many pictures as memory allows: training may have taken them in pieces."""
+    device, count = next(model.parameters()).device, INSIDE
+    while True:
+        try:
+            return look_inside(model, images[:count].to(device), labels[:count].to(device))
+        except (RuntimeError, MemoryError) as error:
+            if count == 1 or not is_out_of_memory(error):
+                raise
+        count //= 2
+        free_memory()
 
 
 def cost_in_pictures(train_pictures: int) -> int:

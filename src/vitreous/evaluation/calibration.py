@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitreous.core.files import read_tensors, write_tensors
+from vitreous.core.files import read_metadata, read_tensors, write_tensors
 from vitreous.errors import RunError
 from vitreous.evaluation.conformal import ConformalScores
 from vitreous.evaluation.refusal import FEATURES, LOOKS, Refusal, View
@@ -92,6 +92,16 @@ def load_calibration(weights: Path) -> Calibration | None:
             f"{path} is damaged or from another version: {error}; take it away and calibrate anew "
             "(vitreous calibrate)"
         ) from None
+
+
+def is_calibrated(weights: Path) -> bool:
+    """Whether a calibration lies beside the weights and is theirs.
+
+    Raises:
+        RunError: where it is damaged.
+    """
+    path = calibration_path(weights)
+    return path.exists() and read_metadata(path).get("weights") == _digest(weights)
 
 
 def _fields(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

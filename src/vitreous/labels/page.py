@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from shlex import quote
+from unicodedata import category
 
 from jinja2 import Environment
 from markupsafe import Markup
@@ -48,7 +49,7 @@ class Row:
     @property
     def can_choose(self) -> bool:
         """Whether a script can write its path: bytes that are no UTF-8 don't reach the page."""
-        return self.path.isprintable()
+        return not any(category(letter) in ("Cc", "Cs") for letter in self.path)
 
 
 def render_audit(audit: Audit, picture_of: PictureOf, overlay: str) -> str:

@@ -32,7 +32,7 @@ from vitreous.ladder.probe import linear_probe, nearest_neighbors
 from vitreous.model.vit import ViT
 from vitreous.training.classifier import Classifier, load_classifier, save_classifier
 from vitreous.training.config import RunConfig
-from vitreous.training.device import choose_device
+from vitreous.training.device import choose_device, in_same_order
 from vitreous.training.encoder import Encoder, load_encoder
 from vitreous.training.guard import TooLittleMemory
 from vitreous.training.learner import ClassLearner
@@ -113,15 +113,16 @@ class _Climber:
         self._note("baseline", f"always '{majority}'", always, started)
         started = time.monotonic()
         budget_s = self.config.train.budget_s
-        features = frozen_features(
-            self.run.rung("probe").path / "features.safetensors",
-            self.config,
-            encoder,
-            self.train_set,
-            self.valid_set,
-            self.console,
-            None if budget_s is None else _FEATURES_SHARE * budget_s,
-        )
+        with in_same_order(self.config.train):
+            features = frozen_features(
+                self.run.rung("probe").features,
+                self.config,
+                encoder,
+                self.train_set,
+                self.valid_set,
+                self.console,
+                None if budget_s is None else _FEATURES_SHARE * budget_s,
+            )
         count = min(self.settings.neighbors, len(features.train))
         answers = nearest_neighbors(features, len(self.classes), count)
         self._note("neighbors", f"{count} nearest pictures, features as they are", answers, started)

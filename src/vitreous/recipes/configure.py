@@ -19,6 +19,7 @@ from vitreous.data.config import DataConfig
 from vitreous.data.dataset import UNLABELLED_VALID_SHARE, typical_side
 from vitreous.data.folder import Listing
 from vitreous.data.overlay import Overlay, read_overlay
+from vitreous.data.preprocess import Preprocess
 from vitreous.data.split import VALID_SHARE
 from vitreous.errors import ConfigError
 from vitreous.model.presets import preset
@@ -121,6 +122,11 @@ def configure(
     config = applied(choice.config)
     if encoder:
         encoder.check_fits(config.model)
+    if config.ladder and config.train.lora_rank:
+        raise ConfigError(
+            f"train.lora_rank is {config.train.lora_rank}, but the ladder's rungs choose it: set "
+            "ladder.lora_rank, or take --tune lora"
+        )
     choice = choice.applied_to(config)
     is_named = "shards" in _section(wanted, "train")
     smallest = smallest_part(config.model)
@@ -214,11 +220,21 @@ def _wanted(
     wanted = merge(wanted, from_file)
     if model:
         wanted = merge(wanted, {"model": asdict(preset(model))})
-        wanted = merge(wanted, {"preprocess": {"image_size": wanted["model"]["image_size"]}})
+        wanted = _at_size(wanted, wanted["model"]["image_size"])
     if image_size is not None:
-        side = {"image_size": (image_size, image_size)}
-        wanted = merge(wanted, {"model": side, "preprocess": side})
+        wanted = _at_size(wanted, (image_size, image_size))
     return merge(wanted, changes)
+
+
+def _at_size(wanted: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """The same for another size; what is cropped away stays the same share of a picture."""
+    preprocess: dict[str, Any] = {"image_size": size}
+    named = _section(wanted, "preprocess")
+    if named.get("resize"):
+        named = {key: named[key] for key in ("image_size", "resize") if key in named}
+        resized = from_mapping(Preprocess, named, "preprocess.").at(size)
+        preprocess["resize"] = resized.resize
+    return merge(wanted, {"model": {"image_size": size}, "preprocess": preprocess})
 
 
 def _load(config_file: Path | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from vitreous.core.rng import numpy_stream, streams_kept
 from vitreous.data.loader import PictureSet
 from vitreous.training.config import RunConfig
-from vitreous.training.device import choose_device, free_memory
+from vitreous.training.device import choose_device, free_memory, in_same_order
 from vitreous.training.guard import TooLittleMemory, with_less_memory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.plan import plan_epochs
@@ -38,6 +38,6 @@ def measure_pictures_per_s(config: RunConfig) -> float:
 
 
 def _measure_step_s(config: RunConfig, pictures: PictureSet, classes: tuple[str, ...]) -> float:
-    with streams_kept(choose_device(config.train.device)):
+    with streams_kept(choose_device(config.train.device)), in_same_order(config.train):
         learner = ClassLearner(config, pictures, classes)
         return learner.measure_step_s(plan_epochs(config.train.epochs, 1.0), _MEASURED_S)

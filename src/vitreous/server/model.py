@@ -14,12 +14,20 @@ from vitreous.core.console import Console
 from vitreous.core.machine import usable_cores
 from vitreous.data.decode import FORMATS, read_picture
 from vitreous.data.preprocess import fit
-from vitreous.evaluation.calibration import Calibration, load_calibration
+from vitreous.evaluation.calibration import Calibration
 from vitreous.evaluation.inference import TorchNetwork
 from vitreous.explanation.methods import METHOD_NAMES
 from vitreous.exporting.contract import Contract
 from vitreous.exporting.sealed_file import open_sealed
-from vitreous.serving.guard import Guard, MeasuredRefusal, run_guard, sealed_guard
+from vitreous.serving.guard import (
+    Guard,
+    MeasuredRefusal,
+    guard_of_sealed,
+    open_guard,
+    own_calibration,
+    run_guard,
+    sealed_guard,
+)
 from vitreous.serving.hub import called
 from vitreous.serving.predictor import Answer, Predictor, answer_pixels, open_predictor
 from vitreous.serving.runtimes import Engine, Precision, Runtime
@@ -223,13 +231,20 @@ def open_served(wanted: Wanted, console: Console) -> Served:
         check_as_written(name, wanted.runtime, wanted.precision, wanted.device)
         files = [open_sealed(path, threads=1) for _ in range(workers)]
         contract = files[0].contract
+        is_usual = contract.sets is not None and f"{_USUAL_COVERAGE:g}" in contract.sets
+        usual = Wish(sets=_USUAL_COVERAGE if is_usual else None, refuse=contract.refuse is not None)
+        guard_of_sealed(contract, name, usual, console)  # says what can be promised
         guard = Guard(refusal=MeasuredRefusal(contract.refuse)) if contract.refuse else None
         predictors = tuple(sealed_predictor(file, 1, guard) for file in files)
         engine = Engine("onnxruntime", threads=1)
         return Served(name, path, engine, predictors, workers, contract, stamp)
-    calibration = load_calibration(path)
+    calibration = own_calibration(path, console)
     engine = choose_engine(path, wanted.runtime, wanted.precision, wanted.device, console)
     engine = replace(engine, threads=1)
+    if calibration:
+        refuse = calibration.refusal is not None
+        usual = Wish(precision=engine.precision, sets=_USUAL_COVERAGE, refuse=refuse)
+        open_guard(path, wanted.run, usual, console)  # says what can be promised
     # With a guard that refuses, a predictor gives the features that refusing takes.
     guard = Guard(refusal=calibration.refusal if calibration else None)
     copies = 1 if engine.runtime == "torch" else workers

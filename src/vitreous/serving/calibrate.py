@@ -20,7 +20,13 @@ from vitreous.evaluation.refusal import FEATURES, LOOKS, Refusal, fit_views
 from vitreous.evaluation.seeing import Seen, see_set
 from vitreous.evaluation.temperature import fit_temperature
 from vitreous.model.features import WithFeatures
-from vitreous.training.classifier import Classifier, load_classifier, save_classifier, tempered
+from vitreous.training.classifier import (
+    Classifier,
+    load_classifier,
+    save_classifier,
+    tempered,
+    unmap,
+)
 from vitreous.training.config import Device
 from vitreous.training.device import choose_device
 
@@ -45,6 +51,7 @@ def temper_run(weights: Path, valid: PictureSet, device: Device) -> None:
         network = TorchNetwork(classifier.model.to(choose_device(device)))
         logits = outputs_of_set(network, valid, classifier.preprocess)
         temperature = fit_temperature(logits, valid.labels.numpy())
+        unmap(classifier.model)  # Windows replaces no file that is mapped
         save_classifier(weights, tempered(classifier, temperature))
 
 

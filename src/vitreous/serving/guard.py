@@ -10,7 +10,13 @@ import numpy as np
 
 from vitreous.core.console import Console
 from vitreous.errors import ConfigError
-from vitreous.evaluation.calibration import CALIBRATION_FILE, Calibration, load_calibration
+from vitreous.evaluation.calibration import (
+    CALIBRATION_FILE,
+    Calibration,
+    calibration_path,
+    is_calibrated,
+    load_calibration,
+)
 from vitreous.evaluation.conformal import SURE, SetRule, needed_for
 from vitreous.evaluation.refusal import FEATURES, KEPT, WORDS, Refusal, reasons_of
 from vitreous.exporting.contract import Contract, RefusalLimit
@@ -107,6 +113,19 @@ class Guard:
             refused = None if reasons is None else view is not None
             cautions.append(Caution(chosen, refused, WORDS[view] if view else None))
         return cautions
+
+
+def own_calibration(weights: Path, console: Console) -> Calibration | None:
+    """The calibration of these weights, where there is one; another's is left out, and told.
+
+    Raises:
+        RunError: where it is damaged.
+    """
+    if is_calibrated(weights):
+        return load_calibration(weights)
+    if (there := calibration_path(weights)).exists():
+        console.warn(f"{there} belongs to other weights than {weights}: no sets, no none of these")
+    return None
 
 
 def open_guard(weights: Path, where: object, wish: Wish, console: Console) -> Guard | None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from vitreous.core.config import did_you_mean
-from vitreous.data.preprocess import Preprocess
+from vitreous.data.preprocess import MOST_PIXELS_A_SIDE, Preprocess
 from vitreous.errors import ConfigError, WeightsError
 from vitreous.model.weights.settings import Preprocessing
 
@@ -20,8 +20,6 @@ NAMED = {
         mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
     ),
 }
-#: On a side; more makes positions that fill the memory.
-_MOST_PIXELS = 4096
 _SINGLE = ("mean", "std", "resize", "crop", "interpolation")
 
 
@@ -53,10 +51,10 @@ def prepare(
     names, single = _words(told)
     crop = _pixels("crop", single["crop"]) if "crop" in single else None
     if names:
-        found = _grown(NAMED[names[0]], (crop, crop) if crop else image_size)
+        found = NAMED[names[0]].at((crop, crop) if crop else image_size)
     else:
         found = _as_stated(where, stated or Preprocessing(), image_size, single)
-        found = _grown(found, (crop, crop)) if crop else found
+        found = found.at((crop, crop)) if crop else found
     found = _changed(found, single)
     (tall, wide), (height, width) = found.cover, found.image_size
     return found, (
@@ -83,17 +81,6 @@ def _words(told: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     return names, single
 
 
-def _grown(named: Preprocess, image_size: tuple[int, int]) -> Preprocess:
-    """The same for another size, with the same share of the picture cropped away."""
-    if named.resize is None:
-        return replace(named, image_size=image_size)
-    height, width = (
-        round(side * cover / own)
-        for side, cover, own in zip(image_size, named.resize, named.image_size, strict=True)
-    )
-    return replace(named, image_size=image_size, resize=(height, width))
-
-
 def _as_stated(
     where: Path,
     stated: Preprocessing,
@@ -109,8 +96,6 @@ def _as_stated(
     plain = Preprocess()
     size = stated.image_size or image_size
     try:
-        if max(size) > _MOST_PIXELS:
-            raise ConfigError(f"{size[0]}x{size[1]} px are more than {_MOST_PIXELS} a side")
         return Preprocess(
             image_size=size,
             resize=stated.resize,
@@ -156,9 +141,10 @@ def _three_numbers(name: str, text: str) -> tuple[float, float, float]:
 
 
 def _pixels(name: str, text: str) -> int:
-    if not text.isdecimal() or not 0 < int(text[:9]) <= _MOST_PIXELS:
+    if not text.isdecimal() or not 0 < int(text[:9]) <= MOST_PIXELS_A_SIDE:
         raise ConfigError(
-            f"--preprocess {name}={text}: a side of 1 to {_MOST_PIXELS} pixels, such as {name}=224"
+            f"--preprocess {name}={text}: a side of 1 to {MOST_PIXELS_A_SIDE} pixels, such as "
+            f"{name}=224"
         )
     return int(text)
 

@@ -69,7 +69,9 @@ class Encoder:
         """
         self.check_fits(model.config)
         tensors, own = dict(self.tensors), model.state_dict()
-        if model.config.pool != self.config.pool:
+        # A "flatten" head's is as wide as the picture has patches.
+        pooled = (model.config.pool, model.config.pooled_dim)
+        if pooled != (self.config.pool, self.config.pooled_dim):
             tensors = without_pooling(tensors)
         if self.config.pos_embed == "learned":
             tensors["pos_embed"] = resize_positions(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitreous.core.files import storage_errors
-from vitreous.errors import ConfigError, RunError
+from vitreous.errors import RunError
 
 
 class Logbook:
@@ -75,10 +75,6 @@ def read_logbook(path: Path) -> list[dict[str, Any]]:
 
 
 def _summary_writer(folder: Path, purge_step: int):
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter
-    except ImportError:
-        raise ConfigError(
-            "--tensorboard needs the package: pip install 'vitreous[tensorboard]'"
-        ) from None
+    from torch.utils.tensorboard.writer import SummaryWriter  # an extra: `Sitting` looks for it
+
     return SummaryWriter(str(folder), purge_step=purge_step)

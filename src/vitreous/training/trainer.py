@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from shlex import quote
 from typing import Any
 
@@ -19,7 +20,7 @@ from vitreous.core.files import read_record, write_json
 from vitreous.core.rng import streams_kept
 from vitreous.core.run import RunFolder
 from vitreous.data.loader import PictureSet
-from vitreous.errors import Interrupted
+from vitreous.errors import ConfigError, Interrupted
 from vitreous.training.checkpoint import has_checkpoint, load_newest_checkpoint
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device, free_memory, in_same_order
@@ -73,11 +74,20 @@ class Sitting:
         console: where progress is shown.
         clock: when the command began.
         tensorboard: write TensorBoard's files too.
+
+    Raises:
+        ConfigError: for TensorBoard where it isn't installed, before there is any work to lose.
     """
 
     console: Console
     clock: Clock
     tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        if self.tensorboard and find_spec("tensorboard") is None:
+            raise ConfigError(
+                "--tensorboard needs the package: pip install 'vitreous[tensorboard]'"
+            )
 
 
 def train(
@@ -109,6 +119,7 @@ def train(
     # What an earlier sitting decided by its clock is repeated without one.
     keeps_time = config.train.budget_s is not None and not has_checkpoint(run.checkpoints)
     kept = streams_kept(choose_device(config.train.device))
+    free_memory()  # of a training before this one, such as another fold's
     with kept, in_same_order(config.train), _stop_requests() as stopped:
         while True:
             try:
@@ -144,8 +155,9 @@ def _sit(
         console.info(f"going on at step {state.step} of {plan.total_steps}")
     share(learner)
     diary = Diary(learner, plan, run, console, sitting.tensorboard)
+    is_stopping = False
     with closing(diary), console.task("training", plan.total_steps) as task:
-        while state.step < plan.total_steps:
+        while state.step < plan.total_steps and not is_stopping:
             loss = learner.learn(plan)
             at_end = state.step == plan.total_steps
             diary.note_loss(loss, plan, task)
@@ -153,13 +165,14 @@ def _sit(
                 diary.note_validation(validate, plan, task)
             if keeps_time and not at_end:
                 plan = _keep_budget(plan, config, diary, clock, run)
-            diary.save(plan, at_once=at_end or stopped())
-            if stopped() and not at_end:
-                diary.close()  # an error in saving comes first
-                raise Interrupted(
-                    f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
-                    f"Go on with: vitreous {learner.command} --resume {quote(str(run.whole))}"
-                )
+            is_stopping = stopped()
+            diary.save(plan, at_once=at_end or is_stopping)
+    # Behind the last step as well: what comes next, such as another fold, would not ask again.
+    if is_stopping or stopped():
+        raise Interrupted(
+            f"stopped at step {state.step} of {plan.total_steps}; all of it is saved. "
+            f"Go on with: vitreous {learner.command} --resume {quote(str(run.whole))}"
+        )
     return learner
 
 

@@ -16,10 +16,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.model.weights.compare import shake
-from vitreous.errors import WeightsError
+from vitreous.errors import ConfigError, WeightsError
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
 from vitreous.model.weights import torch_file
+from vitreous.model.weights.adapt import unfilled
 from vitreous.model.weights.checkpoint import read_checkpoint
 
 CONFIG = ModelConfig(
@@ -372,3 +373,41 @@ def test_another_container_under_any_name_is_recognised(tmp_path, state):
     assert torch.equal(first.head.weight, second.head.weight)
     assert load_file(tmp_path / "model.pth").keys() == first.state_dict().keys()
     assert first.config == replace(CONFIG, num_heads=1)
+
+
+def test_arrays_of_text_are_told(tmp_path):
+    np.savez(tmp_path / "w.npz", **{"cls": np.zeros((1, 1, 4)), "names": np.array(["cat", "dog"])})
+    with pytest.raises(WeightsError, match=r"w\.npz"):
+        read_checkpoint(tmp_path / "w.npz")
+
+
+@pytest.mark.parametrize("settings", [{"hidden_act": []}, {"hidden_act": {}}])
+def test_settings_of_odd_kinds_are_told(tmp_path, settings):
+    library = pytest.importorskip("transformers", reason="transformers is not installed")
+    small = library.ViTConfig(image_size=32, patch_size=8, hidden_size=64, num_hidden_layers=1,
+                              num_attention_heads=1, intermediate_size=40)  # fmt: skip
+    library.ViTForImageClassification(small).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    with pytest.raises(WeightsError, match=r"can't be understood \(TypeError"):
+        read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("share", [5e-324, 1e-300])
+def test_a_share_that_makes_endless_pictures_is_told(tmp_path, state, share):
+    save_file(state, tmp_path / "model.safetensors")
+    told = {"architecture": "vit_base_patch16_224", "pretrained_cfg": {"crop_pct": share,
+            "input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(told))
+    try:
+        found = read_checkpoint(tmp_path, num_heads=1)
+    except WeightsError as error:
+        assert "can't be understood" in str(error)  # noqa: PT017
+    else:  # a number at least, which preparing refuses
+        assert max(found.preprocessing.resize) > 4096
+
+
+def test_settings_of_more_layers_than_tensors_are_told(tmp_path, state):
+    many = replace(CONFIG, head_hidden=(1,) * 5000)
+    with pytest.raises(ConfigError, match="fewer than the model has blocks"):
+        unfilled(many, state)

@@ -287,3 +287,23 @@ def test_pictures_smaller_than_a_patch_are_refused(timm, tmp_path):
     path.write_text(json.dumps(settings))
     with pytest.raises(WeightsError, match="12 px is not a multiple of the patch size 16"):
         read_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("pool", ["max", "avgmax"])
+def test_a_room_for_the_head_that_is_not_known_is_refused(timm, tmp_path, pool):
+    oracle = build(timm, "vit_base_patch16_224", global_pool=pool)
+    save_file(oracle.state_dict(), tmp_path / "model.safetensors")
+    settings = {"architecture": "vit_base_patch16_224", "global_pool": pool}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match=f"global_pool is '{pool}'; read are token, avg, map"):
+        read_checkpoint(tmp_path, num_heads=3)
+
+
+def test_a_mean_over_class_and_registers_is_refused(timm, tmp_path):
+    oracle = build(timm, "vit_base_patch16_224", global_pool="avg")
+    save_file(oracle.state_dict(), tmp_path / "model.safetensors")
+    settings = {"architecture": "vit_base_patch16_224", "global_pool": "avg",
+                "model_args": {"pool_include_prefix": True}}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(WeightsError, match="pool_include_prefix"):
+        read_checkpoint(tmp_path, num_heads=3)

@@ -217,3 +217,14 @@ def test_the_real_vit_reproduces_its_reference(shared):
     assert logits.argmax() == reference["logits_argmax"]
     assert abs(logits.max().item() - reference["logits_max"]) < 1e-3
     assert abs(logits.sum().item() - reference["logits_sum"]) < 1e-2
+
+
+def test_the_image_tower_of_two_has_a_projection_and_no_classes(timm, tmp_path):
+    oracle = shake(timm.models.VisionTransformer(img_size=32, patch_size=8, **TINY))
+    arrays = to_google(oracle.state_dict(), 3, big_vision=True)
+    np.savez(
+        tmp_path / "lit.npz", **{f"params/img/{name}": array for name, array in arrays.items()}
+    )
+    found = read_checkpoint(tmp_path / "lit.npz")
+    assert found.config.num_classes == 0
+    assert "the projection to where pictures and texts are compared" in " ".join(found.notes)

@@ -104,7 +104,8 @@ def unfilled(config: ModelConfig, tensors: Mapping[str, Tensor]) -> ViT:
     Raises:
         ConfigError: where it would have far more blocks than tensors, or too many positions.
     """
-    if config.depth + sum(config.stem_blocks) > max(len(tensors), _MOST_BLOCKS):
+    layers = config.depth + sum(config.stem_blocks) + len(config.stem) + len(config.head_hidden)
+    if layers > max(len(tensors), _MOST_BLOCKS):
         raise ConfigError(f"{len(tensors):,} tensors are fewer than the model has blocks")
     # Computed positions are the one thing that takes real memory.
     head_dim = config.attention_dim // config.num_heads

@@ -106,6 +106,10 @@ def read_checkpoint(
         # Tensors of odd shapes, which PyTorch refuses to join or turn.
         reason = str(error).splitlines()[0]
         raise WeightsError(f"{path} has tensors that don't fit one another: {reason}") from None
+    except (TypeError, ValueError, KeyError, OverflowError) as error:
+        # Settings of odd kinds, such as a list where a word is meant.
+        kind = type(error).__name__
+        raise WeightsError(f"{path} can't be understood ({kind}: {error})") from error
     notes = (*source.notes, *found.notes)
     return Checkpoint(model, classes, found.preprocessing, found.format, notes)
 

@@ -13,7 +13,9 @@ from vitreous.model.weights.files import Source
 from vitreous.model.weights.naming import head_behind_tanh, rename
 from vitreous.model.weights.translation import Stated, Translation, Wanted, settle
 
-_PREFIXES = ("opt/target/", "params/img/", "params/", "")
+#: Of the image tower of two.
+_TOWER = "params/img/"
+_PREFIXES = ("opt/target/", _TOWER, "params/", "")
 _ATTENTION = r"MultiHeadDotProductAttention_[01]/"
 _RULES = (
     (r"embedding/(\w+)", r"patch_embed.proj.\1"),
@@ -59,6 +61,8 @@ def translate(source: Source, wanted: Wanted) -> Translation:
         {name.removeprefix(prefix): tensor for name, tensor in source.tensors.items()}
     )
     unused = _UNUSED | head_behind_tanh(tensors, "pre_logits/.*", "head/.*")
+    if prefix == _TOWER:
+        unused |= {"head/.*": "the projection to where pictures and texts are compared"}
     renamed, notes = rename(tensors, _RULES, unused, source.path)
     state = {_ours(name): _turned(name, tensor) for name, tensor in renamed.items()}
     for kind in ("weight", "bias"):

@@ -201,9 +201,19 @@ def _stated(source: Source, architecture: str, state: State) -> Stated:
     stated.image_size = size_of(
         arguments.get("img_size") or _mapping(settings, "pretrained_cfg").get("input_size")
     )
+    if arguments.get("pool_include_prefix"):
+        raise WeightsError(
+            f"{source.path} takes its mean over class and register tokens too "
+            "(pool_include_prefix), which isn't done here"
+        )
     heads = arguments.get("num_heads")
     stated.num_heads = heads if isinstance(heads, int) and heads > 0 else heads_of(architecture)
-    stated.pool = POOLS.get(str(settings.get("global_pool", "")))
+    pool = str(settings.get("global_pool") or "")
+    if pool and pool not in POOLS and "head.weight" in state:
+        raise WeightsError(
+            f"{source.path}: its global_pool is '{pool}'; read are {', '.join(POOLS)}"
+        )
+    stated.pool = POOLS.get(pool)
     if stated.pool is None and "fc_norm.weight" in state and "attn_pool.latent" not in state:
         stated.pool = "mean"
     stated.activation = _activation(architecture, arguments, state, stated.notes)
@@ -261,6 +271,8 @@ def _preprocessing(settings: Mapping[str, Any], notes: list[str]) -> Preprocessi
             f"its pictures were fitted by '{settings['crop_mode']}'; here they're cropped centrally"
         )
     interpolation = settings.get("interpolation")
+    if interpolation not in (None, "bicubic", "bilinear"):
+        notes.append(f"its resampling ({str(interpolation)[:20]}) isn't known here")
     return Preprocessing(
         image_size=size,
         resize=resize,

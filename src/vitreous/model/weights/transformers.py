@@ -6,6 +6,7 @@ from ``config.json`` where it lies beside the weights. Written is a folder of a 
 classifier, in `transformers_folder`; its names stand here too.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -278,7 +279,7 @@ def _preprocessing(settings: Mapping[str, Any], notes: list[str]) -> Preprocessi
     shortest = size.get("shortest_edge") if isinstance(size, Mapping) else None
     covered = size_of(shortest or size)
     crop = size_of(settings.get("crop_size")) if settings.get("do_center_crop") else None
-    if crop is None and shortest is None and covered:
+    if shortest is None and covered:
         notes.append(
             "its pictures were squeezed into the input's size; here the longer side is cropped"
         )
@@ -286,6 +287,8 @@ def _preprocessing(settings: Mapping[str, Any], notes: list[str]) -> Preprocessi
     if code is not None and code not in INTERPOLATIONS:
         notes.append(f"its resampling (Pillow's number {str(code)[:20]}) isn't known here")
     plain = settings.get("do_normalize", True) and settings.get("do_rescale", True)
+    factor = settings.get("rescale_factor", 1 / 255)
+    plain = plain and isinstance(factor, int | float) and math.isclose(factor, 1 / 255)
     return Preprocessing(
         image_size=crop or covered,
         resize=covered if crop else None,

@@ -55,6 +55,8 @@ async function decode(blob) {
   context.drawImage(image, 0, 0);
   image.close();
   const { data } = context.getImageData(0, 0, width, height);
+  // Over white nothing is transparent, but where the canvas is larger than the browser allows.
+  if (data[3] !== 255) throw new Error("it is larger than this browser can hold");
   return shrink(data, width, height, await shrinkage(blob, width, height));
 }
 

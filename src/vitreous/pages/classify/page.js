@@ -71,7 +71,7 @@ function describe() {
   at("sets-option").hidden = !model.sets;
   at("refuse-option").hidden = !model.refuse;
   const shares = (model.coverages ?? COVERAGES).map((share) => {
-    return new Option(`that hold the true one in ${Math.round(100 * share)} %`, share);
+    return new Option(`that should hold the true one in ${Math.round(100 * share)} %`, share);
   });
   at("sets").replaceChildren(new Option("none", ""), ...shares);
   if (shares.some(({ value }) => value === "0.9")) at("sets").value = "0.9";

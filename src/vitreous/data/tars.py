@@ -1,0 +1,147 @@
+"""What WebDataset finds in a tar, found without unpacking it.
+
+WebDataset: https://github.com/webdataset/webdataset, "The WebDataset Format".
+"""
+
+import json
+import sys
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from vitreous.data.table import EXTENSIONS, SPLIT_WORDS, Entry, Row, is_visible
+from vitreous.errors import DataError
+
+#: Of a picture and of what a tar says of it: far more than any has that Pillow would decode.
+_MAX_PICTURE_BYTES, _MAX_LABEL_BYTES = 2**30, 2**20
+#: Files that say what a picture is.
+_LABELS = (".cls", ".json")
+
+
+def tar_rows(file: BinaryIO, where: str, split: str | None) -> Iterator[Row]:
+    """The pictures of a tar, in their order, hidden files and those of systems left out.
+
+    Files in a row that are named alike up to their first dot belong together.
+
+    Args:
+        file: the tar.
+        where: it is, for messages.
+        split: of its pictures, where it is known.
+
+    Raises:
+        DataError: for one that is damaged, cut off, or no tar of pictures.
+    """
+    group, entries = _Group(""), dict[str, Entry]()
+    try:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            for member in tar:
+                # All headers ever seen, which nobody asks for.
+                tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
+                path = _inside(member.name)
+                if not (member.isfile() or member.islnk()) or not _is_own(path):
+                    continue
+                if member.issparse() or member.size > _limit(path):
+                    raise DataError(
+                        f"{where} is no tar of pictures: {path} says that it has "
+                        f"{member.size:,} bytes"
+                    )
+                if (key := str(path.with_name(path.name.partition(".")[0]))) != group.key:
+                    yield from group.rows(split)
+                    group = _Group(key)
+                if path.suffix.lower() in EXTENSIONS:
+                    entry = Entry(member.offset_data, member.size)
+                    if member.islnk():  # has the bytes of a file before it
+                        entry = entries.get(str(_inside(member.linkname)))
+                    if entry is None:
+                        raise DataError(
+                            f"{where}: {path} is a link to {member.linkname}, not there"
+                        )
+                    entries[str(path)] = entry
+                    group.pictures.append((str(path), entry))
+                elif path.suffix in _LABELS and (held := tar.extractfile(member)):
+                    group.labels[_stem(path), path.suffix] = held.read()
+            _check_end(file, tar.offset, where)
+        yield from group.rows(split)
+    except (tarfile.TarError, ValueError, RecursionError, KeyError) as error:
+        raise DataError(f"{where} is damaged or no tar of pictures: {error}") from None
+
+
+class _Group:
+    """Files that are named alike up to their first dot."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.pictures: list[tuple[str, Entry]] = []
+        self.labels: dict[tuple[str, str], bytes] = {}
+
+    def rows(self, split: str | None) -> Iterator[Row]:
+        """One picture with all labels, unless names with several dots say otherwise.
+
+        Where a picture and a label share more than the key, or there is no label, all pictures are
+        pictures of their own, each with the labels of its own name.
+        """
+        stems = {_stem(PurePosixPath(name)) for name, _ in self.pictures}
+        if self.labels and not any(stem in stems - {self.key} for stem, _ in self.labels):
+            told = {suffix: text for (_, suffix), text in self.labels.items()}
+            for picture in self.pictures[:1]:
+                yield _row(self.key, told, picture, split)
+            return
+        for picture in self.pictures:
+            stem = _stem(PurePosixPath(picture[0]))
+            own = {kind: self.labels.get((stem, kind)) for kind in _LABELS}
+            told = {kind: text for kind, text in own.items() if text is not None}
+            yield _row(stem, told, picture, split)
+
+
+def _inside(name: str) -> PurePosixPath:
+    """A member's name as a path inside the tar."""
+    return PurePosixPath(name.removeprefix("./").lstrip("/"))
+
+
+def _stem(path: PurePosixPath) -> str:
+    return str(path.with_suffix(""))
+
+
+def _is_own(path: PurePosixPath) -> bool:
+    return bool(path.name) and ".." not in path.parts and all(map(is_visible, path.parts))
+
+
+def _limit(path: PurePosixPath) -> int:
+    """Bytes that a member of a tar may have, before any of them are read."""
+    if path.suffix.lower() in EXTENSIONS:
+        return _MAX_PICTURE_BYTES
+    return _MAX_LABEL_BYTES if path.suffix in _LABELS else sys.maxsize
+
+
+def _check_end(file: BinaryIO, offset: int, where: str) -> None:
+    """Behind the last member a tar has blocks of zeros; Python takes anything for its end."""
+    file.seek(offset)
+    block = file.read(tarfile.BLOCKSIZE)
+    if block != bytes(tarfile.BLOCKSIZE):
+        what = "another file's header is damaged" if block else "it is cut off"
+        raise DataError(f"{where} is damaged: at byte {offset:,} {what}; copy or make it anew")
+
+
+def _row(key: str, told: Mapping[str, bytes], picture: tuple[str, Entry], split: str | None) -> Row:
+    """A picture with its class: of its .json, else its .cls, else the folder it lies in.
+
+    So with its split: of its .json, else the tar's, else the folder around the class'.
+    """
+    said = json.loads(told.get(".json", b"{}"))
+    said = said if isinstance(said, dict) else {}
+    label = said.get("label")
+    if label is None:
+        label = told.get(".cls", b"").decode().strip() or None
+    folders = PurePosixPath(key).parent.parts
+    if label is None and folders:
+        *folders, label = folders
+    if split is None and folders:
+        split = SPLIT_WORDS.get(folders[-1].lower())
+    group = said.get("group")
+    return Row(
+        *picture,
+        None if label is None else str(label),
+        SPLIT_WORDS.get(str(said.get("split", "")).lower(), split),
+        None if group is None else str(group),
+    )

@@ -277,6 +277,9 @@ def test_another_size_keeps_the_share_that_is_cropped_away(faces, tmp_path):
                     "[model]\nimage_size = [32, 32]\n")  # fmt: skip
     assert configured(faces, config_file=file, image_size=48).preprocess.resize == (60, 60)
     assert configured(faces, config_file=file, model="compact-64").preprocess.resize == (80, 80)
+    alone = tmp_path / "alone.toml"  # says no size that it would be a share of
+    alone.write_text("[preprocess]\nresize = [60, 60]\n")
+    assert configured(faces, config_file=alone, image_size=48).preprocess.resize == (60, 60)
     named = {"preprocess": {"resize": (50, 50)}}
     config = configured(faces, config_file=file, image_size=48, changes=named)
     assert config.preprocess.resize == (50, 50)

@@ -230,10 +230,9 @@ def _at_size(wanted: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]
     """The same for another size; what is cropped away stays the same share of a picture."""
     preprocess: dict[str, Any] = {"image_size": size}
     named = _section(wanted, "preprocess")
-    if named.get("resize"):
-        named = {key: named[key] for key in ("image_size", "resize") if key in named}
-        resized = from_mapping(Preprocess, named, "preprocess.").at(size)
-        preprocess["resize"] = resized.resize
+    sizes = {key: named[key] for key in ("image_size", "resize") if named.get(key)}
+    if len(sizes) == 2:
+        preprocess["resize"] = from_mapping(Preprocess, sizes, "preprocess.").at(size).resize
     return merge(wanted, {"model": {"image_size": size}, "preprocess": preprocess})
 
 

@@ -315,3 +315,32 @@ def test_pictures_that_patches_do_not_fill_are_seen_but_for_their_rim(transforme
     images = pictures(37, 37)
     ours = answers(found.model, images[:, :, :32, :32].contiguous())
     assert difference(ours, family.ask(oracle, images)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("size", "squeezed"),
+    [({"height": 36, "width": 36}, True), ({"shortest_edge": 36}, False), (36, False)],
+)
+def test_a_squeezed_picture_is_noted_behind_a_crop_too(transformers, tmp_path, size, squeezed):
+    """As DeiT's; of a plain number it isn't known which it is."""
+    FAMILIES["ViT"].build(transformers).save_pretrained(tmp_path)
+    told = {"size": size, "do_center_crop": True, "crop_size": 32, "image_mean": [0.5] * 3,
+            "image_std": [0.5] * 3}  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    found = read_checkpoint(tmp_path)
+    assert ("squeezed" in " ".join(found.notes)) is squeezed
+    assert found.preprocessing
+    assert (found.preprocessing.image_size, found.preprocessing.resize) == ((32, 32), (36, 36))
+
+
+@pytest.mark.parametrize(
+    ("factor", "known"), [(1 / 255, True), (0.00392156862745098, True), (1, False)]
+)
+def test_mean_and_std_on_another_scale_are_not_taken(transformers, tmp_path, factor, known):
+    FAMILIES["ViT"].build(transformers).save_pretrained(tmp_path)
+    told = {"size": {"height": 32, "width": 32}, "image_mean": [123.0] * 3,
+            "image_std": [58.0] * 3, "rescale_factor": factor}  # fmt: skip
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(told))
+    found = read_checkpoint(tmp_path).preprocessing
+    assert found
+    assert (found.mean is not None) is known

@@ -279,7 +279,8 @@ def _preprocessing(settings: Mapping[str, Any], notes: list[str]) -> Preprocessi
     shortest = size.get("shortest_edge") if isinstance(size, Mapping) else None
     covered = size_of(shortest or size)
     crop = size_of(settings.get("crop_size")) if settings.get("do_center_crop") else None
-    if shortest is None and covered:
+    # A plain number beside a crop was the shorter side for some processors, and both for others.
+    if shortest is None and covered and (crop is None or isinstance(size, Mapping)):
         notes.append(
             "its pictures were squeezed into the input's size; here the longer side is cropped"
         )

@@ -15,7 +15,7 @@ from vitreous.core.config import from_mapping, load_toml, merge
 from vitreous.core.console import Console
 from vitreous.core.files import first_free
 from vitreous.core.launch import run_place
-from vitreous.core.run import RunFolder, check_free
+from vitreous.core.run import RunFolder, check_free, check_name
 from vitreous.data.faces import write_faces
 from vitreous.data.folder import check_beside, check_learnable, list_labelled, list_unlabelled
 from vitreous.data.packing import pack
@@ -146,6 +146,7 @@ def train(
     path, is_begun = run_place(Path("runs") / name_of(source), out)
     if is_begun:  # and torchrun has started its processes again
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
+    check_name(path)
     check_beside(path, source)
     files = (Path(file) if file else None for file in (cache, overlay))
     changes = named_settings(settings or {}, epochs, budget_s, seed, device, *files)
@@ -284,6 +285,7 @@ def pretrain(
     path, is_begun = run_place(Path("runs") / f"{name_of(source)}-pretrained", out)
     if is_begun:
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
+    check_name(path)
     check_beside(path, source, labelled=False)
     files = Path(cache) if cache else None
     changes = named_settings(settings or {}, epochs, budget_s, seed, device, files)

@@ -278,3 +278,35 @@ def test_the_first_validation_is_timed_without_its_imports(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     done = subprocess.run(words, capture_output=True, text=True, env=environment)
     assert done.stderr.endswith("still to import: nothing\n"), done.stderr
+
+
+def test_a_source_whose_name_is_no_utf8_is_worked_on_to_the_end(tmp_path):
+    """As real commands: output in strict UTF-8, one picture unreadable, some put aside."""
+    source, run = tmp_path / os.fsdecode(b"f\xe9"), tmp_path / "run"
+    write_faces(source, 20, size=32, seed=5)
+    (source / "happy" / os.fsdecode(b"\xff.png")).write_bytes(b"no picture")
+    small = ("--epochs", "1", "--set", "model.depth=1", "--set", "model.embed_dim=32", "--set",
+             "model.num_heads=2", "--set", "model.stem=[8,16,32]", "--set", "train.batch_size=16",
+             "--set", "data.calibration_share=0.3")  # fmt: skip
+    here = os.environ | {"PYTHONIOENCODING": "utf-8:strict", "XDG_CACHE_HOME": str(tmp_path)}
+
+    def done(*words):
+        command = [sys.executable, "-m", "vitreous", *map(os.fsencode, words)]
+        return subprocess.run(command, capture_output=True, env=here, cwd=tmp_path, check=False)
+
+    refused = done("train", source, *small)  # into runs/, by its own name
+    assert refused.returncode == 2
+    assert b"is no UTF-8, and weights can't be read from such a place: name anot" in refused.stderr
+    for words in (
+        ("train", source, "--out", run, *small),
+        ("diagnose", run),
+        ("evaluate", run),
+        ("check", source, "--out", tmp_path / os.fsdecode(b"c\xe9")),
+        ("patches", source / "happy" / "00000.png", "--out", run / "patches.png"),
+    ):
+        found = done(*words)
+        assert b"Traceback" not in found.stderr
+        assert found.returncode == 0, found.stderr
+        assert words[0] != "check" or b"f\\udce9" in found.stdout
+    found = json.loads((run / "evaluation.json").read_text())
+    assert found["split"] == "valid"

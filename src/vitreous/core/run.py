@@ -168,6 +168,20 @@ def run_of(weights: Path) -> RunFolder | None:
     return RunFolder(folder)
 
 
+def check_name(path: Path) -> None:
+    """Refuse a run's place that its weights couldn't be read from in the end.
+
+    Raises:
+        RunError: for a path that is no UTF-8, which safetensors doesn't open.
+    """
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise RunError(
+            f"{path} is no UTF-8, and weights can't be read from such a place: name another --out"
+        ) from None
+
+
 def check_free(path: Path) -> None:
     """Refuse a place where something stands already.
 

@@ -310,3 +310,17 @@ def test_a_source_whose_name_is_no_utf8_is_worked_on_to_the_end(tmp_path):
         assert words[0] != "check" or b"f\\udce9" in found.stdout
     found = json.loads((run / "evaluation.json").read_text())
     assert found["split"] == "valid"
+
+
+def test_photographs_that_are_not_read_are_named_wherever_a_folder_is(
+    vitreous, run, faces, tmp_path
+):
+    mixed = tmp_path / "mixed"
+    shutil.copytree(faces / "test", mixed)
+    (mixed / "happy" / "IMG_1.HEIC").write_bytes(b"a photograph")
+    for words in (("predict", run, mixed), ("evaluate", run, mixed)):
+        result = vitreous(*words)
+        assert result.exit_code == 0
+        said = " ".join(result.stderr.split())
+        assert "a format that isn't read are left out, 1 in all, such as" in said
+        assert "IMG_1.HEIC" in said

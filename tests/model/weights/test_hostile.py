@@ -382,29 +382,23 @@ def test_arrays_of_text_are_told(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [{"hidden_act": []}, {"hidden_act": {}}])
-def test_settings_of_odd_kinds_are_told(tmp_path, settings):
-    library = pytest.importorskip("transformers", reason="transformers is not installed")
-    small = library.ViTConfig(image_size=32, patch_size=8, hidden_size=64, num_hidden_layers=1,
+def test_settings_of_odd_kinds_are_told(transformers, tmp_path, settings):
+    small = transformers.ViTConfig(image_size=32, patch_size=8, hidden_size=64, num_hidden_layers=1,
                               num_attention_heads=1, intermediate_size=40)  # fmt: skip
-    library.ViTForImageClassification(small).save_pretrained(tmp_path)
+    transformers.ViTForImageClassification(small).save_pretrained(tmp_path)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     with pytest.raises(WeightsError, match=r"can't be understood \(TypeError"):
         read_checkpoint(tmp_path)
 
 
-@pytest.mark.parametrize("share", [5e-324, 1e-300])
-def test_a_share_that_makes_endless_pictures_is_told(tmp_path, state, share):
+def test_a_share_that_makes_endless_pictures_is_told(tmp_path, state):
     save_file(state, tmp_path / "model.safetensors")
-    told = {"architecture": "vit_base_patch16_224", "pretrained_cfg": {"crop_pct": share,
+    told = {"architecture": "vit_base_patch16_224", "pretrained_cfg": {"crop_pct": 5e-324,
             "input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3}}  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(told))
-    try:
-        found = read_checkpoint(tmp_path, num_heads=1)
-    except WeightsError as error:
-        assert "can't be understood" in str(error)  # noqa: PT017
-    else:  # a number at least, which preparing refuses
-        assert max(found.preprocessing.resize) > 4096
+    with pytest.raises(WeightsError, match=r"can't be understood \(OverflowError"):
+        read_checkpoint(tmp_path, num_heads=1)
 
 
 def test_settings_of_more_layers_than_tensors_are_told(tmp_path, state):

@@ -98,7 +98,7 @@ def run(
     labels = scored.labels.numpy()
     probabilities = {
         name: tempered(predict(model, trained.preprocess, scored), labels)
-        for name, model in (("best", trained.best), ("last", trained.last))
+        for name, model in (("kept", trained.kept), ("last", trained.last))
     }
     seen = trained.epochs * len(dataset.sets["train"])
     result = {
@@ -106,9 +106,10 @@ def run(
         "title": contender.title,
         "seed": seed,
         "split": split,
+        "keeps": trained.keeps,
         "machine": f"{describe_device(choose_device('auto'))}, torch {torch.__version__}",
         "others_cores": others_cores,
-        "parameters": sum(weight.numel() for weight in trained.best.parameters()),
+        "parameters": sum(weight.numel() for weight in trained.kept.parameters()),
         "image_size": list(trained.preprocess.image_size),
         "steps": trained.steps,
         "epochs": round(trained.epochs, 3),

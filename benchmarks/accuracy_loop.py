@@ -2,13 +2,14 @@
 
 It plans as the product does, with the product's own functions: measure a step and a validation,
 fill the budget, stretch or shorten the rest where the machine's pace changes, validate the moving
-average just as often and keep its best weights by balanced accuracy.
+average just as often, and keep its last weights unless those that validated best are better by more
+than chance; looking at that takes nothing of the time here.
 """
 
 import copy
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 from vitreous.core.rng import derive_seed, numpy_stream
 from vitreous.core.threads import SideBySide
 from vitreous.data.dataset import Dataset
+from vitreous.data.loader import PictureSet
 from vitreous.data.mixing import mix, smooth
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import TrainingError
-from vitreous.evaluation.inference import TorchNetwork
+from vitreous.evaluation.choose import simplest_within_one_error
+from vitreous.evaluation.inference import TorchNetwork, predict_set
 from vitreous.evaluation.score import evaluate_set
 from vitreous.training.checkpoint import Best
 from vitreous.training.config import TrainConfig
@@ -39,8 +42,9 @@ class Trained:
     """What is left of a training, by the product or by the loop here.
 
     Args:
-        best: the weights kept: highest balanced accuracy on validation, ties by loss.
+        kept: the weights to use.
         last: the weights at the end.
+        keeps: whether those are the ones to use: "last", or "best".
         preprocess: from a picture to the input.
         steps: taken.
         epochs: passes over the training pictures.
@@ -49,8 +53,9 @@ class Trained:
         settings: how it was trained.
     """
 
-    best: nn.Module
+    kept: nn.Module
     last: nn.Module
+    keeps: str
     preprocess: Preprocess
     steps: int
     epochs: float
@@ -130,7 +135,7 @@ class PeerLearner:
 
 
 class _Diary:
-    """Validates as the product does: the moving average, in float32; keeps its best weights."""
+    """Validates as the product does: the moving average, in float32; notes its best weights."""
 
     def __init__(self, peer: Peer, dataset: Dataset) -> None:
         self.peer, self.dataset = peer, dataset
@@ -165,7 +170,7 @@ class _Diary:
         }
 
     def note(self, learner: PeerLearner, plan: Plan) -> None:
-        """Validate, keep the weights where they are the best so far, and say so."""
+        """Validate, note the weights where they are the best so far, and say so."""
         model, step = learner.ema.model, learner.step
         score = self.validate(model)
         if not math.isfinite(score["loss"]):
@@ -202,17 +207,28 @@ def train_peer(peer: Peer, dataset: Dataset, seed: int, budget_s: float) -> Trai
             left_s = budget_s - diary.elapsed_s - diary.validation_s
             plan = keep_budget(plan, learner.step, step_s, diary.validation_s, left_s, most_steps)
             began, pace_step = time.monotonic(), learner.step
-    assert diary.best_model is not None
+    seconds = diary.elapsed_s
+    kept = _choose(peer, dataset.sets["valid"], diary.best_model, learner.ema.model)
     return Trained(
-        best=diary.best_model,
+        kept=kept,
         last=learner.ema.model,
+        keeps="last" if kept is learner.ema.model else "best",
         preprocess=peer.preprocess,
         steps=learner.step,
         epochs=learner.step / diary.steps_per_epoch,
-        seconds=diary.elapsed_s,
+        seconds=seconds,
         curve=diary.curve,
         settings=peer.settings(),
     )
+
+
+def _choose(peer: Peer, pictures: PictureSet, best: nn.Module | None, last: nn.Module) -> nn.Module:
+    """The product's rule (`serving.calibrate.settle_run`), with mirror images for everybody."""
+    assert best is not None
+    looks, labels = replace(peer.preprocess, mirror=True), pictures.labels.numpy()
+    models = (last, best)
+    ways = [predict_set(TorchNetwork(one), pictures, looks).argmax(1) == labels for one in models]
+    return models[simplest_within_one_error(ways, labels)]
 
 
 def _make_plan(peer: Peer, dataset: Dataset, seed: int, budget_s: float, diary: _Diary) -> Plan:

@@ -13,6 +13,7 @@ from accuracy_loop import Trained
 import vitreous
 from vitreous.core.config import load_toml, parse_assignments
 from vitreous.core.run import RunFolder
+from vitreous.evaluation.results import Kept
 from vitreous.training.classifier import load_classifier
 from vitreous.training.logbook import read_logbook
 
@@ -114,13 +115,15 @@ def train_product(product: Product, source: Path, seed: int, budget_s: float) ->
             for line in lines
             if line["kind"] == "valid"
         ]
-        best, last = load_classifier(run.best), load_classifier(run.last)
+        kept, last, rule = load_classifier(run.best), load_classifier(run.last), Kept.read(run)
+        assert rule is not None
         settings = load_toml(run.config)
     del settings["data"]  # paths of this machine
     return Trained(
-        best=best.model,
+        kept=kept.model,
         last=last.model,
-        preprocess=best.preprocess,
+        keeps=rule.weights,
+        preprocess=kept.preprocess,
         steps=lines[-1]["step"],
         epochs=lines[-1]["epoch"],
         seconds=seconds,

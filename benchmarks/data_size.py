@@ -83,7 +83,7 @@ def write_page(out: Path) -> None:
     scores: dict[str, dict[int, list[float]]] = {}
     for one in results:
         by_number = scores.setdefault(one["title"], {})
-        score = one["scores"]["best"]["flip"]["accuracy"]
+        score = one["scores"]["kept"]["flip"]["accuracy"]
         by_number.setdefault(one["per_class"], []).append(score)
     with matplotlib.rc_context(STYLE), atomic_path(out / "curve.svg") as staging:
         _curve(scores).savefig(staging, format="svg", metadata={"Date": None})
@@ -102,8 +102,9 @@ def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[fl
         "",
         f"Drawn faces of {SIDE} px, {len(EXPRESSIONS)} classes, drawn anew for each seed; "
         f"{minutes} minutes for each run. Accuracy on {TEST} unseen faces a class, each seen as it "
-        f"is and mirrored, of the weights with the best score on {VALID} others a class (on as "
-        "many as there are to learn from, where that is fewer). Mean and standard deviation.",
+        f"is and mirrored, of the last weights, or of those that were better by more than chance "
+        f"on {VALID} others a class (on as many as there are to learn from, where that is fewer). "
+        "Mean and standard deviation.",
         "",
         f"Machine: {'; '.join(sorted({one['machine'] for one in results}))}.",
         "",

@@ -30,7 +30,7 @@ from result_files import Job, OtherWork, machine, run_missing, score
 
 from vitreous.core.rng import numpy_stream
 from vitreous.data.table import Sample
-from vitreous.ladder.choose import difference
+from vitreous.evaluation.choose import difference
 
 RUNGS = ("probe", "lora", "full")
 

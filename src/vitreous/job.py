@@ -45,7 +45,7 @@ from vitreous.model.vit import ViT
 from vitreous.opening import known_to_init, learned_from, open_pictures
 from vitreous.pages.pictures import picture_at
 from vitreous.recipes.facts import Choice
-from vitreous.serving.calibrate import MOST_LOOKED_AT, OF_EACH_CLASS, calibrate_run, temper_run
+from vitreous.serving.calibrate import MOST_LOOKED_AT, OF_EACH_CLASS, calibrate_run, settle_run
 from vitreous.serving.origin import first_encoder, original_encoder
 from vitreous.telling import tell_next, tell_plan
 from vitreous.training.classifier import load_classifier
@@ -198,7 +198,7 @@ def _train(
     dataset: Dataset,
     sitting: Sitting,
 ) -> None:
-    """Train, by folds first where they are asked for, then score the best weights."""
+    """Train, by folds first where they are asked for, then score the weights that are kept."""
     console = sitting.console
     facts = tell_plan(config, dataset, choose_device(config.train.device), console)
     if config.data.overlay:
@@ -241,7 +241,7 @@ def _conclude(
     warnings: list[str],
     console: Console,
 ) -> None:
-    """Calibrate and score the best weights, say what they are stuck on, write the report."""
+    """Calibrate and score what is kept, say what it is stuck on, write the report."""
     # Matplotlib and Jinja2 take a while to import, and nothing but training needs them.
     from vitreous.report.collect import report_of_run
     from vitreous.report.page import render_report
@@ -298,7 +298,7 @@ def _learn(
     split: str,
     sitting: Sitting,
 ) -> None:
-    """Train to the best weights, their probabilities as sure as they are right.
+    """Train to the weights that are kept, their probabilities as sure as they are right.
 
     A budget leaves time to score a split afterwards.
     """
@@ -309,10 +309,10 @@ def _learn(
     from vitreous.report.reasons import cost_in_pictures as cost_of_reasons
 
     train_set, valid_set = dataset.sets["train"], dataset.sets["valid"]
-    # Of a ladder the last rung is scored once more, and all are drawn.
+    # Of a ladder the last rung is scored once more, and all are drawn. Two weights are compared.
     scored = 2 if config.ladder else 1
     looks = 2 if config.preprocess.mirror else 1
-    own = scored * len(valid_set) + 1.2 * looks * (len(valid_set) + len(dataset.sets[split]))
+    own = scored * len(valid_set) + 1.2 * looks * (2 * len(valid_set) + len(dataset.sets[split]))
     behind_all = (
         1.2 * _seen_to_calibrate(dataset, looks)
         + cost_in_pictures(len(train_set))
@@ -343,7 +343,7 @@ def _learn(
         learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
         run_training(config, train_set, learner, validate, folder, sitting)
     free_memory()  # what comes behind training needs some
-    temper_run(folder.best, valid_set, config.train.device)
+    settle_run(folder, valid_set, config.train.device)
 
 
 def _seen_to_calibrate(dataset: Dataset, looks: int) -> int:

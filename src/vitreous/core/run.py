@@ -9,7 +9,8 @@ data.json            fingerprint of the pictures, to notice a change before resu
 plan.json            number of steps; with a time budget, what was measured
 launch.txt           the launch of torchrun that began it, where there was one
 metrics.jsonl        a line for each validation and each few steps
-best.safetensors     weights with the best validation score: the ones to use
+best.safetensors     the weights to use: during training those that validated best so far
+kept.json            whether they are the last ones in the end, and why
 calibration.safetensors  what pictures held out say about how far they can be trusted
 last.safetensors     weights at the end
 checkpoints/         what resuming needs
@@ -60,6 +61,7 @@ class RunFolder:
         self.plan = path / "plan.json"
         self.metrics = path / "metrics.jsonl"
         self.best = path / "best.safetensors"
+        self.kept = path / "kept.json"
         self.last = path / "last.safetensors"
         self.checkpoints = path / "checkpoints"
         self.ladder = path / "ladder.json"

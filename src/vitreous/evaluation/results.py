@@ -1,4 +1,4 @@
-"""What several trainings scored, as a run's folder keeps it: the rungs of a ladder, the folds."""
+"""What was found while a run learned, as its folder keeps it: rungs, folds, the weights kept."""
 
 from dataclasses import dataclass
 
@@ -70,6 +70,26 @@ class Ladder:
         if not run.ladder.exists():
             return cls()
         return read_record(run.ladder, cls)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """Which weights of a training are the ones to use.
+
+    Args:
+        weights: "last", or "best": those of the best validation.
+        gain: balanced accuracy of the best ones less that of the last ones, as answers are given.
+        error: standard error of that, by chance alone.
+    """
+
+    weights: str
+    gain: float
+    error: float
+
+    @classmethod
+    def read(cls, run: RunFolder) -> "Kept | None":
+        """Those of a run; ``None`` where there was nothing to choose from, or nothing yet."""
+        return read_record(run.kept, cls) if run.kept.exists() else None
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from vitreous.core.files import (
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.errors import TrainingError
+from vitreous.evaluation.choose import simplest_within_one_error
 from vitreous.evaluation.metrics import Evaluation, evaluate_probabilities
 from vitreous.evaluation.results import Ladder, Row
-from vitreous.ladder.choose import simplest_within_one_error
 from vitreous.ladder.features import Features, drawn_model, frozen_features
 from vitreous.ladder.probe import linear_probe, nearest_neighbors
 from vitreous.model.vit import ViT
@@ -244,8 +244,11 @@ class _Climber:
         kept = rungs[simplest_within_one_error(right, labels)]
         rung = self.run.rung(kept)
         for name in ("best", "last", "metrics"):
-            if getattr(rung, name).exists():  # a head alone has no log and no last step
-                copy_file(getattr(rung, name), getattr(self.run, name))
+            source, place = getattr(rung, name), getattr(self.run, name)
+            if source.exists():
+                copy_file(source, place)
+            else:  # a head alone has no log and no last step
+                place.unlink(missing_ok=True)
         self.ladder = replace(self.ladder, kept=kept)
         self._write()
         for line in self.ladder.lines():

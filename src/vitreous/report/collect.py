@@ -17,7 +17,7 @@ from vitreous.data.transforms import augment
 from vitreous.diagnosis.causes import Diagnosis
 from vitreous.evaluation.label_errors import find_label_errors, label_errors_in_words
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.evaluation.results import FoldScores, Ladder
+from vitreous.evaluation.results import FoldScores, Kept, Ladder
 from vitreous.explanation.anatomy import patch_filters, position_similarity
 from vitreous.pages.pictures import picture_uri
 from vitreous.report.page import Report
@@ -62,7 +62,7 @@ def report_of_run(
     """
     mistakes = confident_mistakes(sets[split], probabilities, evaluation.classes)
     mistakes, reasons = with_reasons(mistakes, classifier)
-    ladder = Ladder.read(run)
+    ladder, kept = Ladder.read(run), Kept.read(run)
     return Report(
         name=run.path.name,
         evaluation=evaluation,
@@ -87,6 +87,7 @@ def report_of_run(
         labels=doubtful_labels(run, sets),
         filters=patch_filters(classifier.model),
         positions=position_similarity(classifier.model),
+        keeps_last=kept is not None and kept.weights == "last",
     )
 
 

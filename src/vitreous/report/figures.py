@@ -80,12 +80,15 @@ class Curve:
     text: str
 
 
-def learning_curves(history: Sequence[Line], chance: float) -> list[Curve]:
+def learning_curves(
+    history: Sequence[Line], chance: float, keeps_last: bool = False
+) -> list[Curve]:
     """Loss, accuracy and learning rate over the epochs, as far as they were written down.
 
     Args:
         history: lines of ``metrics.jsonl``.
         chance: balanced accuracy of guessing.
+        keeps_last: whether the weights kept are the last ones, not those that validated best.
     """
     trained = [line for line in history if line["kind"] == "train"]
     validated = [line for line in history if line["kind"] == "valid"]
@@ -93,7 +96,7 @@ def learning_curves(history: Sequence[Line], chance: float) -> list[Curve]:
     if history:
         curves.append(_loss_curve(trained, validated))
     if validated:
-        curves.append(_accuracy_curve(validated, chance))
+        curves.append(_accuracy_curve(validated, chance, keeps_last))
     if trained:
         curves.append(_learning_rate_curve(trained))
     return curves
@@ -186,7 +189,7 @@ def _loss_curve(trained: Sequence[Line], validated: Sequence[Line]) -> Curve:
         return Curve("Loss", _svg(figure, "loss"), _WIDE_PX, keys, " ".join(text))
 
 
-def _accuracy_curve(validated: Sequence[Line], chance: float) -> Curve:
+def _accuracy_curve(validated: Sequence[Line], chance: float, keeps_last: bool) -> Curve:
     keys = [("plain", "accuracy"), ("dashed", "balanced accuracy"), ("dotted", "guessing")]
     text = ""
     with style.context(["default", _STYLE]):
@@ -202,11 +205,16 @@ def _accuracy_curve(validated: Sequence[Line], chance: float) -> Curve:
         axes.set_xlim(left=0)
         best = [line for line in validated if line.get("best")]
         if best:
-            chosen = best[-1]
+            chosen = validated[-1] if keeps_last else best[-1]
             axes.plot(chosen["epoch"], chosen["accuracy"], "o", color=_FIRST, markersize=9)
             keys.append(("best", "the weights kept"))
             score = f"{100 * chosen['accuracy']:.1f} % of the validation pictures right"
             text = f"The weights kept are those of epoch {chosen['epoch']:.3g}: {score}."
+            if chosen is not best[-1]:
+                text += (
+                    f" They are the last ones: those of epoch {best[-1]['epoch']:.3g} validated "
+                    "best, but not by more than chance."
+                )
         return Curve("Accuracy in validation", _svg(figure, "accuracy"), _WIDE_PX, keys, text)
 
 

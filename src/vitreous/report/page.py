@@ -70,6 +70,7 @@ class Report:
         findings: HTML of what is wrong with the pictures it was given.
         filters: of its patches, as `draw_filters` takes them.
         positions: how alike they are, as `draw_positions` takes them.
+        keeps_last: whether the last weights are the ones to use, not those that validated best.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Report:
     findings: str = ""
     filters: np.ndarray | None = None
     positions: np.ndarray | None = None
+    keeps_last: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def render_report(report: Report) -> str:
         "many": many,
         "heat_map": confusion_uri(evaluation.confusion) if many else "",
         "confusions": frequent_confusions(evaluation) if many else [],
-        "curves": learning_curves(report.history, 1 / len(evaluation.classes)),
+        "curves": learning_curves(report.history, 1 / len(evaluation.classes), report.keeps_last),
         "reliability": reliability_curve(evaluation.reliability)
         if evaluation.reliability
         else None,

@@ -1,22 +1,27 @@
 """Making a trained model as sure as it is right, and able to say that it doesn't know.
 
-Behind training the head is divided by the temperature that fits the validation pictures; what
-those put aside for calibration say, or the validation pictures where there are none, is written
-beside the weights. `calibrate_on` does the second part anew with other pictures.
+Behind training the weights to use are chosen, and their head is divided by the temperature that
+fits the validation pictures; what those put aside for calibration say, or the validation pictures
+where there are none, is written beside the weights. `calibrate_on` does the second part anew with
+other pictures.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 
+from vitreous.core.files import write_json
 from vitreous.core.rng import numpy_stream
+from vitreous.core.run import RunFolder
 from vitreous.data.loader import PictureSet, some_of_each_class
 from vitreous.evaluation.calibration import Calibration, load_calibration, save_calibration
+from vitreous.evaluation.choose import difference, simplest_within_one_error
 from vitreous.evaluation.conformal import ConformalScores
 from vitreous.evaluation.inference import TorchNetwork, outputs_of_set, probabilities_of
 from vitreous.evaluation.refusal import FEATURES, LOOKS, Refusal, fit_views
+from vitreous.evaluation.results import Kept
 from vitreous.evaluation.seeing import Seen, see_set
 from vitreous.evaluation.temperature import fit_temperature
 from vitreous.model.features import WithFeatures
@@ -36,23 +41,43 @@ MOST_LOOKED_AT = 2000
 OF_EACH_CLASS = 5
 
 
-def temper_run(weights: Path, valid: PictureSet, device: Device) -> None:
-    """Divide the head by the temperature that fits the validation pictures.
+def settle_run(run: RunFolder, valid: PictureSet, device: Device) -> None:
+    """Choose the weights to use, and divide their head by the temperature that fits them.
 
-    Weights whose head has been divided already, by a run that was stopped right behind it, keep it.
+    The last ones, unless those of the best validation are better by more than one standard error of
+    the difference (`evaluation.choose`): the highest of many scores owes something to chance, and
+    the schedule ends where it ends for a reason (docs/adr/0017).
+
+    A run that was stopped behind it, whose head has been divided already, stays as it is.
 
     Args:
-        weights: of the run.
+        run: whose training has ended.
         valid: pictures that it didn't learn from.
         device: as in `TrainConfig`.
     """
-    classifier = load_classifier(weights)
-    if classifier.temperature is None:
-        network = TorchNetwork(classifier.model.to(choose_device(device)))
-        logits = outputs_of_set(network, valid, classifier.preprocess)
-        temperature = fit_temperature(logits, valid.labels.numpy())
-        unmap(classifier.model)  # Windows replaces no file that is mapped
-        save_classifier(weights, tempered(classifier, temperature))
+    best = load_classifier(run.best)
+    if best.temperature is not None:
+        return
+    unmap(best.model)  # Windows replaces no file that is mapped
+    labels = valid.labels.numpy()
+    logits = _answers(best, valid, device)
+    # A head that was fitted alone has no last step.
+    if run.last.exists():
+        last = load_classifier(run.last)
+        of_last = _answers(last, valid, device)
+        right = [probabilities_of(one).argmax(1) == labels for one in (of_last, logits)]
+        keeps_best = simplest_within_one_error(right, labels) == 1
+        gain, error = difference(right[0], right[1], labels)
+        # First, because behind the weights nothing is left to do.
+        write_json(run.kept, asdict(Kept("best" if keeps_best else "last", gain, error)))
+        if not keeps_best:
+            best, logits = last, of_last
+    save_classifier(run.best, tempered(best, fit_temperature(logits, labels)))
+
+
+def _answers(classifier: Classifier, pictures: PictureSet, device: Device) -> np.ndarray:
+    network = TorchNetwork(classifier.model.to(choose_device(device)))
+    return outputs_of_set(network, pictures, classifier.preprocess)
 
 
 def calibrate_run(

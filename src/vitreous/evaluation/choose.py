@@ -1,4 +1,7 @@
-"""Which rung is kept: the simplest that the pictures can't tell from the best."""
+"""Which of several ways to answer is kept: the simplest that the pictures can't tell from the best.
+
+So it is decided between the rungs of a ladder, and between the weights of a training.
+"""
 
 import math
 from collections.abc import Sequence

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from vitreous.ladder.choose import difference, simplest_within_one_error
+from vitreous.evaluation.choose import difference, simplest_within_one_error
 
 
 def answers(rng, shares, labels):

@@ -81,8 +81,8 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             "## The weights kept",
             "",
             "Those at the end, unless those that validated best have a higher balanced accuracy on "
-            "the validation pictures, mirror images included, by more than one standard error of "
-            "the difference: the product's rule, for every contender."
+            "the validation pictures, answered as they are in the end, by more than one standard "
+            "error of the difference: the product's rule, for every contender."
             + ("" if is_test else " All may gain a little from that choice, being scored on them."),
             "",
             *_table(rows, "kept", flip),

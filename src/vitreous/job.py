@@ -45,7 +45,13 @@ from vitreous.model.vit import ViT
 from vitreous.opening import known_to_init, learned_from, open_pictures
 from vitreous.pages.pictures import picture_at
 from vitreous.recipes.facts import Choice
-from vitreous.serving.calibrate import MOST_LOOKED_AT, OF_EACH_CLASS, calibrate_run, settle_run
+from vitreous.serving.calibrate import (
+    MOST_LOOKED_AT,
+    OF_EACH_CLASS,
+    calibrate_run,
+    choose_weights,
+    settle_run,
+)
 from vitreous.serving.origin import first_encoder, original_encoder
 from vitreous.telling import tell_next, tell_plan
 from vitreous.training.classifier import load_classifier
@@ -312,7 +318,7 @@ def _learn(
     # Of a ladder the last rung is scored once more, and all are drawn. Two weights are compared.
     scored = 2 if config.ladder else 1
     looks = 2 if config.preprocess.mirror else 1
-    own = scored * len(valid_set) + 1.2 * looks * (2 * len(valid_set) + len(dataset.sets[split]))
+    own = scored * len(valid_set) + 1.2 * looks * (3 * len(valid_set) + len(dataset.sets[split]))
     behind_all = (
         1.2 * _seen_to_calibrate(dataset, looks)
         + cost_in_pictures(len(train_set))
@@ -338,7 +344,8 @@ def _learn(
 
     encoder = first_encoder(folder, config, sitting.console)
     if config.ladder:
-        climb(folder, config, dataset, encoder, score, validate, sitting)
+        choose = partial(choose_weights, valid=valid_set, device=config.train.device)
+        climb(folder, config, dataset, encoder, score, validate, choose, sitting)
     else:
         learner = partial(ClassLearner, classes=dataset.classes, encoder=encoder)
         run_training(config, train_set, learner, validate, folder, sitting)

@@ -34,6 +34,7 @@ def test_a_run_folder_holds_everything(run):
         "checkpoints",
         "config.toml",
         "evaluation.json",
+        "kept.json",
         "metrics.jsonl",
         "plan.json",
         "provenance.json",

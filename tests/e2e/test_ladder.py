@@ -71,6 +71,13 @@ def test_the_runs_weights_are_those_of_the_rung_kept(climbed, vitreous, faces):
     run, _ = climbed
     kept = run / "rungs" / read_json(run / "ladder.json")["kept"]
     mine, theirs = (read_tensors(path / "best.safetensors") for path in (run, kept))
+    # Each rung was left with the weights to use, before rungs were compared.
+    for rung in ("lora", "full"):
+        weights = read_json(run / "rungs" / rung / "kept.json")["weights"]
+        of_last, best = (
+            (run / "rungs" / rung / f"{name}.safetensors").read_bytes() for name in ("last", "best")
+        )
+        assert weights == "best" or of_last == best
     # But for the head, divided by the temperature.
     temperature = mine[1].pop("temperature")
     assert mine[1] == theirs[1]

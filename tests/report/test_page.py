@@ -283,6 +283,19 @@ def test_curves_of_one_kind_alone_and_of_a_single_line_with_no_number(kind):
     assert learning_curves([lines[0] | {"loss": float("nan")}], 1 / 3)
 
 
+def test_the_weights_kept_are_marked_where_they_are():
+    """Of the best validation, or of the last: that one is at epoch 10 here, the best at 8."""
+    plain, last = (render_report(replace(a_report(), keeps_last=kept)) for kept in (False, True))
+    words = "The weights kept are those of epoch"
+    assert f"{words} 8: " in " ".join(Page(plain).text.split())
+    text = " ".join(Page(last).text.split())
+    assert f"{words} 10: " in text
+    assert (
+        "those of epoch 8 validated best, but are not better by more than one standard error"
+        in text
+    )
+
+
 def test_many_classes_become_a_heat_map_with_the_most_frequent_confusions():
     evaluation = many(200)
     html = render_report(a_report(evaluation))

@@ -55,6 +55,7 @@ def climb(
     encoder: Encoder | None,
     evaluate: Callable[[ViT], tuple[Evaluation, np.ndarray]],
     validate: Callable[[ViT], ValidScore],
+    choose: Callable[[RunFolder], None],
     sitting: Sitting,
 ) -> None:
     """Climb what is left of the ladder, and put the weights of the rung that is kept into the run.
@@ -66,6 +67,7 @@ def climb(
         encoder: the pretrained weights; not needed once there is a probe.
         evaluate: scores a model on the validation pictures, and gives its probabilities.
         validate: the same in short, as the trainer wants it.
+        choose: leaves a trained rung with the weights to use.
         sitting: this process.
 
     Raises:
@@ -73,7 +75,7 @@ def climb(
         TrainingError: where a loss stays no number, or memory too small, on the one rung asked for.
     """
     assert config.ladder is not None
-    climber = _Climber(run, config, dataset, evaluate, validate, sitting)
+    climber = _Climber(run, config, dataset, evaluate, validate, choose, sitting)
     if not climber.ladder.has("probe"):
         assert encoder is not None
         climber.look(encoder)
@@ -93,13 +95,14 @@ class _Climber:
         dataset: Dataset,
         evaluate: Callable[[ViT], tuple[Evaluation, np.ndarray]],
         validate: Callable[[ViT], ValidScore],
+        choose: Callable[[RunFolder], None],
         sitting: Sitting,
     ) -> None:
         assert config.ladder is not None
         self.run, self.config, self.settings = run, config, config.ladder
         self.classes = dataset.classes
         self.train_set, self.valid_set = dataset.sets["train"], dataset.sets["valid"]
-        self.evaluate, self.validate = evaluate, validate
+        self.evaluate, self.validate, self.choose = evaluate, validate, choose
         self.sitting, self.console, self.clock = sitting, sitting.console, sitting.clock
         self.ladder = Ladder.read(run)
 
@@ -173,6 +176,7 @@ class _Climber:
                 raise
             self._leave_out(name, f"the ladder goes on without '{name}': {error}")
             return
+        self.choose(rung)
         # Its earlier sittings count too.
         started = min(started, time.monotonic() - learner.state.elapsed_s)
         rank = f" of rank {self.settings.lora_rank}"
@@ -197,7 +201,8 @@ class _Climber:
             spent = max(time.monotonic() - self.clock.started, self.ladder.seconds)
             left = share * (train.budget_s - spent)
             if not is_last:  # what comes behind training, the last rung leaves time for
-                clock = Clock(clock.started, closing_validations=1.0, closing_s=0.0)
+                looks = 2 if self.config.preprocess.mirror else 1
+                clock = Clock(clock.started, closing_validations=1.0 + 2 * looks, closing_s=0.0)
             train = replace(train, budget_s=max(left, 1e-3))
         if name == "lora":
             train = settings.of_lora(train)
@@ -243,7 +248,7 @@ class _Climber:
         ]
         kept = rungs[simplest_within_one_error(right, labels)]
         rung = self.run.rung(kept)
-        for name in ("best", "last", "metrics"):
+        for name in ("best", "last", "kept", "metrics"):
             source, place = getattr(rung, name), getattr(self.run, name)
             if source.exists():
                 copy_file(source, place)

@@ -213,7 +213,7 @@ def _accuracy_curve(validated: Sequence[Line], chance: float, keeps_last: bool) 
             if chosen is not best[-1]:
                 text += (
                     f" They are the last ones: those of epoch {best[-1]['epoch']:.3g} validated "
-                    "best, but not by more than chance."
+                    "best, but are not better by more than one standard error."
                 )
         return Curve("Accuracy in validation", _svg(figure, "accuracy"), _WIDE_PX, keys, text)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vitreous.core.files import write_json
+from vitreous.core.files import copy_file, write_json
 from vitreous.core.rng import numpy_stream
 from vitreous.core.run import RunFolder
 from vitreous.data.loader import PictureSet, some_of_each_class
@@ -28,6 +28,7 @@ from vitreous.model.features import WithFeatures
 from vitreous.training.classifier import (
     Classifier,
     load_classifier,
+    read_description,
     save_classifier,
     tempered,
     unmap,
@@ -41,12 +42,37 @@ MOST_LOOKED_AT = 2000
 OF_EACH_CLASS = 5
 
 
-def settle_run(run: RunFolder, valid: PictureSet, device: Device) -> None:
-    """Choose the weights to use, and divide their head by the temperature that fits them.
+def choose_weights(run: RunFolder, valid: PictureSet, device: Device) -> None:
+    """Put the weights to use where they are looked for.
 
     The last ones, unless those of the best validation are better by more than one standard error of
     the difference (`evaluation.choose`): the highest of many scores owes something to chance, and
-    the schedule ends where it ends for a reason (docs/adr/0017).
+    the schedule ends where it ends for a reason (docs/adr/0017). Once decided, it stays so.
+
+    Args:
+        run: whose training has ended; a head that was fitted alone has no last weights.
+        valid: pictures that it didn't learn from.
+        device: as in `TrainConfig`.
+    """
+    if not run.last.exists():
+        return
+    kept = Kept.read(run)
+    if kept is None:
+        labels = valid.labels.numpy()
+        right = [
+            probabilities_of(_answers(load_classifier(weights), valid, device)).argmax(1) == labels
+            for weights in (run.last, run.best)
+        ]
+        keeps_best = simplest_within_one_error(right, labels) == 1
+        gain, error = difference(right[0], right[1], labels)
+        kept = Kept("best" if keeps_best else "last", gain, error)
+        write_json(run.kept, asdict(kept))
+    if kept.weights == "last":
+        copy_file(run.last, run.best)
+
+
+def settle_run(run: RunFolder, valid: PictureSet, device: Device) -> None:
+    """Choose the weights to use, and divide their head by the temperature that fits them.
 
     A run that was stopped behind it, whose head has been divided already, stays as it is.
 
@@ -55,24 +81,13 @@ def settle_run(run: RunFolder, valid: PictureSet, device: Device) -> None:
         valid: pictures that it didn't learn from.
         device: as in `TrainConfig`.
     """
-    best = load_classifier(run.best)
-    if best.temperature is not None:
+    if read_description(run.best).temperature is not None:
         return
-    unmap(best.model)  # Windows replaces no file that is mapped
-    labels = valid.labels.numpy()
-    logits = _answers(best, valid, device)
-    # A head that was fitted alone has no last step.
-    if run.last.exists():
-        last = load_classifier(run.last)
-        of_last = _answers(last, valid, device)
-        right = [probabilities_of(one).argmax(1) == labels for one in (of_last, logits)]
-        keeps_best = simplest_within_one_error(right, labels) == 1
-        gain, error = difference(right[0], right[1], labels)
-        # First, because behind the weights nothing is left to do.
-        write_json(run.kept, asdict(Kept("best" if keeps_best else "last", gain, error)))
-        if not keeps_best:
-            best, logits = last, of_last
-    save_classifier(run.best, tempered(best, fit_temperature(logits, labels)))
+    choose_weights(run, valid, device)
+    classifier = load_classifier(run.best)
+    temperature = fit_temperature(_answers(classifier, valid, device), valid.labels.numpy())
+    unmap(classifier.model)  # Windows replaces no file that is mapped
+    save_classifier(run.best, tempered(classifier, temperature))
 
 
 def _answers(classifier: Classifier, pictures: PictureSet, device: Device) -> np.ndarray:

@@ -1,6 +1,6 @@
 """A training run, top to bottom.
 
-`train` is the whole story: plan, step, validate, keep the best, save. What a step does is in
+`train` is the whole story: plan, step, validate, note the best, save. What a step does is in
 `learner`, and for pretraining in `pretrain`. It is handed the pictures, a learner, a way to
 validate and a run folder; it knows nothing of commands, reports or how scores are made.
 """

@@ -84,7 +84,7 @@ def page(first: Row, second: Row) -> str:
         "",
         f"`vitreous train EMOTIONS --epochs {asked['epochs']:g}` and {second.title}: as many steps "
         f"on the same pictures, {len(seeds)} seeds. Scored on {len(first.labels)} validation "
-        "pictures, which also chose the weights; mean and standard deviation.",
+        "pictures, which also had a say in which weights are kept; mean and standard deviation.",
         "",
         f"Machine: {'; '.join(sorted(machines))}.",
         "",

@@ -3,7 +3,7 @@
 It plans as the product does, with the product's own functions: measure a step and a validation,
 fill the budget, stretch or shorten the rest where the machine's pace changes, validate the moving
 average just as often, and keep its last weights unless those that validated best are better by more
-than chance; looking at that takes nothing of the time here.
+than one standard error; looking at that takes nothing of the time here.
 """
 
 import copy
@@ -223,7 +223,7 @@ def train_peer(peer: Peer, dataset: Dataset, seed: int, budget_s: float) -> Trai
 
 
 def _choose(peer: Peer, pictures: PictureSet, best: nn.Module | None, last: nn.Module) -> nn.Module:
-    """The product's rule (`serving.calibrate.settle_run`), with mirror images for everybody."""
+    """The product's rule (`serving.calibrate.choose_weights`), with mirror images for everybody."""
     assert best is not None
     looks, labels = replace(peer.preprocess, mirror=True), pictures.labels.numpy()
     models = (last, best)

@@ -102,7 +102,7 @@ def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[fl
         "",
         f"Drawn faces of {SIDE} px, {len(EXPRESSIONS)} classes, drawn anew for each seed; "
         f"{minutes} minutes for each run. Accuracy on {TEST} unseen faces a class, each seen as it "
-        f"is and mirrored, of the last weights, or of those that were better by more than one "
+        "is and mirrored, of the last weights, or of those that were better by more than one "
         f"standard error on {VALID} others a class (on as many as there are to learn from, where "
         "that is fewer). Mean and standard deviation.",
         "",

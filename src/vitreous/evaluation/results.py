@@ -1,6 +1,7 @@
 """What was found while a run learned, as its folder keeps it: rungs, folds, the weights kept."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from vitreous.core.files import read_record
 from vitreous.core.run import RunFolder
@@ -82,7 +83,7 @@ class Kept:
         error: standard error of that, by chance alone.
     """
 
-    weights: str
+    weights: Literal["best", "last"]
     gain: float
     error: float
 

@@ -104,6 +104,7 @@ def run(
     result = {
         "name": contender.name,
         "title": contender.title,
+        "told": contender.told if isinstance(contender, Product) else "",
         "seed": seed,
         "split": split,
         "keeps": trained.keeps,
@@ -163,7 +164,7 @@ def write_table(source: Path, folder: Path, limit: int | None, votes: bool) -> P
 def make_job(contender: Contender, source: Path, asked: dict[str, Any]) -> Job:
     """A contender's runs; `asked` is what all contenders are asked."""
     run_seed = partial(run, _with_targets(contender, asked), source, minutes=asked["minutes"])
-    return Job(contender.name, {**asked, **_asked_of(contender)}, run_seed)
+    return Job(contender.name, {**asked, **asked_of(contender)}, run_seed)
 
 
 def _with_targets(contender: Contender, asked: dict[str, Any]) -> Contender:
@@ -173,7 +174,8 @@ def _with_targets(contender: Contender, asked: dict[str, Any]) -> Contender:
     return replace(contender, settings=merge(contender.settings, {"train": {"soft_labels": True}}))
 
 
-def _asked_of(contender: Contender) -> dict[str, Any]:
+def asked_of(contender: Contender) -> dict[str, Any]:
+    """What of a contender decides its result."""
     if isinstance(contender, Product):
         return {"choices": contender.choices, "settings": contender.settings}
     return {"peer": contender.settings()}

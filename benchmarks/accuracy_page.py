@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from shlex import quote
 
 import numpy as np
+from accuracy_products import ABLATIONS
 from comparison import REFERENCE, RESAMPLES, Row, compare, draw_curves, read_rows, spread
 
 from vitreous.core.files import write_text
+from vitreous.training.config import TrainConfig
 
 
 def write_page(out: Path, flip: bool) -> None:
@@ -47,7 +50,6 @@ def _scores(row: Row, weights: str, kind: str, name: str) -> list[float]:
 def _page(rows: Sequence[Row], flip: bool) -> str:
     runs = [run for row in rows for run in row.runs]
     minutes = " and ".join(f"{value:g}" for value in sorted({r["asked"]["minutes"] for r in runs}))
-    seeds = " ".join(str(seed) for seed in sorted({run["seed"] for run in runs}))
     limits = {run["asked"]["limit"] for run in runs}
     others = [run["others_cores"] for run in runs if run["others_cores"] is not None]
     shared = f"{min(others):.1f} to {max(others):.1f}" if others else "unknown"
@@ -60,13 +62,11 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
         [
             "# Accuracy with equal time",
             "",
-            "`GOMP_SPINCOUNT=1000 python benchmarks/accuracy.py EMOTIONS --out DIR "
-            f"--minutes {minutes} --only {' '.join(sorted(row.name for row in rows))} "
-            f"--seeds {seeds}{' --votes' if votes else ''}"
-            f"`{'' if flip else ' with `--no-flip-test`'}",
+            f"`{_command(rows, flip)}`",
             "",
             f"Every contender learned {targets} from nothing, on the same pictures, for {minutes} "
-            "minutes from behind the decoding, one after another; ours looks for faults among "
+            f"minutes from behind the decoding, or for {TrainConfig.epochs:g} epochs where those "
+            "are over sooner, one after another; ours looks for faults among "
             "them first, as it does for everybody. Scored on "
             f"{len(rows[0].labels)} {'test' if is_test else 'validation'} pictures"
             f"{', each seen as it is and mirrored' if flip else ''}.{only} "
@@ -106,6 +106,26 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             "",
         ]
     )
+
+
+def _command(rows: Sequence[Row], flip: bool) -> str:
+    """What makes these results."""
+    runs = [run for row in rows for run in row.runs]
+    asked, usual = runs[0]["asked"], {one.name for one in ABLATIONS}
+    # Results from before it was written down don't say what was told.
+    told = sorted({run["told"] for run in runs if run.get("told") and run["name"] not in usual})
+    parts = ["GOMP_SPINCOUNT=1000 python benchmarks/accuracy.py EMOTIONS --out DIR"]
+    parts.append(f"--minutes {asked['minutes']:g}")
+    parts += [f"--ours {quote(text)}" for text in told]
+    parts.append(f"--only {' '.join(sorted(row.name for row in rows))}")
+    parts.append(f"--seeds {' '.join(map(str, sorted({run['seed'] for run in runs})))}")
+    if asked["limit"]:
+        parts.append(f"--limit {asked['limit']}")
+    if asked["votes"]:
+        parts.append("--votes")
+    if not flip:
+        parts.append("--no-flip-test")
+    return " ".join(parts)
 
 
 def _verdict(rows: Sequence[Row], flip: bool) -> list[str]:

@@ -27,12 +27,14 @@ class Product:
         title: of its row.
         choices: recipe, model or image size, where not the default.
         settings: single settings, nested.
+        told: what `--ours` was told, where it comes from there.
     """
 
     name: str
     title: str
     choices: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
+    told: str = ""
 
 
 LECTURE = Product(
@@ -60,7 +62,7 @@ def parse_ours(text: str) -> Product:
     is_choice = re.compile(r"(recipe|model|image_size)=")
     choices = parse_assignments(part for part in parts if is_choice.match(part))
     settings = parse_assignments(part for part in parts if not is_choice.match(part))
-    return Product(name, f"ours with {', '.join(parts)}", choices, settings)
+    return Product(name, f"ours with {', '.join(parts)}", choices, settings, text)
 
 
 #: Each takes one of the recipe's ingredients away, or adds one that it does without.

@@ -12,6 +12,7 @@ there already is not run again.
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
@@ -20,14 +21,15 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from accuracy import OURS, Contender, run
+from accuracy import OURS, Contender, asked_of, run
 from accuracy_peers import PEERS, SIDE, TUNINGS, Peer
 from comparison import COLORS, OURS_COLOR
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
+from result_files import Job, run_missing
 from wall_page import MUTED, STYLE
 
-from vitreous.core.files import atomic_path, write_json, write_text
+from vitreous.core.files import atomic_path, write_text
 from vitreous.core.memory import keep_freed_memory
 from vitreous.data.faces import EXPRESSIONS, write_faces
 from vitreous.recipes.facts import batch_size
@@ -47,25 +49,17 @@ def draw(folder: Path, per_class: int, seed: int) -> Path:
     return folder
 
 
-def run_missing(
-    contenders: Sequence[Contender],
-    numbers: Sequence[int],
-    seeds: Sequence[int],
-    minutes: float,
-    out: Path,
-) -> None:
-    """Run what has no file yet, the contenders in turn."""
-    for per_class in numbers:
-        for place, seed in enumerate(seeds):
-            for contender in contenders[:: -1 if place % 2 else 1]:
-                file = out / f"{contender.name}-{per_class}-{seed}.json"
-                if file.exists():
-                    continue
-                print(f"== {contender.name}, {per_class} a class, seed {seed}", flush=True)
-                with tempfile.TemporaryDirectory() as folder:
-                    source = draw(Path(folder) / "faces", per_class, seed)
-                    result, _ = run(_sized(contender, per_class), source, seed, minutes)
-                write_json(file, {**result, "per_class": per_class, "minutes": minutes})
+def make_job(contender: Contender, per_class: int, minutes: float) -> Job:
+    """A contender's runs on so many faces a class."""
+    contender = _sized(contender, per_class)
+
+    def run_seed(seed: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        with tempfile.TemporaryDirectory() as folder:
+            source = draw(Path(folder) / "faces", per_class, seed)
+            return run(contender, source, seed, minutes)
+
+    asked = {"per_class": per_class, "minutes": minutes, **asked_of(contender)}
+    return Job(f"{contender.name}-{per_class}", asked, run_seed)
 
 
 def _sized(contender: Contender, per_class: int) -> Contender:
@@ -84,15 +78,17 @@ def write_page(out: Path) -> None:
     for one in results:
         by_number = scores.setdefault(one["title"], {})
         score = one["scores"]["kept"]["flip"]["accuracy"]
-        by_number.setdefault(one["per_class"], []).append(score)
+        by_number.setdefault(one["asked"]["per_class"], []).append(score)
     with matplotlib.rc_context(STYLE), atomic_path(out / "curve.svg") as staging:
         _curve(scores).savefig(staging, format="svg", metadata={"Date": None})
     write_text(out / "README.md", _page(results, scores))
 
 
 def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[float]]]) -> str:
-    numbers = sorted({one["per_class"] for one in results})
-    minutes = " and ".join(f"{value:g}" for value in sorted({one["minutes"] for one in results}))
+    numbers = sorted({one["asked"]["per_class"] for one in results})
+    minutes = " and ".join(
+        f"{value:g}" for value in sorted({one["asked"]["minutes"] for one in results})
+    )
     seeds = " ".join(map(str, sorted({one["seed"] for one in results})))
     lines = [
         "# Accuracy over the number of pictures",
@@ -115,17 +111,19 @@ def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[fl
             for title, by_number in scores.items()
         ),
         "",
-        "| contender | pictures a class | parameters | epochs | pictures a second |",
-        "| --- | --- | --- | --- | --- |",
+        "| contender | pictures a class | parameters | epochs | pictures a second | seconds |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     for title in scores:
         for number in numbers:
-            runs = [r for r in results if (r["title"], r["per_class"]) == (title, number)]
+            runs = [r for r in results if (r["title"], r["asked"]["per_class"]) == (title, number)]
             if runs:
-                epochs, pace = (np.mean([r[name] for r in runs])
-                                for name in ("epochs", "pictures_per_s"))  # fmt: skip
+                means = " | ".join(
+                    f"{np.mean([one[name] for one in runs]):.0f}"
+                    for name in ("epochs", "pictures_per_s", "seconds")
+                )
                 size = f"{runs[0]['parameters'] / 1e6:.2f} M"
-                lines.append(f"| {title} | {number:,} | {size} | {epochs:.0f} | {pace:.0f} |")
+                lines.append(f"| {title} | {number:,} | {size} | {means} |")
     return "\n".join([*lines, "", "![Accuracy over the number of pictures](curve.svg)", ""])
 
 
@@ -171,8 +169,10 @@ def main() -> None:
     names = ("resnet18", "resnet18-ours")
     peers = (peer for peer in (*PEERS, *TUNINGS) if peer.name in names)
     contenders = (OURS, *peers)
-    run_missing(contenders, arguments.per_class, arguments.seeds, arguments.minutes, arguments.out)
+    jobs = [make_job(one, n, arguments.minutes) for n in arguments.per_class for one in contenders]
+    failed = run_missing(jobs, arguments.seeds, arguments.out)
     write_page(arguments.out)
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

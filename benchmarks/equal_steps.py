@@ -5,8 +5,8 @@
 
 trains what `vitreous train EMOTIONS --epochs 6` does by default (bfloat16 where the processor has
 it) and the same in float32, or with other settings (`--other`), and scores both on EMOTIONS/valid,
-pictures and mirror images together. A run stays under RUNS, and one that is there already is only
-scored. At the end `README.md` is written.
+pictures and mirror images together. A run stays under RUNS; one that is there already is finished
+where it was cut off, and scored. At the end `README.md` is written.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -36,9 +37,11 @@ SCORES = ("accuracy", "balanced_accuracy")
 def run(
     product: Product, source: Path, runs: Path, seed: int, epochs: float
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Train, where the run isn't there, and score; the result and the probabilities behind it."""
-    place = runs / f"{product.name}-{seed}"
-    if not place.exists():
+    """Train, or finish the run that is there; the result and the probabilities behind it."""
+    place = runs / f"{product.name}-{epochs:g}-{seed}"
+    if place.exists():
+        vitreous.resume(place)
+    else:
         settings = product.settings
         vitreous.train(
             source, place, epochs=epochs, seed=seed, settings=settings, **product.choices
@@ -52,6 +55,7 @@ def run(
     result = {
         "name": product.name,
         "title": product.title,
+        "told": product.told,
         "seed": seed,
         "machine": machine(),
         "steps": last["step"],
@@ -76,11 +80,12 @@ def page(first: Row, second: Row) -> str:
     asked = first.runs[0]["asked"]
     pictures = compare(first.right["kept"], second.right["kept"], first.labels)
     machines = {one["machine"] for one in (*first.runs, *second.runs)}
+    other = second.runs[0]["told"]
     lines = [
         "# Accuracy with equal steps",
         "",
         "`GOMP_SPINCOUNT=1000 python benchmarks/equal_steps.py EMOTIONS --out DIR --runs RUNS "
-        f"--epochs {asked['epochs']:g} --seeds {' '.join(map(str, seeds))}`",
+        f"--epochs {asked['epochs']:g} --seeds {' '.join(map(str, seeds))} --other {quote(other)}`",
         "",
         f"`vitreous train EMOTIONS --epochs {asked['epochs']:g}` and {second.title}: as many steps "
         f"on the same pictures, {len(seeds)} seeds. Scored on {len(first.labels)} validation "

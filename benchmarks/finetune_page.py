@@ -68,8 +68,9 @@ def _page(rows: Sequence[Row]) -> str:
             ),
             "",
             f"Every contender began with the same weights and had the same pictures ({counts}) for "
-            f"{asked['minutes']:g} minutes from the start of its process, one after another, and "
-            "chose its weights by balanced accuracy on validation. Scored on "
+            f"{asked['minutes']:g} minutes from the start of its process, one after another. "
+            "The peers keep the weights that validated best by balanced accuracy; ours keeps its "
+            "last unless those are better by more than one standard error. Scored on "
             f"{len(rows[0].labels):,} {runs[0]['scored']} pictures.{chosen}{only} Mean and "
             "standard deviation over the seeds.",
             "",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm_defaults
 import torch
 from finetune_loop import (
     WORKERS,
@@ -33,33 +34,6 @@ from vitreous.core.files import write_json
 from vitreous.data.folder import Listing
 from vitreous.training.device import choose_device
 from vitreous.training.plan import learning_rate_factor
-
-#: Defaults of timm's train.py (pytorch-image-models, commit aa4b585 of August 2026).
-TIMM_DEFAULTS: dict[str, Any] = {
-    "transform": {
-        "scale": [0.08, 1.0],
-        "ratio": [3 / 4, 4 / 3],
-        "hflip": 0.5,
-        "color_jitter": 0.4,
-        "auto_augment": None,
-        "re_prob": 0.0,
-        "interpolation": "random",
-    },
-    "optimizer": {"opt": "sgd", "momentum": 0.9, "weight_decay": 2e-5},
-    "schedule": {
-        "sched": "cosine",
-        "num_epochs": 300,
-        "warmup_epochs": 5,
-        "warmup_lr": 1e-5,
-        "min_lr": 0.0,
-    },
-    "batch_size": 128,
-    "lr_base": 0.1,
-    "lr_base_size": 256,
-    "smoothing": 0.1,
-    "amp": False,
-    "workers": 4,
-}
 
 
 def timm_script(task: Task, listing: Listing) -> Learner:
@@ -86,7 +60,7 @@ def timm_script(task: Task, listing: Listing) -> Learner:
         class_map={name: number for number, name in enumerate(listing.classes)},
     )
     # An incomplete batch is left out, so that fewer pictures than one batch would be none.
-    batch_size = min(TIMM_DEFAULTS["batch_size"], len(dataset))
+    batch_size = min(timm_defaults.BATCH_SIZE, len(dataset))
     loader = create_loader(
         dataset,
         input_size=prepared["input_size"],
@@ -96,13 +70,13 @@ def timm_script(task: Task, listing: Listing) -> Learner:
         std=prepared["std"],
         num_workers=WORKERS,
         device=device,
-        **TIMM_DEFAULTS["transform"],
+        **timm_defaults.TRANSFORM,
     )
-    rate = TIMM_DEFAULTS["lr_base"] * batch_size / TIMM_DEFAULTS["lr_base_size"]
-    optimizer = create_optimizer_v2(model, lr=rate, **TIMM_DEFAULTS["optimizer"])
+    rate = timm_defaults.learning_rate(batch_size)
+    optimizer = create_optimizer_v2(model, lr=rate, **timm_defaults.OPTIMIZER)
     # In updates, because few epochs fit; one of these is a three hundredth of the run.
     scheduler, length = create_scheduler_v2(
-        optimizer, **TIMM_DEFAULTS["schedule"], step_on_epochs=False, updates_per_epoch=1
+        optimizer, **timm_defaults.SCHEDULE, step_on_epochs=False, updates_per_epoch=1
     )
     changed = {
         "batch_size": batch_size,
@@ -116,12 +90,12 @@ def timm_script(task: Task, listing: Listing) -> Learner:
         model=model,
         batches=_endless(loader),
         steps_per_epoch=len(loader),
-        loss=LabelSmoothingCrossEntropy(TIMM_DEFAULTS["smoothing"]),
+        loss=LabelSmoothingCrossEntropy(timm_defaults.SMOOTHING),
         optimizer=optimizer,
         set_rate=lambda progress: scheduler.step_update(progress * length),
         transform=create_transform(**prepared, is_training=False),
         precision=torch.float32,
-        settings={"train.py's defaults": TIMM_DEFAULTS, "as run": changed},
+        settings={"train.py's defaults": timm_defaults.ALL, "as run": changed},
     )
 
 

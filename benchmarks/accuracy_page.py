@@ -65,9 +65,9 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             f"`{_command(rows, flip)}`",
             "",
             f"Every contender learned {targets} from nothing, on the same pictures, for {minutes} "
-            f"minutes from behind the decoding, or for {TrainConfig.epochs:g} epochs where those "
-            "are over sooner, one after another; ours looks for faults among "
-            "them first, as it does for everybody. Scored on "
+            f"minutes from behind the decoding, or for {TrainConfig.epochs:g} epochs (the "
+            "lecture's model: 20) where those are over sooner, one after another; ours looks for "
+            "faults among them first, as it does for everybody. Scored on "
             f"{len(rows[0].labels)} {'test' if is_test else 'validation'} pictures"
             f"{', each seen as it is and mirrored' if flip else ''}.{only} "
             "Mean and standard deviation over the seeds. Everybody's probabilities are divided by "

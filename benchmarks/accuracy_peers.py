@@ -291,8 +291,8 @@ _TIMM = replace(
     batches=partial(timm_batches, changes=_RANDAUGMENT),
 )
 #: As train.py does by default, its 300 epochs squeezed into the minutes; but for its float32,
-#: which is slower, and for its cosine, which counts from the start of the warm-up and so is up to
-#: 0.7 % of the highest rate lower.
+#: which is slower, and for its cosine, which counts from the start of the warm-up and so is lower
+#: by up to 1.5 % of the highest rate.
 _TIMM_SCRIPT = Peer(
     name="timm-script",
     title="timm's ViT, augmentation and schedule, as its train.py by default",

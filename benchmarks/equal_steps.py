@@ -80,12 +80,13 @@ def page(first: Row, second: Row) -> str:
     asked = first.runs[0]["asked"]
     pictures = compare(first.right["kept"], second.right["kept"], first.labels)
     machines = {one["machine"] for one in (*first.runs, *second.runs)}
-    other = second.runs[0]["told"]
+    told = second.runs[0].get("told")  # results from before it was written down don't say it
+    other = f" --other {quote(told)}" if told else ""
     lines = [
         "# Accuracy with equal steps",
         "",
         "`GOMP_SPINCOUNT=1000 python benchmarks/equal_steps.py EMOTIONS --out DIR --runs RUNS "
-        f"--epochs {asked['epochs']:g} --seeds {' '.join(map(str, seeds))} --other {quote(other)}`",
+        f"--epochs {asked['epochs']:g} --seeds {' '.join(map(str, seeds))}{other}`",
         "",
         f"`vitreous train EMOTIONS --epochs {asked['epochs']:g}` and {second.title}: as many steps "
         f"on the same pictures, {len(seeds)} seeds. Scored on {len(first.labels)} validation "

@@ -143,7 +143,8 @@ def train(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = source_path(source)
-    path, is_begun = run_place(Path("runs") / name_of(source), out)
+    default = Path("runs") / name_of(source)
+    path, is_begun = run_place(default, out)
     if is_begun:  # and torchrun has started its processes again
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
     check_name(path)
@@ -153,7 +154,8 @@ def train(
     if init and weights:
         raise ConfigError("init and weights both say what to begin with: give one")
     if weights == "none":
-        changes, weights, recipe = {**changes, **_NO_WEIGHTS}, None, recipe or "scratch"
+        changes = merge({**changes, **_NO_WEIGHTS}, {"train": {"lora_rank": 0}})
+        weights, recipe = None, recipe or "scratch"
     if weights:
         init, recipe = weights, recipe or "finetune"
     if tune is not None:
@@ -180,7 +182,8 @@ def train(
     )
     if on_choice:
         on_choice(choice)
-    return begin(path, choice, listing, Sitting(console, clock, tensorboard), applied)
+    sitting = Sitting(console, clock, tensorboard)
+    return begin(default, out, choice, listing, sitting, applied)
 
 
 def audit(
@@ -282,7 +285,8 @@ def pretrain(
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
     source = source_path(source)
-    path, is_begun = run_place(Path("runs") / f"{name_of(source)}-pretrained", out)
+    default = Path("runs") / f"{name_of(source)}-pretrained"
+    path, is_begun = run_place(default, out)
     if is_begun:
         return resume(path, cache=cache, tensorboard=tensorboard, console=console)
     check_name(path)
@@ -299,7 +303,8 @@ def pretrain(
         config_file=Path(config) if config else None,
         changes=changes,
     )
-    return begin(path, choice, listing, Sitting(console, clock, tensorboard))
+    sitting = Sitting(console, clock, tensorboard)
+    return begin(default, out, choice, listing, sitting)
 
 
 @one_run

@@ -20,7 +20,7 @@ import torch
 from vitreous.core.config import dump_toml
 from vitreous.core.console import Console
 from vitreous.core.files import named_if_damaged, read_json, write_json, write_text
-from vitreous.core.launch import first_files
+from vitreous.core.launch import first_files, run_place
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.data.folder import Listing
@@ -29,7 +29,7 @@ from vitreous.data.overlay import Overlay, read_overlay
 from vitreous.data.preprocess import denormalise
 from vitreous.data.remote import is_remote
 from vitreous.diagnosis.examination import diagnose_run
-from vitreous.diagnosis.gather import cost_in_pictures
+from vitreous.diagnosis.gather import cost_in_pictures, exact_copies
 from vitreous.doctor.findings import Checkup
 from vitreous.doctor.first_look import look_first
 from vitreous.errors import Interrupted, StorageError, TrainingError
@@ -98,7 +98,8 @@ class Run:
 
 
 def begin(
-    path: Path,
+    default: Path,
+    out: str | PathLike[str] | None,
     choice: Choice,
     listing: Listing,
     sitting: Sitting,
@@ -107,6 +108,14 @@ def begin(
     """A new run, from listed pictures, changed by an overlay or not, to its end.
 
     Its folder appears with all that is known before the first step.
+
+    Args:
+        default: its place, or where that is taken one beside it, if nobody named another.
+        out: the place named.
+        choice: every setting, with reasons.
+        listing: the pictures.
+        sitting: this process.
+        overlay: what was changed of the listing.
     """
     config, console = choice.config, sitting.console
     dataset = open_pictures(listing, config, console)
@@ -118,10 +127,11 @@ def begin(
         "choice.json": json.dumps(choice.rows()),
         "split.csv": dataset.split_table(),
         "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
-        RunFolder(path).provenance.name: json.dumps(circumstances(config.train.device)),
+        RunFolder(default).provenance.name: json.dumps(circumstances(config.train.device)),
     }
     if checkup := _look_first(listing, config, sitting):
-        files[RunFolder(path).findings.name] = json.dumps(checkup.to_record())
+        files[RunFolder(default).findings.name] = json.dumps(checkup.to_record())
+    path, _ = run_place(default, out)  # only now: another command may have taken one meanwhile
     if overlay:
         console.info(f"overlay: {overlay}")
         own = RunFolder(path).overlay
@@ -256,7 +266,10 @@ def _conclude(
     console.info("calibrating: how sure it may be, and what it doesn't know")
     pairs = zip(dataset.listing.samples, dataset.splits, strict=True)
     put_aside = [sample for sample, split in pairs if split == "calibration"]
-    untouched = bool(put_aside) and learned_from(put_aside, folder.best) is None
+    untouched = bool(put_aside) and not (
+        learned_from(put_aside, folder.best)
+        or exact_copies(dataset, "calibration", known=("train", "valid"))
+    )
     calibrate_run(folder.best, dataset.sets, untouched, config.train.device, config.train.seed)
     best = load_classifier(folder.best)
     evaluation, probabilities = examine_set(

@@ -228,7 +228,7 @@ def print_table(title: str, head: tuple[str, ...], rows: list[tuple[str, ...]]) 
         table.add_column(escape(name), justify="left" if number == 0 else "right", no_wrap=True)
     for row in rows:
         table.add_row(*map(escape, row))
-    console = RichConsole(highlight=False)
+    console = RichConsole(highlight=False, emoji=False)
     # Wider than the window or the 80 columns of a pipe, its figures would be cut off.
     whole = console.measure(table, options=console.options.update(width=10_000)).maximum
-    RichConsole(highlight=False, width=max(console.width, whole)).print(table)
+    RichConsole(highlight=False, emoji=False, width=max(console.width, whole)).print(table)

@@ -103,4 +103,5 @@ def _deaf() -> Iterator[None]:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            if handler is not None:  # of a C program around this one
+                signal.signal(number, handler)

@@ -117,6 +117,12 @@ def test_names_far_from_all_get_no_guess():
     assert did_you_mean("zzz", ["epochs"]) == "allowed: epochs"
 
 
+def test_of_a_thousand_names_some_are_shown_and_the_nearest():
+    told = did_you_mean("clas 098", [f"class {number:03}" for number in range(1000)])
+    assert told.startswith("did you mean 'class 098'?")
+    assert told.endswith(", class 049 and 950 more")
+
+
 def test_none_is_left_out_of_a_file():
     assert "name" not in to_mapping(Outer(1))["inner"]
 

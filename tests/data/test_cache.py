@@ -273,6 +273,9 @@ def test_what_another_process_opens_or_builds_stays(tmp_path, pictures):
     cached_pixels(pictures[:2], SMALL, cache_dir, PLENTY)
     (in_use,) = entries(cache_dir)
     live, dead = (f".making-{digit * 32}" for digit in "ab")
+    work = "c" * 32  # of another program: a folder of folders
+    (cache_dir / work / "bin").mkdir(parents=True)
+    (cache_dir / work / "notes").write_bytes(bytes(1000))
     for name in (live, dead, ".making-of-my-film", "holiday"):
         (cache_dir / name).mkdir()
         (cache_dir / name / "index.json").write_text("mine")
@@ -284,14 +287,14 @@ def test_what_another_process_opens_or_builds_stays(tmp_path, pictures):
         done.join(20)
     assert not done.is_alive()
     left = entries(cache_dir)
-    assert {in_use, live, ".making-of-my-film", "holiday"} < left
+    assert {in_use, live, ".making-of-my-film", "holiday", work} < left
     assert dead not in left
-    assert len(left) == 5
+    assert len(left) == 6
     cached_pixels(pictures[3:6], SMALL, cache_dir, limit)  # now nobody holds them
     left = entries(cache_dir)
-    assert {".making-of-my-film", "holiday"} < left
+    assert {".making-of-my-film", "holiday", work} < left
     assert not {in_use, live} & left
-    assert len(left) == 3
+    assert len(left) == 4
 
 
 def test_a_limit_below_the_need_is_told(tmp_path, pictures):

@@ -155,6 +155,30 @@ def test_exact_copies_stay_together_whatever_they_are_called(tmp_path, class_fol
         assert Counter(split.values())["valid"] == 4
 
 
+def test_a_black_frame_in_every_video_joins_none(tmp_path, class_folder, opened):
+    """Equal pictures that show something do; those of one video stay with it in any case."""
+    root = class_folder(tmp_path / "p", {"a": 20, "b": 20})
+    lines = ["path,label,group"]
+    for name in "ab":
+        for index in range(20):
+            if index % 4 == 0:
+                Image.new("RGB", (12, 12)).save(root / name / f"{index:03}.png")
+            lines.append(f"{name}/{index:03}.png,{name},{name}{index // 4}")
+    table = root / "t.csv"
+    table.write_text("\n".join(lines))
+    dataset = opened(table)
+    assert {part: len(pictures) for part, pictures in dataset.sets.items()} == {
+        "train": 32,
+        "valid": 8,
+    }
+    same = (root / "a" / "001.png").read_bytes()
+    for name in "ab":
+        for index in range(1, 20, 4):
+            (root / name / f"{index:03}.png").write_bytes(same)
+    with pytest.raises(DataError, match="can't be divided"):
+        opened(table)
+
+
 def test_a_table_with_groups_and_a_missing_file(tmp_path, class_folder, opened):
     root = class_folder(tmp_path / "p", {"a": 12, "b": 12})
     lines = ["path,label,group"]

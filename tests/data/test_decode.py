@@ -155,6 +155,8 @@ def test_transparency_is_laid_over_white(tmp_path):
     keyed = png(2, 1, 8, 2, row, b"tRNS" + struct.pack(">HHH", 1, 2, 3))
     palette = png(2, 1, 8, 3, b"\0\0\1", b"PLTE" + bytes([10, 20, 30, 1, 2, 3]), b"tRNS\xff\0")
     grey = png(2, 1, 8, 0, b"\0\7\5", b"tRNS" + struct.pack(">H", 5))
+    deep = png(2, 1, 16, 0, b"\0" + struct.pack(">HH", 0x0701, 0x0502),
+               b"tRNS" + struct.pack(">H", 0x0502))  # fmt: skip
     half = encoded(Image.new("RGBA", (1, 1), (0, 100, 200, 51)), "PNG")
     gif = Image.new("P", (2, 1), 0)
     gif.putpalette([10, 20, 30, 1, 2, 3])
@@ -163,6 +165,7 @@ def test_transparency_is_laid_over_white(tmp_path):
         (keyed, [[10, 20, 30], [255, 255, 255]]),
         (palette, [[10, 20, 30], [255, 255, 255]]),
         (grey, [[7, 7, 7], [255, 255, 255]]),
+        (deep, [[7, 7, 7], [255, 255, 255]]),
         (half, [[204, 224, 244]]),
         (encoded(gif, "GIF", transparency=1), [[10, 20, 30], [255, 255, 255]]),
     ]:

@@ -272,6 +272,15 @@ def test_a_bad_csv_table(tmp_path, text, words):
     assert str(path) in text
 
 
+def test_a_column_that_begins_like_votes_may_hold_anything(tmp_path):
+    text = "path,label,votes_a,votes_b,votes_by\nx,a,2,1,anna;ben\ny,b,0,3,anna\n"
+    listing = list_labelled(csv_at(tmp_path, text))
+    assert [dict(sample.votes) for sample in listing.samples] == [
+        {"a": 2, "b": 1},
+        {"a": 0, "b": 3},
+    ]
+
+
 def test_votes_are_read_by_class(tmp_path):
     text = "path,label,votes_cat,votes_wet dog\na.jpg,cat,7,0\nb.jpg,wet dog,,2.5\n"
     votes = [dict(sample.votes) for sample in list_labelled(csv_at(tmp_path, text)).samples]

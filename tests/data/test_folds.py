@@ -93,3 +93,22 @@ def test_the_folds_advised_work(tmp_path, class_folder, opened):
     with pytest.raises(DataError, match="take 3 folds at most"):
         fold_datasets(dataset, 5, repeat=0, seed=0)
     assert len(fold_datasets(dataset, 3, repeat=0, seed=0)) == 3
+
+
+def test_a_class_whose_groups_all_come_to_lie_in_one_fold_is_named(tmp_path, class_folder, opened):
+    """Balancing four classes, each half in one large group, puts all groups of a fifth together."""
+    root = class_folder(tmp_path / "pictures", {**dict.fromkeys("abcd", 6), "rare": 12})
+    rare = iter(sorted(root.glob("rare/*.png")))
+    rows = ["path,label,group"]
+    for name in "abcd":
+        for at, path in enumerate(sorted(root.glob(f"{name}/*.png"))):
+            group = "large" if at < 3 else f"{name}{at}"
+            rows.append(f"{path},{name},{group}")
+            if group != "large":
+                rows.append(f"{next(rare)},rare,{group}")
+    table = tmp_path / "table.csv"
+    table.write_text("\n".join([*rows, ""]))
+    dataset = opened(table)
+    with pytest.raises(DataError, match="of 2 holds every picture of class 'rare'"):
+        fold_datasets(dataset, 2, repeat=0, seed=0)
+    assert len(fold_datasets(dataset, 3, repeat=0, seed=0)) == 3  # as advised

@@ -321,7 +321,8 @@ def test_a_rate_that_was_tried_is_not_proposed_again():
 def test_low_rank_updates_of_a_ladder_have_a_rate_of_their_own():
     course = Course(steps=3, total_steps=60, non_finite_step=4)
     ladder = LadderConfig(lora_learning_rate=1e3)
-    config = replace(training(learning_rate=1e3, lora_rank=4), init="runs/b", ladder=ladder)
+    begun = replace(training(learning_rate=1e3), init="runs/b", ladder=ladder)
+    config = replace(begun, train=replace(begun.train, lora_rank=4))
     signals = replace(NOTHING_LEARNED, course=course)
     change = judge(Case(signals, config, CLASSES, "runs/a", "rungs/lora")).causes[0].change
     assert change["ladder.lora_learning_rate"] < 1e3

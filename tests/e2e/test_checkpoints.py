@@ -12,9 +12,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tests.model.weights.compare import shake
+from vitreous.core.console import Console
 from vitreous.core.files import read_tensors, write_tensors
 from vitreous.data.decode import read_picture
+from vitreous.data.folder import list_labelled
 from vitreous.data.preprocess import Preprocess, fit, normalise
+from vitreous.recipes.configure import configure
+from vitreous.serving.origin import original_encoder
+from vitreous.serving.weights import Told
 
 ROOT = Path(__file__).parents[2]
 HALF = Preprocess((32, 32), (35, 35))
@@ -347,3 +352,17 @@ def test_weights_that_are_no_numbers_get_no_score(vitreous, run, faces, tmp_path
         assert result.exit_code == 2
         assert f"{path} has 1 numbers in norm.weight that are NaN" in result.stderr
         assert result.stdout == ""
+
+
+def test_a_look_back_is_left_out_where_nothing_can_be_written(
+    checkpoint, faces, tmp_path, monkeypatch
+):
+    """Behind training, for the report: the checkpoint would have to be converted anew."""
+    told, quiet = Told(None, ("half",), None), Console(quiet=True)
+    changes = {"train": {"epochs": 1}}
+    listing = list_labelled(faces)
+    config = configure(faces, listing, init=str(checkpoint), told=told, changes=changes).config
+    assert original_encoder(config, quiet) is not None
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert original_encoder(config, quiet) is None

@@ -15,7 +15,10 @@ from PIL import Image
 from safetensors import safe_open
 
 import vitreous as package
+from vitreous import job
 from vitreous.data.faces import write_faces
+
+from .conftest import QUICK
 
 
 def folder_hash(folder: Path) -> str:
@@ -325,3 +328,23 @@ def test_photographs_that_are_not_read_are_named_wherever_a_folder_is(
         said = " ".join(result.stderr.split())
         assert "a format that isn't read are left out, 1 in all, such as" in said
         assert "IMG_1.HEIC" in said
+
+
+def test_a_place_that_was_taken_meanwhile_is_left_to_who_took_it(
+    vitreous, faces, tmp_path, monkeypatch
+):
+    """Two trainings of one source at once: the other's folder appears while this one looks."""
+    monkeypatch.chdir(tmp_path)
+    look, other = job._look_first, tmp_path / "runs" / "faces"
+
+    def meanwhile(*arguments):
+        other.mkdir(parents=True)
+        (other / "config.toml").write_text("recipe = 'other'\n")
+        return look(*arguments)
+
+    monkeypatch.setattr(job, "_look_first", meanwhile)
+    result = vitreous("train", faces, *QUICK, "--epochs", "1")
+    assert result.exit_code == 0, result.stderr
+    assert "runs/faces-2" in result.stderr
+    assert (tmp_path / "runs" / "faces-2" / "report.html").exists()
+    assert [path.name for path in other.iterdir()] == ["config.toml"]

@@ -1,6 +1,7 @@
 """`vitreous train --weights`: from a pretrained model to the simplest way to use it."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -232,7 +233,7 @@ def test_a_budget_is_divided_among_the_rungs(
     vitreous, checkpoint, faces, tmp_path, monkeypatch, now
 ):
     """However busy the machine is: what each gets is held against what was left just then."""
-    monkeypatch.setattr(climb, "_LEAST_S", 0.0)
+    monkeypatch.setattr(climb, "_LEAST_S", -math.inf)
     run, given, left = tmp_path / "run", {}, {}
 
     def note(name, seconds):

@@ -10,6 +10,7 @@ from vitreous.data.dataset import open_dataset
 from vitreous.data.folder import list_labelled
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.config import ModelConfig
+from vitreous.printing import print_table
 from vitreous.telling import tell_plan
 from vitreous.training.config import RunConfig
 
@@ -42,3 +43,11 @@ def test_many_classes_are_counted_and_the_first_named(tmp_path):
             picture = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
             Image.fromarray(picture).save(tmp_path / "pictures" / name / f"{number}.png")
     assert told() == f"22 classes: {', '.join(names[:20])}, and 2 more"
+
+
+def test_names_are_said_as_they_are(capsys):
+    """A word between colons is an emoji's name to Rich, one in brackets a style's."""
+    Console().warn("[red]/:smile:.png")
+    assert "[red]/:smile:.png" in capsys.readouterr().err
+    print_table("", ("class",), [(":cat:",)])
+    assert ":cat:" in capsys.readouterr().out

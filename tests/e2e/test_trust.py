@@ -172,6 +172,21 @@ def test_a_share_put_aside_in_training(vitreous, faces, unseen, tmp_path):
     assert tomllib.loads((path / "config.toml").read_text())["data"]["calibration_share"] == 0.2
 
 
+def test_copies_of_what_was_learned_from_promise_nothing(vitreous, unseen, tmp_path):
+    source, path = tmp_path / "faces", tmp_path / "run"
+    shutil.copytree(unseen, source / "train")
+    write_faces(source / "valid", 20, size=32, seed=8)
+    write_faces(source / "calibration", 30, size=32, seed=9)
+    for name in ("angry", "happy", "sad"):
+        first = min((unseen / name).iterdir())
+        shutil.copy(first, source / "calibration" / name / "copy.png")
+    result = vitreous("train", source, "--out", path, *QUICK, "--epochs", "1")
+    assert result.exit_code == 0, result.stderr
+    result = vitreous("predict", path, source / "valid", "--sets", "0.8")
+    assert "copies of them were learned from" in result.stderr
+    assert "used for nothing else" not in result.stderr
+
+
 def test_weights_alone_keep_their_probabilities_and_lack_their_calibration(
     vitreous, calibrated, faces, tmp_path
 ):

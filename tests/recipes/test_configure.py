@@ -263,6 +263,22 @@ def test_pictures_to_be_held_back_are_not_counted_as_learned_from(tmp_path):
     assert "720: 72 pictures times 10" in choice.rows()[1][2]  # of 120
 
 
+def test_a_cache_is_found_again_from_another_folder(faces, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    changes = {"train": {"epochs": 1}}
+    assert configured(faces, changes=changes).data.cache_dir is None
+    (tmp_path / "c.toml").write_text('[data]\ncache_dir = "one"\n')
+    named = configured(faces, changes=changes, config_file=tmp_path / "c.toml")
+    assert named.data.cache_dir == str(tmp_path / "one")
+    named = configured(faces, changes=merge(changes, {"data": {"cache_dir": "other"}}))
+    assert named.data.cache_dir == str(tmp_path / "other")
+
+
+def test_low_rank_updates_need_something_to_update(faces):
+    with pytest.raises(ConfigError, match=r"train\.lora_rank is 4, but nothing is loaded"):
+        configured(faces, changes={"train": {"epochs": 1, "lora_rank": 4}})
+
+
 def test_another_size_keeps_the_share_that_is_cropped_away(faces, tmp_path):
     """Of what a checkpoint says, of what was told of it, and of a file."""
     given = preset("Ti/16", image_size=(32, 32), depth=1, embed_dim=48)

@@ -6,7 +6,7 @@ import torch
 from vitreous.data.preprocess import Preprocess
 from vitreous.model.config import ModelConfig
 from vitreous.recipes.facts import Facts
-from vitreous.recipes.finetune import MIN_EPOCHS, finetune
+from vitreous.recipes.finetune import MIN_EPOCHS, PROBE_EPOCHS, finetune
 from vitreous.training.encoder import Encoder
 
 
@@ -31,6 +31,18 @@ def side_of(typical: int, native: int = 224, patch: int = 16, **more) -> int:
 )
 def test_the_size_goes_with_the_pictures_up_to_the_weights_own(typical, native, patch, side):
     assert side_of(typical, native, patch) == side
+
+
+def test_a_head_alone_needs_to_see_them_only_once():
+    epochs = 0.5 * (PROBE_EPOCHS + MIN_EPOCHS)
+
+    def pace(config) -> float:
+        return epochs * 10_000 / (0.9 * 600) * (224 / config.model.image_size[0]) ** 2
+
+    timed = {"budget_s": 600.0, "pictures_per_s": pace}
+    assert side_of(500, **timed, rungs=("probe",)) == 224
+    assert side_of(500, **timed, rungs=("probe", "full")) < 224
+    assert side_of(500, **timed) < 224
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.2, 0.02])

@@ -103,8 +103,9 @@ def test_promises_name_their_share_and_their_pictures(calibrated, capsys):
         (
             {"count": 100, "untouched": False},
             {"sets": 0.9},
-            "the 100 pictures calibrated on also chose the weights, or those that it began with "
-            "knew them; for a promise: vitreous calibrate runs/x DATA",
+            "the 100 pictures calibrated on also chose the weights, or they or copies of them were "
+            "learned from, be it by the weights that it began with; for a promise: "
+            "vitreous calibrate runs/x DATA",
         ),
         ({"count": 160, "untouched": False}, {"refuse": True}, "also chose the weights"),
         (

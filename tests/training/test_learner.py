@@ -2,15 +2,17 @@ import math
 import shutil
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
 from vitreous.data.loader import PictureSet
-from vitreous.data.preprocess import Preprocess
+from vitreous.data.preprocess import Preprocess, denormalise
 from vitreous.data.stream import StreamedPixels
 from vitreous.model import onednn
 from vitreous.model.onednn import OneDnnLinear, has_onednn
+from vitreous.report.collect import augmented_sample
 from vitreous.training.checkpoint import load_newest_checkpoint, snapshot, write_checkpoint
 from vitreous.training.config import TrainConfig
 from vitreous.training.device import choose_device, choose_precision
@@ -58,6 +60,15 @@ def test_one_seed_gives_the_same_bits_and_another_does_not(config, faces):
             learner.learn(plan)
     assert same_bits(first, again)
     assert not same_bits(first, other)
+
+
+@pytest.mark.parametrize("plain_share", [0.1, 1.0])
+def test_the_report_shows_what_the_first_step_sees(config, faces, plain_share):
+    changes = replace(config.augment, mix_chance=1.0, erase_chance=1.0, plain_share=plain_share)
+    config = replace(config, augment=changes)
+    images, _ = ClassLearner(config, faces, CLASSES).inputs(0, progress=0.0)
+    expected = denormalise(images, config.preprocess).numpy()
+    assert np.array_equal(augmented_sample(faces, config), expected)
 
 
 @pytest.mark.skipif(not has_onednn(), reason="this PyTorch is built without oneDNN")

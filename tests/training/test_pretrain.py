@@ -390,6 +390,7 @@ def test_weight_decay_leaves_tokens_and_positions_alone(hiding):
         ({"pretrain": {"decoder_depth": 0}}, "at least 1"),
         ({"train": {"label_smoothing": 0.1}}, "train.label_smoothing has no effect"),
         ({"augment": {"mix_chance": 0.1}}, "augment.mix_chance has no effect"),
+        ({"data": {"calibration_share": 0.1}}, "data.calibration_share has no effect"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(hiding, change, words):

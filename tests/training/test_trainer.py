@@ -120,6 +120,12 @@ def test_ctrl_c_during_the_last_save_ends_what_would_come_next(
     assert len([line for line in read_logbook(run.metrics) if line["kind"] == "train"]) == 15
 
 
+def test_a_handler_that_python_does_not_know_is_left_alone(config, faces, tmp_path, monkeypatch):
+    """Of a program that Python is embedded in: Python says `None`, and can't set that again."""
+    monkeypatch.setattr(signal, "getsignal", lambda number: None)
+    assert run_training(config, faces, tmp_path / "run").last.exists()
+
+
 def test_a_training_has_no_learner_of_the_one_before_beside_it(config, faces, tmp_path):
     """Which on a GPU keeps the memory that this one was planned with."""
     learners, alive = [], []

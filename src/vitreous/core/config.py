@@ -22,6 +22,10 @@ from vitreous.errors import ConfigError
 T = TypeVar("T")
 
 
+#: Names in a message; a set of pictures may have a thousand classes.
+_LISTED = 50
+
+
 def did_you_mean(name: str, allowed: typing.Iterable[str]) -> str:
     """Say which names are allowed, the nearest one first.
 
@@ -32,7 +36,8 @@ def did_you_mean(name: str, allowed: typing.Iterable[str]) -> str:
     names = sorted(allowed)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     hint = f"did you mean {near[0]!r}? " if near else ""
-    return f"{hint}allowed: {', '.join(names)}"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{hint}allowed: {', '.join(names[:_LISTED])}{more}"
 
 
 def from_mapping(cls: type[T], values: Mapping[str, Any], where: str = "") -> T:

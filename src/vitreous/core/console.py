@@ -55,12 +55,10 @@ class _LiveTask(Task):
     def __init__(self, description: str, total: int, console: "Console", live: Progress) -> None:
         super().__init__(description, total, console)
         self._live = live
-        self._id = live.add_task(escape(description), total=total, detail="")
+        self._id = live.add_task(description, total=total, detail="")
 
     def _show(self) -> None:
-        self._live.update(
-            self._id, completed=self.done, total=self.total, detail=escape(self.detail)
-        )
+        self._live.update(self._id, completed=self.done, total=self.total, detail=self.detail)
 
 
 class Console:
@@ -72,7 +70,7 @@ class Console:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._rich = RichConsole(stderr=True, highlight=False)
+        self._rich = RichConsole(stderr=True, highlight=False, emoji=False)
 
     def info(self, message: str) -> None:
         """One line of news."""
@@ -92,13 +90,13 @@ class Console:
             yield Task(description, total, self)
             return
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}"),
+            TextColumn("{task.fields[detail]}", markup=False),
         )
         with Progress(*columns, console=self._rich) as live:
             yield _LiveTask(description, total, self, live)

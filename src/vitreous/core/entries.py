@@ -1,8 +1,9 @@
 """A folder of entries that can be made again: whole or not there, and bounded in size.
 
-An entry is a folder with a name of 32 hexadecimal digits that says what it holds, so it is never
-stale. It is made beside its place and renamed into it, under a lock that the operating system frees
-when its process dies. Those used least recently go first; whatever else lies among them stays.
+An entry is a folder of files with a name of 32 hexadecimal digits that says what it holds, so it is
+never stale. It is made beside its place and renamed into it, under a lock that the operating system
+frees when its process dies. Those used least recently go first; whatever else lies among them
+stays.
 """
 
 import re
@@ -89,7 +90,14 @@ def bytes_of(entry: Path) -> int:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+    return [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and _is_entry(path)]
+
+
+def _is_entry(path: Path) -> bool:
+    """Whether it is a folder of files; what others name alike often isn't."""
+    with suppress(OSError):
+        return path.is_dir() and all(inside.is_file() for inside in path.iterdir())
+    return False
 
 
 def _partial(entry: Path) -> Path:

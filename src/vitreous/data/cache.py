@@ -29,7 +29,7 @@ from vitreous.data.shards import entry_of, hasher, open_inside
 from vitreous.errors import DataError, StorageError, UnreadablePicture
 
 #: Part of every entry's name: raise it when decoding or fitting changes its result.
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 Progress = Callable[[str, int, int], None]
 Result = TypeVar("Result")

@@ -283,6 +283,22 @@ def divided(listing: Listing, splits: Sequence[str], pixels: Pixels) -> Dataset:
     return Dataset(listing.classes, sets, listing, tuple(splits), pixels)
 
 
+def joining_prints(samples: Sequence[Sample], pixels: Pixels, rows: Sequence[int]) -> list[str]:
+    """The fingerprints of what copies of a picture join; "" for a blank picture of several groups.
+
+    A black frame in every video would join all of them to one, which nothing could divide.
+    """
+    prints = [pixels.fingerprints[row] for row in rows]
+    first: dict[str, int] = {}
+    blank: dict[str, bool] = {}
+    for row, name in zip(rows, prints, strict=True):
+        group, others = samples[row].group, samples[first.setdefault(name, row)].group
+        if name and group != others and name not in blank:
+            spread = np.ptp(np.asarray(pixels.array[row]), axis=(0, 1))
+            blank[name] = not spread.any()
+    return ["" if blank.get(name) else name for name in prints]
+
+
 def _hold_back(
     part: str,
     share: float,
@@ -297,7 +313,7 @@ def _hold_back(
         [samples[row].label or "" for row in readable],
         [splits[row] for row in readable],
         [samples[row].group for row in readable],
-        [pixels.fingerprints[row] for row in readable],
+        joining_prints(samples, pixels, readable),
         seed,
         share,
         part,

@@ -253,7 +253,11 @@ def _lies_on_its_side(image: Image.Image) -> bool:
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in _SIXTEEN_BIT:
-        high_byte = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
+        values = np.asarray(image).astype(np.uint16)
+        high_byte = (values >> 8).astype(np.uint8)
+        clear = image.info.get("transparency")
+        if clear is not None:  # PNG's one value that is seen through
+            high_byte[values == clear] = 255
         return np.repeat(high_byte[..., None], 3, axis=2)
     if image.mode in ("I", "F"):
         raise UnreadablePicture(

@@ -4,7 +4,7 @@ import math
 import warnings
 
 from vitreous.core.rng import derive_seed
-from vitreous.data.dataset import Dataset, divided
+from vitreous.data.dataset import Dataset, divided, joining_prints
 from vitreous.data.split import assign_splits, link_pictures
 from vitreous.errors import DataError
 
@@ -12,10 +12,10 @@ from vitreous.errors import DataError
 def fold_datasets(dataset: Dataset, count: int, repeat: int, seed: int) -> list[Dataset]:
     """Divide training and validation pictures into folds, each the test of the others.
 
-    Folds are stratified; groups and exact duplicates stay on one side (scikit-learn's
-    `StratifiedGroupKFold`). Of the other folds a fifth is for validation, which chooses the
-    weights, so that the fold itself chooses nothing. Pictures for calibration and testing are in no
-    fold.
+    Folds are stratified; groups and exact duplicates stay on one side, but for blank pictures of
+    several groups (scikit-learn's `StratifiedGroupKFold`). Of the other folds a fifth is for
+    validation, which chooses the weights, so that the fold itself chooses nothing. Pictures for
+    calibration and testing are in no fold.
 
     Args:
         dataset: as it was opened.
@@ -27,7 +27,8 @@ def fold_datasets(dataset: Dataset, count: int, repeat: int, seed: int) -> list[
         A dataset for each fold, with the sets "train", "valid" and "test".
 
     Raises:
-        DataError: where a class has too few pictures or groups for so many folds.
+        DataError: where a class has too few pictures or groups for so many folds, or all of it
+            comes to lie in one.
     """
     from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
@@ -36,7 +37,7 @@ def fold_datasets(dataset: Dataset, count: int, repeat: int, seed: int) -> list[
             if split in ("train", "valid") and row not in errors]  # fmt: skip
     labels = [samples[row].label or "" for row in pool]
     groups = [samples[row].group for row in pool]
-    prints = [dataset.pixels.fingerprints[row] for row in pool]
+    prints = joining_prints(samples, dataset.pixels, pool)
     linked = link_pictures(groups, prints)
     for name in dataset.classes:
         parts = len({link for link, label in zip(linked, labels, strict=True) if label == name})
@@ -53,14 +54,19 @@ def fold_datasets(dataset: Dataset, count: int, repeat: int, seed: int) -> list[
     cut = kind(count, shuffle=True, random_state=state)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # large groups may leave a class out of a fold
-        folds = [held_out for _, held_out in cut.split(labels, labels, linked)]
-    if not all(map(len, folds)):
+        folds = list(cut.split(labels, labels, linked))
+    if not all(len(held_out) for _, held_out in folds):
         raise DataError(
             f"the groups of these pictures are too uneven for {count} folds, of which one is left "
             "empty: take fewer folds"
         )
     datasets = []
-    for number, held_out in enumerate(folds):
+    for number, (beside, held_out) in enumerate(folds):
+        if lacking := sorted(set(dataset.classes) - {labels[at] for at in beside}):
+            raise DataError(
+                f"fold {number + 1} of {count} holds every picture of class '{lacking[0]}', as its "
+                "groups hold other classes too: take another number of folds"
+            )
         named: list[str | None] = [None] * len(pool)
         for at in held_out:
             named[at] = "test"

@@ -1,7 +1,7 @@
 """Which picture is for training, which for choosing, which for calibrating, which for testing.
 
 Splits that the folder or table names are kept. Otherwise pictures are divided by class shares,
-seeded, so that groups and exact duplicates never stand on two sides.
+seeded, so that groups and exact duplicates never stand on two sides; blank pictures may.
 """
 
 from collections import Counter
@@ -35,7 +35,7 @@ def assign_splits(
         labels: class of each picture.
         named_splits: what the folder or table says, or ``None``.
         groups: name of the group of each picture, or ``None``.
-        fingerprints: equal for pictures with equal pixels.
+        fingerprints: equal for pictures with equal pixels; "" for one that is joined to no other.
         seed: of the division.
         share: of each class that goes to validation.
         part: what to call it, if not "valid".
@@ -141,7 +141,8 @@ def link_pictures(groups: Sequence[str | None], fingerprints: Sequence[str]) -> 
     by_group: dict[str, int] = {}
     by_pixels: dict[str, int] = {}
     for index, (group, fingerprint) in enumerate(zip(groups, fingerprints, strict=True)):
-        parent[root(index)] = root(by_pixels.setdefault(fingerprint, index))
+        if fingerprint:
+            parent[root(index)] = root(by_pixels.setdefault(fingerprint, index))
         if group:
             parent[root(index)] = root(by_group.setdefault(group, index))
     return [root(index) for index in range(len(groups))]

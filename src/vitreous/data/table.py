@@ -116,14 +116,25 @@ def table_samples(path: Path, labelled: bool) -> list[Sample]:
     if suffix not in (".csv", ".parquet", ".pq"):
         raise DataError(f"{path} is neither a folder nor a .csv or .parquet table")
     rows = (_csv_rows if suffix == ".csv" else _parquet_rows)(path, labelled)
-    samples = [_table_sample(path, place, row) for place, row in rows]
+    faults: dict[str, str] = {}
+    samples = [_table_sample(path, place, row, faults) for place, row in rows]
     if not samples:
         raise DataError(f"{path} has no rows")
+    # Another column may begin like this: who voted, say.
+    if wrong := sorted(faults.keys() & {sample.label for sample in samples}):
+        raise DataError(faults[wrong[0]])
     return samples
 
 
-def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
-    """A sample of a row with the columns of `_wanted_columns`; `place` says which row it is."""
+def _table_sample(table: Path, place: str, row: dict[str, Any], faults: dict[str, str]) -> Sample:
+    """A sample of a row.
+
+    Args:
+        table: that it stands in.
+        place: which row it is.
+        row: with the columns of `_wanted_columns`.
+        faults: by class, the first of its votes that is no number goes in.
+    """
     values = {name: "" if value is None else str(value).strip() for name, value in row.items()}
     picture = next(iter(values))
     if not isinstance(row[picture], str | None):
@@ -147,11 +158,13 @@ def _table_sample(table: Path, place: str, row: dict[str, Any]) -> Sample:
         values.get("label"),
         split,
         values.get("group") or None,
-        _votes(table, place, values),
+        _votes(table, place, values, faults),
     )
 
 
-def _votes(table: Path, place: str, values: dict[str, str]) -> Mapping[str, float]:
+def _votes(
+    table: Path, place: str, values: dict[str, str], faults: dict[str, str]
+) -> Mapping[str, float]:
     votes = {}
     for name, text in values.items():
         if not name.startswith(VOTES):
@@ -160,9 +173,12 @@ def _votes(table: Path, place: str, values: dict[str, str]) -> Mapping[str, floa
             number = float(text or 0)
         except ValueError:
             number = -1.0
-        if not 0 <= number < math.inf:
-            raise DataError(f"{table}, {place}: {name} is '{text}', not a number of 0 or more")
-        votes[name.removeprefix(VOTES)] = number
+        label = name.removeprefix(VOTES)
+        if 0 <= number < math.inf:
+            votes[label] = number
+        else:
+            fault = f"{table}, {place}: {name} is '{text}', not a number of 0 or more"
+            faults.setdefault(label, fault)
     return votes or NO_VOTES
 
 

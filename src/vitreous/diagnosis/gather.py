@@ -1,6 +1,6 @@
 """From a run's pictures, settings, log and weights to its signals."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitreous.core.rng import numpy_stream, torch_stream
-from vitreous.data.dataset import Dataset
+from vitreous.data.dataset import Dataset, joining_prints
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess, normalise
 from vitreous.data.transforms import augment
@@ -155,11 +155,12 @@ def _answers(model: ViT, pictures: Tensor, preprocess: Preprocess | None = None)
     return torch.cat(answers).numpy()
 
 
-def exact_copies(dataset: Dataset, split: str) -> list[int]:
-    """Positions in a split of pictures whose pixels a training picture has too."""
-    prints = dataset.pixels.fingerprints
-    known = {prints[row] for row in dataset.sets["train"].rows}
-    return [at for at, row in enumerate(dataset.sets[split].rows) if prints[row] in known]
+def exact_copies(dataset: Dataset, split: str, known: Sequence[str] = ("train",)) -> list[int]:
+    """Positions in a split of pictures whose pixels a picture of the known splits has too."""
+    samples, pixels = dataset.listing.samples, dataset.pixels
+    prints = joining_prints(samples, pixels, range(len(samples)))
+    taken = {prints[row] for name in known for row in dataset.sets[name].rows} - {""}
+    return [at for at, row in enumerate(dataset.sets[split].rows) if prints[row] in taken]
 
 
 def blind_loss(train: PictureSet, config: RunConfig) -> float:

@@ -39,12 +39,12 @@ from vitreous.training.learner import ClassLearner
 from vitreous.training.trainer import Clock, Sitting, ValidScore
 from vitreous.training.trainer import train as run_training
 
-#: Of a budget: for looking at the training pictures once.
-_FEATURES_SHARE = 0.2
+#: Of a budget: for looking at the training pictures once, with rungs above the probe and without.
+_FEATURES_SHARE, _FEATURES_SHARE_ALONE = 0.2, 0.5
 #: And for fitting a head, where there are rungs above it; usually that takes far less.
 _FIT_SHARE = 0.1
-#: A rung with less time than this is left out: its speed couldn't even be measured.
-_LEAST_S = 15.0
+#: A rung with fewer seconds for its steps is left out: its speed couldn't even be measured.
+_LEAST_S = 9.0
 _TRAINED = ("lora", "full")
 
 
@@ -105,6 +105,8 @@ class _Climber:
         self.evaluate, self.validate, self.choose = evaluate, validate, choose
         self.sitting, self.console, self.clock = sitting, sitting.console, sitting.clock
         self.ladder = Ladder.read(run)
+        #: What a look at the validation pictures takes, as soon as this sitting has had one.
+        self.validation_s = 0.0
 
     def look(self, encoder: Encoder) -> None:
         """What can be told without changing the model: the yardsticks, and a head alone."""
@@ -116,6 +118,7 @@ class _Climber:
         self._note("baseline", f"always '{majority}'", always, started)
         started = time.monotonic()
         budget_s = self.config.train.budget_s
+        share = _FEATURES_SHARE_ALONE if self._is_probe_alone else _FEATURES_SHARE
         with in_same_order(self.config.train):
             features = frozen_features(
                 self.run.rung("probe").features,
@@ -124,8 +127,10 @@ class _Climber:
                 self.train_set,
                 self.valid_set,
                 self.console,
-                None if budget_s is None else _FEATURES_SHARE * budget_s,
+                None if budget_s is None else share * budget_s,
             )
+        looked_at = len(features.valid) + len(features.train)
+        self.validation_s = (time.monotonic() - started) * len(features.valid) / looked_at
         count = min(self.settings.neighbors, len(features.train))
         answers = nearest_neighbors(features, len(self.classes), count)
         self._note("neighbors", f"{count} nearest pictures, features as they are", answers, started)
@@ -147,17 +152,23 @@ class _Climber:
         budget_s = self.config.train.budget_s
         if budget_s is None:
             return None
-        left = self.clock.left_s(budget_s, validation_s=0.0)
-        return left if self.settings.rungs == ("probe",) else min(left, _FIT_SHARE * budget_s)
+        left = self.clock.left_s(budget_s, self.validation_s)
+        return left if self._is_probe_alone else min(left, _FIT_SHARE * budget_s)
+
+    @property
+    def _is_probe_alone(self) -> bool:
+        return self.settings.rungs == ("probe",)
 
     def train(self, name: str) -> None:
         """Climb a rung by training, from the best one below."""
         started = time.monotonic()
         config, clock = self._configured(name)
         budget_s, has_begun = config.train.budget_s, (self.run.rungs / name).exists()
-        if budget_s is not None and budget_s < _LEAST_S and not has_begun:
-            self._leave_out(name, f"its share is {budget_s:.0f} s, too few for '{name}'")
-            return
+        if budget_s is not None and not has_begun:
+            left = clock.left_s(budget_s, self.validation_s)
+            if left < _LEAST_S:
+                self._leave_out(name, f"{max(left, 0):.0f} s to learn in are too few for '{name}'")
+                return
         rung = self.run.rung(name)
         encoder = load_encoder(self.run.rung(self._best_below()).best, with_head=True)
         try:
@@ -217,7 +228,9 @@ class _Climber:
         """Score a rung's weights and write down what they answer."""
         rung = self.run.rung(name)
         model = load_classifier(rung.best).model.to(choose_device(self.config.train.device))
+        began = time.monotonic()
         _, probabilities = self.evaluate(model)
+        self.validation_s = time.monotonic() - began
         write_tensors(
             rung.answers, {"answers": torch.from_numpy(probabilities.argmax(1).astype("int32"))}, {}
         )

@@ -97,6 +97,8 @@ def configure(
     # The pictures decide these two, also where a run's whole file is given for other pictures.
     num_classes = max(len(listing.classes), 1)  # an output without labels is never used
     wanted = merge(wanted, {"data": {"source": str(source)}, "model": {"num_classes": num_classes}})
+    if place := _section(wanted, "data").get("cache_dir"):  # to be found from another folder, too
+        wanted = merge(wanted, {"data": {"cache_dir": str(Path(place).absolute())}})
     wanted["recipe"] = recipe
 
     def applied(chosen: RunConfig) -> RunConfig:
@@ -116,6 +118,7 @@ def configure(
         embed_dim=_named_width(wanted),
         init=changes.get("init"),
         encoder=encoder,
+        rungs=_named_rungs(wanted),
         pictures_per_s=lambda chosen: measure_pictures_per_s(applied(chosen)),
     )
     choice = RECIPES[recipe](facts)
@@ -289,6 +292,11 @@ def _named_width(wanted: Mapping[str, Any]) -> int | None:
 def _named_side(wanted: Mapping[str, Any]) -> int | None:
     size = _section(wanted, "model").get("image_size")
     return max(size) if size else None
+
+
+def _named_rungs(wanted: Mapping[str, Any]) -> tuple[str, ...] | None:
+    rungs = _section(wanted, "ladder").get("rungs")
+    return tuple(rungs) if rungs else None
 
 
 def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overlay | None:

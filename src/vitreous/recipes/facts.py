@@ -30,6 +30,7 @@ class Facts:
         embed_dim: width of the model, where a model was named.
         init: path of the weights to begin with.
         encoder: those weights.
+        rungs: of the ladder, where some were named.
         pictures_per_s: measures how many pictures a second this machine learns from with a
             configuration, with what was named laid over it; only asked where there is a budget, so
             that epochs need no clock.
@@ -46,6 +47,7 @@ class Facts:
     embed_dim: int | None = None
     init: str | None = None
     encoder: Encoder | None = None
+    rungs: tuple[str, ...] | None = None
     pictures_per_s: Callable[[RunConfig], float] | None = None
 
     @property

@@ -17,6 +17,9 @@ from vitreous.training.config import LadderConfig, RunConfig, TrainConfig
 
 #: How often a picture should be seen at the least; with less time its sides are made shorter.
 MIN_EPOCHS = 6.0
+#: The same where only a new head is fitted: each picture is looked at once, which costs about a
+#: third of learning from it, in a part of the time.
+PROBE_EPOCHS = 1.0
 #: With a budget, so that few pictures aren't seen hundreds of times; lengths were not compared.
 MOST_EPOCHS = 40.0
 #: Side that the model sees, over that of the pictures themselves.
@@ -63,6 +66,7 @@ def _sized(facts: Facts, config: RunConfig) -> tuple[RunConfig, str]:
     native = max(config.model.image_size)
     patch = max(config.model.patch_size)
     least = min(native, 4 * patch)
+    enough = PROBE_EPOCHS if facts.rungs == ("probe",) else MIN_EPOCHS
     side = min(native, patch * round(UPSCALE * facts.typical_side / patch))
     side = max(side, least)
     why = f"the pictures' shorter side is {facts.typical_side} px, the weights' was {native}"
@@ -72,11 +76,14 @@ def _sized(facts: Facts, config: RunConfig) -> tuple[RunConfig, str]:
         config = _with_side(config, side)
         seen = facts.learning_s * facts.pictures_per_s(config)
         epochs = seen / facts.num_pictures
-        if epochs >= MIN_EPOCHS or side <= least:
-            return config, f"{why}; so the time is enough to see each picture {epochs:.1f} times"
+        if epochs >= enough or side <= least:
+            return (
+                config,
+                f"{why}; the time is enough to learn from each picture {epochs:.1f} times",
+            )
         # What a picture costs goes about with its area; to measure that at many sizes takes long.
-        enough = patch * round(side * math.sqrt(epochs / MIN_EPOCHS) / patch)
-        side = max(least, min(side - patch, enough))
+        fitting = patch * round(side * math.sqrt(epochs / enough) / patch)
+        side = max(least, min(side - patch, fitting))
 
 
 def _with_side(config: RunConfig, side: int) -> RunConfig:

@@ -140,10 +140,12 @@ def confident_mistakes(
 def augmented_sample(pictures: PictureSet, config: RunConfig) -> list[np.ndarray]:
     """The first pictures of the run as its first step saw them: uint8 (height, width, 3) each."""
     seed = config.train.seed
+    is_plain = config.augment.plain_share >= 1.0
     order = TrainingOrder(len(pictures), config.train.batch_size, seed, pictures.shuffle)
     pixels, labels = pictures.batch(order.step(0))
     images = normalise(pixels, config.preprocess)
-    images = augment(images, config.augment, torch_stream(seed, "augment", 0))
-    one_hot = torch.nn.functional.one_hot(labels, config.model.num_classes).float()
-    images, _ = mix(images, one_hot, config.augment, numpy_stream(seed, "mix", 0))
+    images = augment(images, config.augment, torch_stream(seed, "augment", 0), is_plain)
+    if not is_plain:
+        one_hot = torch.nn.functional.one_hot(labels, config.model.num_classes).float()
+        images, _ = mix(images, one_hot, config.augment, numpy_stream(seed, "mix", 0))
     return list(denormalise(images[:AUGMENTED], config.preprocess).numpy())

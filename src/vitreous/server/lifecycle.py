@@ -183,7 +183,8 @@ class Running(uvicorn.Server):
             yield
         finally:
             for number, handler in before.items():
-                signal.signal(number, handler)
+                if handler is not None:  # of a C program around this one
+                    signal.signal(number, handler)
 
 
 def _opened(wanted: Wanted, console: Console) -> Served:

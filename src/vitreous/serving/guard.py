@@ -321,7 +321,8 @@ def _promise(
     if not untouched:
         return False, (
             f"{said}, though it should be nearly so: the {count} pictures calibrated on also chose "
-            f"the weights, or those that it began with knew them; for a promise: {again}"
+            "the weights, or they or copies of them were learned from, be it by the weights that "
+            f"it began with; for a promise: {again}"
         )
     how = f"{_percent(sure)} sure; calibrated on {count} pictures used for nothing else"
     return True, f"{said} ({how})"

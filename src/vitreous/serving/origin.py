@@ -2,7 +2,7 @@
 
 from vitreous.core.console import Console
 from vitreous.core.run import RunFolder
-from vitreous.errors import RunError, UserError, WeightsError
+from vitreous.errors import RunError, StorageError, UserError, WeightsError
 from vitreous.evaluation.results import Ladder
 from vitreous.serving.hub import locate
 from vitreous.serving.weights import Told, find_weights
@@ -42,5 +42,5 @@ def original_encoder(config: RunConfig, console: Console) -> Encoder | None:
         return None
     try:
         return _load(config, console)
-    except UserError:
+    except (UserError, StorageError):
         return None

@@ -270,6 +270,11 @@ class RunConfig:
                 "preprocess.mirror is true but augment.flip is 0: a model that never learned from "
                 "mirror images can't answer for them, so set preprocess.mirror=false too"
             )
+        if self.train.lora_rank and self.init is None:
+            raise ConfigError(
+                f"train.lora_rank is {self.train.lora_rank}, but nothing is loaded that low-rank "
+                "updates could change: name weights with --weights, or leave it out"
+            )
         if self.model.in_channels != 3:
             raise ConfigError(f"model.in_channels is {self.model.in_channels}: pictures are RGB, 3")
 
@@ -284,6 +289,7 @@ class RunConfig:
         without_effect = {
             "init": self.init is not None,
             "data.overlay": self.data.overlay is not None,
+            "data.calibration_share": self.data.calibration_share > 0,
             "augment.erase_chance": self.augment.erase_chance > 0,
             "augment.mix_chance": self.augment.mix_chance > 0,
             "preprocess.mirror": self.preprocess.mirror,

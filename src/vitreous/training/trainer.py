@@ -268,7 +268,9 @@ def _stop_requests() -> Iterator[Callable[[], bool]]:
         yield requested.is_set
         return
     before: dict[int, Any] = {
-        number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(number)) is not None  # of a C program around this one
     }
 
     def note(number: int, frame: object) -> None:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
 
-from vitreous import options
+from vitreous import job, options
 from vitreous.core.files import read_json, read_tensors, write_tensors
 from vitreous.ladder import climb
 from vitreous.recipes import finetune
@@ -293,6 +293,18 @@ def test_too_little_time_leaves_a_rung_out(vitreous, checkpoint, faces, tmp_path
     ladder = read_json(run / "ladder.json")
     assert ladder["kept"] == "probe"
     assert "full" in ladder["skipped"]
+
+
+def test_a_rung_is_left_out_where_what_comes_behind_takes_all_the_time(
+    vitreous, checkpoint, faces, tmp_path, monkeypatch, now
+):
+    monkeypatch.setattr(job, "cost_in_pictures", lambda pictures: 10**9)
+    run = tmp_path / "run"
+    words = ("--weights", checkpoint, *QUICK, "--budget", "600s", "--tune", "full")
+    result = vitreous("train", faces, "--out", run, *words)
+    assert result.exit_code == 0, result.stderr
+    assert "0 s to learn in are too few for 'full'" in result.stderr
+    assert read_json(run / "ladder.json")["kept"] == "probe"
 
 
 def test_a_rung_left_out_stays_out(vitreous, checkpoint, faces, tmp_path, monkeypatch):

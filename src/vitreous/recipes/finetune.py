@@ -77,10 +77,8 @@ def _sized(facts: Facts, config: RunConfig) -> tuple[RunConfig, str]:
         seen = facts.learning_s * facts.pictures_per_s(config)
         epochs = seen / facts.num_pictures
         if epochs >= enough or side <= least:
-            return (
-                config,
-                f"{why}; the time is enough to learn from each picture {epochs:.1f} times",
-            )
+            why = f"{why}; the time is enough to learn from each picture {epochs:.1f} times"
+            return config, why
         # What a picture costs goes about with its area; to measure that at many sizes takes long.
         fitting = patch * round(side * math.sqrt(epochs / enough) / patch)
         side = max(least, min(side - patch, fitting))

@@ -19,8 +19,9 @@ demo: setup
 runtime: setup
 	$(BIN)/python -c 'from vitreous.core.console import Console; from vitreous.exporting.web import find_runtime; find_runtime(None, Console())'
 
+# A process for each core, up to four, each with one thread: most tests are too small for two.
 test: setup
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist worksteal
 
 test-gpu: setup
 	VITREOUS_TEST_GPU=1 $(BIN)/python -m pytest tests/training/test_captured.py

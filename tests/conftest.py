@@ -1,6 +1,7 @@
 """The suite's device, and oracles whose torchvision needs operators that PyTorch may lack."""
 
 import os
+from collections.abc import Iterator
 
 # What the tests hold against one another are a CPU's numbers; `make test-gpu` is for the rest.
 if "VITREOUS_TEST_GPU" not in os.environ:
@@ -8,6 +9,14 @@ if "VITREOUS_TEST_GPU" not in os.environ:
 
 import pytest
 import torch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def user_cache(tmp_path_factory) -> Iterator[None]:
+    """Nothing is left in the cache of whoever runs the tests, and nothing of before is found."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
+        yield
 
 
 def _name_operators() -> torch.library.Library:

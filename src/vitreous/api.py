@@ -27,14 +27,15 @@ from vitreous.job import Run, begin, is_finished, work
 from vitreous.labels.audit import Audit
 from vitreous.labels.visit import audit_run
 from vitreous.lecture.drawing import patches
-from vitreous.model.presets import PRESETS, preset
+from vitreous.model.presets import is_preset, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.model.weights.checkpoint import read_checkpoint
 from vitreous.opening import open_own_pictures, with_cache
 from vitreous.processes import one_run
-from vitreous.recipes.configure import configure, named_overlay, named_settings
+from vitreous.recipes.configure import configure, named_overlay, named_section, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.server.visit import serve
+from vitreous.serving.hub import locate
 from vitreous.serving.weights import find_own_weights, is_own, told_by
 from vitreous.shipping import export
 from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
@@ -161,11 +162,14 @@ def train(
     if tune is not None:
         rungs = list(LadderConfig.rungs) if tune == "ladder" else [tune]
         changes = merge(changes, {"ladder": {"rungs": rungs}})
+    file = Path(config) if config else None
     if folds is not None:
-        changes = merge(changes, {"folds": {"count": folds, "repeats": repeats or 1}})
-    elif repeats is not None:
-        raise ConfigError("repeats is about folds: say how many")
-    applied = named_overlay(Path(config) if config else None, changes)
+        changes = merge(changes, {"folds": {"count": folds}})
+    if repeats is not None:
+        if not named_section(file, changes, "folds"):
+            raise ConfigError("repeats is about folds: say how many")
+        changes = merge(changes, {"folds": {"repeats": repeats}})
+    applied = named_overlay(file, changes)
     listing = list_labelled(source, applied)
     check_learnable(listing, source)
     choice = configure(
@@ -177,7 +181,7 @@ def train(
         init=os.fspath(init) if init else None,
         told=told_by(None, preprocess, num_heads),
         console=console,
-        config_file=Path(config) if config else None,
+        config_file=file,
         changes=changes,
     )
     if on_choice:
@@ -227,12 +231,13 @@ def audit(
         return audit_run(path, folder)
     if folder:  # told before training
         check_beside(folder, path)
+    usual = {"init": None, "folds": {"count": 5}}  # from scratch, without a word on others
     run = train(
         path,
-        folds=folds or 5,
+        folds=folds,
         epochs=epochs,
         budget_s=budget_s,
-        settings=merge({"init": None}, settings or {}),  # from scratch, without a word on others
+        settings=merge(usual, settings or {}),
         cache=cache,
         console=console,
         started=started,
@@ -353,7 +358,8 @@ def summary(
     """A model in numbers.
 
     Args:
-        model: a preset's name, a run's folder, or a file or folder of weights of any known format.
+        model: a preset's name, a run's folder, or a file or folder of weights of any known format,
+            also on a hub.
         image_size: height and width in pixels instead of the model's.
         classes: width of the output instead of the model's.
         num_heads: of weights that don't say it.
@@ -364,15 +370,16 @@ def summary(
         RunError: for a run that has no weights yet.
         WeightsError: for weights that can't be read.
     """
-    path = Path(model)
-    if model in PRESETS or not path.exists():
+    console = console or Console()
+    if is_preset(str(model)) and not Path(model).exists():
         config = preset(str(model))
     else:
+        path = locate(model, console).path
         weights = find_own_weights(path) if is_own(path) else path
         found = read_checkpoint(weights, num_heads=num_heads)
         config = found.config
         for note in found.notes:
-            (console or Console()).info(note)
+            console.info(note)
     if image_size is not None:
         config = replace(config, image_size=(image_size, image_size))
     if classes is not None:

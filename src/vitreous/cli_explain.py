@@ -120,6 +120,7 @@ def explain(
 def _without_drawings(sources: Sequence[Path], out: Path, console: "Console") -> tuple[Path, ...]:
     """The sources, and in the place of a folder that has drawings of before what else it has."""
     from vitreous.data.folder import list_pictures
+    from vitreous.data.left_out import warn_of_formats
     from vitreous.errors import DataError
 
     kept: list[Path] = []
@@ -128,11 +129,14 @@ def _without_drawings(sources: Sequence[Path], out: Path, console: "Console") ->
         if not out.is_dir() or source.resolve() not in place.parents:
             kept.append(source)
             continue
-        found = list_pictures([source])
+        unread: list[Path] = []
+        found = list_pictures([source], unread.extend)
         others = [path for path in found if place not in path.resolve().parents]
         if not others:
             raise DataError(f"all pictures in {source} are in {out}, where drawings go (--out)")
         if count := len(found) - len(others):
+            if unread:  # else it is told where the whole folder is looked through
+                warn_of_formats(unread, console)
             console.info(f"left out: {count:,} pictures in {out}, where drawings go (--out)")
         kept += others if count else [source]
     return tuple(kept)

@@ -11,6 +11,7 @@ import numpy as np
 
 from vitreous.core.config import from_mapping, load_toml
 from vitreous.core.console import Console
+from vitreous.core.files import read_record
 from vitreous.core.run import RunFolder
 from vitreous.data.cache import Progress
 from vitreous.data.dataset import Dataset
@@ -29,6 +30,8 @@ from vitreous.evaluation.thumbnails import thumbnail_answers
 from vitreous.opening import open_own_pictures
 from vitreous.serving.origin import original_encoder
 from vitreous.training.config import RunConfig
+from vitreous.training.guard import in_pieces
+from vitreous.training.plan import Plan
 
 
 def diagnose(
@@ -66,6 +69,8 @@ def diagnose(
     part = newest_part(folder)
     place = part.path.relative_to(folder.path).parts
     dataset, config = of_part(dataset, config, place)
+    if part.plan.exists():  # memory may have been too small for a batch at once
+        config = in_pieces(config, read_record(part.plan, Plan).accumulate)
     split = "test" if "test" in dataset.sets else "valid"
     encoder = original_encoder(config, console)
     train, held_out = dataset.sets["train"], dataset.sets[split]

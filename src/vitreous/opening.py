@@ -18,12 +18,13 @@ from vitreous.data.dataset import (
     path_as_text,
     read_split_table,
 )
-from vitreous.data.folder import Listing, Sample, is_unread, list_labelled, list_unlabelled
+from vitreous.data.folder import Listing, Sample, list_labelled, list_unlabelled
+from vitreous.data.left_out import tell_left_out
 from vitreous.data.loader import PictureSet
 from vitreous.data.overlay import read_overlay
 from vitreous.data.remote import source_path
 from vitreous.data.stream import StreamedPixels
-from vitreous.data.table import EXTENSIONS, VOTES
+from vitreous.data.table import VOTES
 from vitreous.errors import DataError, RunError
 from vitreous.training.config import RunConfig
 
@@ -47,19 +48,7 @@ def open_pictures(listing: Listing, config: RunConfig, console: Console) -> Data
         )
     for name in listing.dropped:
         console.warn(f"the overlay drops every picture of class '{name}': no model will know it")
-    if unread := list(filter(is_unread, listing.ignored)):
-        warn_of_formats(unread, console)
-    others = [path for path in listing.ignored if not is_unread(path)]
-    if loose := [path for path in others if path.suffix.lower() in EXTENSIONS]:
-        console.warn(
-            f"pictures outside the folders of classes are left out, {len(loose)} in all, such as "
-            f"{loose[0]}"
-        )
-    if others := [path for path in others if path.suffix.lower() not in EXTENSIONS]:
-        console.info(
-            f"files that are not pictures by their names are left out, {len(others)} in all, "
-            f"such as {others[0]}"
-        )
+    tell_left_out(listing.ignored, console)
     if config.train.soft_labels and dataset.sets["train"].votes is None:
         wanted = ", ".join(f"{VOTES}{name}" for name in listing.classes)
         raise DataError(
@@ -105,14 +94,6 @@ def choose_split(
         asked = f"'{name}'" if name else f"{' or '.join(filter(None, order))}"
         raise DataError(f"{where} has no {asked} pictures: it has {names}")
     return name
-
-
-def warn_of_formats(unread: Sequence[Path], console: Console) -> None:
-    """Say that photographs of formats such as HEIC are left out."""
-    console.warn(
-        f"photographs in a format that isn't read are left out, {len(unread)} in all, such as "
-        f"{unread[0]}: convert them to JPEG"
-    )
 
 
 def warn_unreadable(pictures: PictureSet, console: Console) -> None:

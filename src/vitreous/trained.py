@@ -17,6 +17,7 @@ from vitreous.data.cache import decode_fitted
 from vitreous.data.config import DataConfig
 from vitreous.data.dataset import open_labelled
 from vitreous.data.folder import Listing, is_unread, list_pictures
+from vitreous.data.left_out import warn_of_formats
 from vitreous.data.loader import PictureSet
 from vitreous.errors import DataError, RunError, UnreadablePicture
 from vitreous.evaluation.calibration import Calibration
@@ -33,7 +34,6 @@ from vitreous.opening import (
     learned_from,
     list_split,
     open_own_pictures,
-    warn_of_formats,
     warn_unreadable,
     with_cache,
 )

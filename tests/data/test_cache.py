@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -268,6 +269,21 @@ def test_what_is_used_least_recently_goes_first(tmp_path, pictures, decoded):
     assert np.array_equal(held.array, content)
 
 
+def test_on_a_disk_that_the_cache_fills_its_old_entries_go(tmp_path, pictures, monkeypatch):
+    cache_dir = tmp_path / "cache"
+    for at in (0, 3):
+        cached_pixels(pictures[at : at + 3], SMALL, cache_dir, PLENTY)
+    before = entries(cache_dir)
+    disk = SimpleNamespace(free=100)
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda place: disk)
+    cached_pixels(pictures[:2], SMALL, cache_dir, PLENTY)
+    assert not before <= entries(cache_dir)
+    # For what the disk has no room for anyway, none has to go.
+    before, disk.free = entries(cache_dir), -10_000
+    cached_pixels(pictures[2:4], SMALL, cache_dir, PLENTY)
+    assert before < entries(cache_dir)
+
+
 def test_what_another_process_opens_or_builds_stays(tmp_path, pictures):
     cache_dir = tmp_path / "cache"
     cached_pixels(pictures[:2], SMALL, cache_dir, PLENTY)
@@ -308,6 +324,8 @@ def test_a_folder_that_can_not_be_written_is_named(tmp_path, pictures):
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(StorageError, match=f"can't write the picture cache in {place}"):
             cached_pixels(pictures, SMALL, place, PLENTY)
+        with pytest.raises(StorageError, match=f"can't write the picture cache in {place}"):
+            module.room_bytes(place, PLENTY)
     assert (tmp_path / "file").read_text() == "in the way"
 
 

@@ -319,10 +319,18 @@ def test_a_parquet_table(tmp_path):
     ]
 
 
+def test_text_in_a_parquet_table_may_be_stored_as_bytes(tmp_path):
+    table = pa.table({"path": ["a.jpg", "b.jpg"], "label": [b"happy", "süß".encode()]})
+    pq.write_table(table, tmp_path / "t.parquet")
+    assert list_labelled(tmp_path / "t.parquet").classes == ("happy", "süß")
+
+
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
         ({"image": [b"\x89PNG"], "label": ["a"]}, "'image' holds binary, not paths"),
+        ({"path": ["a.jpg"], "label": [["a"]]}, "'label' holds list<"),
+        ({"path": ["a.jpg"], "label": [b"\xff"]}, "row 1: b'\\xff' is no UTF-8"),
         (  # as Hugging Face `datasets` writes pictures
             {"image": [{"bytes": b"\x89PNG", "path": "a.png"}], "label": ["a"]},
             "'image' holds struct<bytes: binary, path: string>, not paths",

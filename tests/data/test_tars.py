@@ -65,6 +65,32 @@ def test_several_pictures_of_one_sample_are_its_first(tar_of):
     assert found(tar) == [("1.left.png", "cat"), ("2.png", "dog")]
 
 
+def test_labels_that_do_not_lie_beside_their_pictures_are_not_missed_in_silence(tar_of):
+    """As `tar cf a.tar x/*.png x/*.json` puts them, and the other way round."""
+    pictures = [f"x/{n}.png" for n in range(3)]
+    labels = [(f"x/{n}.JSON", told("happy")) for n in range(3)]
+    for number, members in enumerate((pictures + labels, labels + pictures)):
+        tar = tar_of(*members, name=f"{number}.tar")
+        with pytest.raises(DataError, match=r"files of x/\d don't lie in a row.*--sort=name"):
+            list_labelled(tar)
+    one = tar_of(*(one for pair in zip(pictures, labels, strict=True) for one in pair))
+    assert {label for _, label in found(one)} == {"happy"}
+
+
+def test_a_split_is_known_by_its_folder_with_a_label_beside_the_picture_too(tar_of):
+    tar = tar_of(
+        "train/a/1.png", ("train/a/1.json", told("happy")), "test/a/2.png", ("test/a/2.cls", "sad"),
+        "test/3.png", ("test/3.cls", "sad"), "train/sad/4.png", "x/test/5.png",
+    )  # fmt: skip
+    splits = {
+        sample.path.name: (sample.label, sample.split) for sample in list_labelled(tar).samples
+    }
+    assert splits == {
+        "1.png": ("happy", "train"), "2.png": ("sad", "test"), "3.png": ("sad", "test"),
+        "4.png": ("sad", "train"), "5.png": ("test", None),
+    }  # fmt: skip
+
+
 def test_hidden_files_and_those_of_systems_are_nobodys(tar_of):
     tar = tar_of(
         "f/cat/1.png", "f/cat/.ipynb_checkpoints/1-checkpoint.png", "f/dog/2.png",
@@ -94,6 +120,18 @@ def test_a_linked_picture_is_the_one_that_it_links_to(tmp_path, photo):
     }  # fmt: skip
     first, _, third = sorted(list_labelled(tmp_path / "a.tar").samples, key=lambda one: one.path)
     assert np.array_equal(read_picture(first.path), read_picture(third.path))
+    # So with labels; what a symbolic link leads to isn't there.
+    (tmp_path / "f/cat/1.cls").write_text("lion")
+    os.link(tmp_path / "f/cat/1.cls", tmp_path / "f/dog/2.cls")
+    with tarfile.open(tmp_path / "c.tar", "w") as tar:
+        for name in ("cat/1.png", "cat/1.cls", "dog/2.png", "dog/2.cls"):
+            tar.add(tmp_path / "f" / name, name)
+    assert {label for _, label in found(tmp_path / "c.tar")} == {"lion"}
+    (tmp_path / "f/dog/4.png").symlink_to("2.png")
+    with tarfile.open(tmp_path / "d.tar", "w") as tar:
+        tar.add(tmp_path / "f", "f")
+    with pytest.raises(DataError, match=r"4\.png is a symbolic link.*--dereference"):
+        list_labelled(tmp_path / "d.tar")
     with tarfile.open(tmp_path / "b.tar", "w") as tar:
         info = tarfile.TarInfo("cat/1.png")
         info.type, info.linkname = tarfile.LNKTYPE, "cat/0.png"

@@ -236,6 +236,29 @@ def test_what_began_with_pretrained_weights_is_not_told_to(counts):
     assert command == ""
 
 
+def test_an_overlay_goes_with_every_command_that_trains_on_the_same_pictures():
+    by_heart = replace(LEARNED, train=answers(1.0), held_out=answers(0.45, 120))
+    config = replace(CONFIG, data=replace(CONFIG.data, overlay="/far/runs/a b/overlay.csv"))
+    cause = judge(Case(by_heart, config, CLASSES, "runs/a b")).causes[0]
+    assert cause.command == (
+        "vitreous train faces --overlay 'runs/a b/overlay.csv' --weights auto --out 'runs/a b-2'"
+    )
+    # The settings of a run name its overlay themselves.
+    cause = judge(Case(by_heart, replace(config, init="runs/b"), CLASSES, "runs/a b")).causes[0]
+    assert "--config" in cause.command
+    assert "--overlay" not in cause.command
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [(0.9, "fell from 1.1 to 0.9"), (1.2, "rose from 1.1 to 1.2"), (1.101, "stayed at 1.1")],
+)
+def test_what_the_loss_did_is_said_as_it_was(last, words):
+    course = replace(NOTHING_LEARNED.course, steps=9, total_steps=9, middle=1.1, last=last)
+    (cause,) = judge(Case(replace(NOTHING_LEARNED, course=course), CONFIG, CLASSES, "a")).causes
+    assert f"the training loss {words} in the second half" in cause.evidence
+
+
 def test_too_short_and_too_small():
     short = replace(NOTHING_LEARNED, course=replace(NOTHING_LEARNED.course, steps=9, total_steps=9))
     assert named(short) == ["underfitting"]

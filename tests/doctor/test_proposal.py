@@ -94,6 +94,33 @@ def test_an_exact_conflict_among_altered_copies_is_still_an_error(tmp_path):
     assert set(proposed(checkup, "drop")) == {"happy/00000.png", "sad/same.png"}
 
 
+def test_a_copy_of_every_picture_stays_where_one_can(tmp_path):
+    write_faces(tmp_path / "train", 8, size=48)
+    write_faces(tmp_path / "test", 8, size=48, seed=1)
+    face = tmp_path / "train" / "happy" / "00000.png"
+    shutil.copy(face, face.with_name("again.png"))
+    shutil.copy(face, tmp_path / "test" / "sad" / "wrong.png")
+    # What the majority contradicts goes, and training keeps its own: the test has none any more.
+    assert set(proposed(check_source(tmp_path), "drop")) == {
+        "test/sad/wrong.png", "train/happy/again.png"
+    }  # fmt: skip
+
+
+def test_two_spellings_of_a_class_are_no_contradiction(tmp_path):
+    write_faces(tmp_path, {"happy": 8, "sad": 6}, size=48)
+    (tmp_path / "Happy").mkdir()
+    for number in range(3):
+        face = tmp_path / "happy" / f"0000{number}.png"
+        face.rename(tmp_path / "Happy" / face.name)
+    shutil.copy(tmp_path / "happy" / "00005.png", tmp_path / "Happy" / "same.png")
+    checkup = check_source(tmp_path)
+    assert [one.severity for one in found(checkup, "label_conflict")] == ["error"]
+    assert not proposed(checkup, "drop")
+    assert proposed(checkup, "relabel") == dict.fromkeys(
+        ("Happy/00000.png", "Happy/00001.png", "Happy/00002.png", "Happy/same.png"), "happy"
+    )
+
+
 def test_training_parts_what_it_learns_from_where_nothing_is_for_validation(tmp_path):
     for seed, split in enumerate(("train", "test")):
         write_faces(tmp_path / split, 12, size=48, seed=seed)

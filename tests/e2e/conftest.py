@@ -1,6 +1,5 @@
 """One small run on drawn faces, shared by all end-to-end tests."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -39,11 +38,8 @@ class Command:
 
 
 @pytest.fixture(scope="session")
-def vitreous(tmp_path_factory) -> Iterator[Command]:
-    with pytest.MonkeyPatch.context() as patch:
-        # Nothing may be left in the cache of whoever runs the tests.
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("user-cache")))
-        yield Command(tmp_path_factory.mktemp("cache"))
+def vitreous(tmp_path_factory) -> Command:
+    return Command(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="session")

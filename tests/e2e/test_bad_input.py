@@ -218,7 +218,7 @@ def test_a_run_in_use_by_another_process(vitreous, run, tmp_path):
 def test_ctrl_c_saves_and_says_how_to_go_on(pictures, tmp_path):
     program = Path(sys.executable).parent / "vitreous"
     options = ["--out", tmp_path / "run", "--cache", tmp_path / "cache", *FAST]
-    command = [program, "train", pictures, *options, "--epochs", "100000"]
+    command = [program, "train", pictures, *options, "--epochs", "2000"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         try:
             metrics = tmp_path / "run" / "metrics.jsonl"

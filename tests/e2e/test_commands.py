@@ -169,6 +169,10 @@ def test_summary_of_presets_and_runs(vitreous, run):
     table = vitreous("summary", "lecture").stdout
     assert "283,478,787 parameters" in table
     assert json.loads(vitreous("summary", run, "--json").stdout)["parameters"] < 200_000
+    assert "unknown preset 'S/17': did you mean" in vitreous("summary", "S/17").stderr
+    mistyped = vitreous("summary", "runs/none")
+    assert mistyped.exit_code == 2
+    assert "runs/none does not exist" in mistyped.stderr
     other = vitreous("summary", "Ti/16", "--image-size", "96", "--classes", "3", "--json")
     assert json.loads(other.stdout)["tokens"] == 37
 
@@ -208,8 +212,8 @@ def test_the_choice_is_explained_before_the_work_and_in_the_report(vitreous, fac
 
 def test_user_files_are_never_written(vitreous, run, faces):
     before = folder_hash(faces)
-    vitreous("evaluate", run, faces)
-    vitreous("predict", run, faces / "test")
+    assert vitreous("evaluate", run, faces).exit_code == 0
+    assert vitreous("predict", run, faces / "test").exit_code == 0
     assert folder_hash(faces) == before
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 
 import pytest
@@ -92,6 +93,31 @@ def test_experiments_put_the_cause_to_the_test_and_the_command_runs(vitreous, st
     shown = vitreous("diagnose", run, "--no-experiments").stdout
     assert "1. The learning rate is too high" in shown
     assert first["command"] in shown
+
+
+def test_experiments_take_batches_in_the_pieces_that_memory_was_enough_for(
+    vitreous, stuck, monkeypatch, tmp_path
+):
+    run, learner, pieces = tmp_path / "run", trials.ClassLearner, []
+    shutil.copytree(stuck[0], run)
+    plan = json.loads((run / "plan.json").read_text())
+    (run / "plan.json").write_text(json.dumps({**plan, "accumulate": 4}))
+
+    def noted(config, *others):
+        pieces.append(config.train.accumulate)
+        return learner(config, *others)
+
+    monkeypatch.setattr(trials, "ClassLearner", noted)
+    result = vitreous("diagnose", run, "--budget", "1s")
+    assert result.exit_code == 0, result.stderr
+    assert set(pieces) == {4}
+
+
+def test_a_run_is_known_by_its_name_from_inside_it(vitreous, stuck, monkeypatch):
+    run, _ = stuck
+    monkeypatch.chdir(run)
+    found = json.loads(vitreous("diagnose", ".", "--no-experiments", "--json").stdout)
+    assert found["causes"][0]["command"].endswith(f"--out {run}-2")
 
 
 def test_a_loss_that_is_no_number(vitreous, faces, tmp_path, monkeypatch):

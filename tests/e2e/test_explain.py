@@ -201,14 +201,19 @@ def test_drawings_of_before_are_left_out_of_a_folder_that_is_searched(vitreous, 
     for name in ("happy", "sad"):
         (here / name).mkdir()
         (here / name / "0.png").write_bytes((faces / "test" / name / "00000.png").read_bytes())
+    (here / "photo.heic").write_bytes(b"of a telephone")
     words = ("explain", run, ".", "--method", "rollout")
-    assert "left out" not in vitreous(*words).stderr
+    heic = "photographs in a format that isn't read are left out, 1 in all"
+    told = vitreous(*words).stderr
+    assert told.count(heic) == 1
+    assert "left out: " not in told
     assert names(here / "explanations") == {"0.png", "0-2.png"}
     again = vitreous(*words, "--json")
     assert [each["file"] for each in json.loads(again.stdout)["pictures"]] == [
         "happy/0.png", "sad/0.png",
     ]  # fmt: skip
     assert "left out: 2 pictures in explanations" in again.stderr
+    assert again.stderr.count(heic) == 1
     # Whoever names them gets them.
     named = vitreous(
         *words[:2], "explanations/0.png", *words[3:], "--json", "--out", "explanations"

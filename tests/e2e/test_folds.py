@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from vitreous import api
 from vitreous.core.files import read_json, read_tensors
 from vitreous.data.config import DataConfig
 from vitreous.data.faces import write_faces
@@ -166,6 +167,33 @@ def test_a_budget_is_divided_among_all(vitreous, few, tmp_path, monkeypatch):
     # By whatever a step was measured to take; one is the fewest.
     assert planned < 18 / 3 or steps == 1
     assert all(plan["step_s"] for plan in plans)
+
+
+def test_of_folds_only_what_is_named_is_changed(few, tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(api, "begin", lambda default, out, choice, *others: begun.append(choice))
+    file = tmp_path / "c.toml"
+    file.write_text("[train]\nepochs = 1\n[folds]\ncount = 5\nrepeats = 4\n")
+    api.train(few, config=file, folds=3)
+    api.train(few, config=file, repeats=2)
+    api.train(few, epochs=1, folds=3, settings={"folds": {"repeats": 2}})
+    api.train(few, epochs=1, repeats=2, settings={"folds": {"count": 4}})
+    folds = [(one.config.folds.count, one.config.folds.repeats) for one in begun]
+    assert folds == [(3, 4), (5, 2), (3, 2), (4, 2)]
+
+
+def test_an_audits_folds_are_five_unless_others_are_named(few, monkeypatch):
+    begun = []
+
+    def begin(default, out, choice, *others):
+        begun.append((choice.config.folds.count, choice.config.folds.repeats))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "begin", begin)
+    for words in ({}, {"folds": 3}, {"settings": {"folds": {"count": 10, "repeats": 2}}}):
+        with pytest.raises(KeyboardInterrupt):
+            api.audit(few, epochs=1, **words)
+    assert begun == [(5, 1), (3, 1), (10, 2)]
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from vitreous.data.faces import write_faces
+from vitreous.exporting.card import facts_of
 from vitreous.exporting.libraries import import_onnxruntime
+from vitreous.training.classifier import load_classifier, save_classifier
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +34,20 @@ def sealed(vitreous, calibrated) -> Path:
     assert "pictures that chose its weights: largest difference of a probability" in result.stderr
     assert "its licence is unknown" in result.stderr
     return path
+
+
+def test_a_card_has_the_score_of_the_weights_that_were_scored(run, tmp_path):
+    mine = shutil.copytree(run, tmp_path / "run")
+    shutil.copy(mine / "best.safetensors", mine / "copy.safetensors")
+    shutil.copy(mine / "best.safetensors", tmp_path / "elsewhere.safetensors")
+    classifier = load_classifier(mine / "best.safetensors")
+    classifier.model.head.bias.data += 1
+    save_classifier(mine / "other.safetensors", classifier)
+    scored = json.loads((mine / "evaluation.json").read_text())
+    assert facts_of(mine / "best.safetensors").score == scored
+    assert facts_of(mine / "copy.safetensors").score == scored
+    assert facts_of(mine / "other.safetensors").score is None
+    assert facts_of(tmp_path / "elsewhere.safetensors").score is None
 
 
 def told(vitreous, *words: object) -> tuple[str, str]:

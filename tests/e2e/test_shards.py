@@ -74,6 +74,15 @@ def test_a_folder_that_has_no_room_is_told_to_pack(shards, capsys):
     assert "vitreous pack" in capsys.readouterr().err
 
 
+def test_packing_says_what_it_leaves_out(shards, capsys):
+    (shards.parent / "faces" / "happy" / "photo.heic").write_bytes(b"of a telephone")
+    (shards.parent / "faces" / "notes.txt").write_text("mine")
+    assert vitreous("pack", "faces", "--out", "again") == 0
+    told = " ".join(capsys.readouterr().err.split())
+    assert "photographs in a format that isn't read are left out, 1 in all" in told
+    assert "files that are not pictures by their names are left out, 1 in all" in told
+
+
 def test_the_doctor_looks_into_shards(shards, capsys):
     assert vitreous("check", "shards", "--json", "--quiet") == 0
     found = json.loads(capsys.readouterr().out)["findings"]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from vitreous.core.threads import torch_threads
 from vitreous.data.loader import PictureSet
 from vitreous.data.preprocess import Preprocess, normalise
 from vitreous.evaluation.inference import TorchNetwork, predict_pixels, probabilities_of
@@ -40,13 +41,15 @@ def test_logits_looks_and_features_each_in_their_place(model, mirror):
     np.testing.assert_allclose(seen.numbers[FEATURES], pooled, atol=1e-5)
 
 
-def test_some_of_a_set_in_order(model):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_some_of_a_set_in_order(model, threads):
     pixels = np.random.default_rng(0).integers(0, 256, (90, 32, 32, 3), dtype=np.uint8)
     labels = torch.zeros(90, dtype=torch.int64)
     pictures = PictureSet(pixels, np.arange(90), labels, (Path(),) * 90)
     chosen = np.arange(80, 3, -1)
     network = TorchNetwork(WithFeatures(model))
-    seen = see_set(network, pictures, chosen, ONCE, num_classes=3)
+    with torch_threads(threads):  # each takes pictures of its own
+        seen = see_set(network, pictures, chosen, ONCE, num_classes=3)
     np.testing.assert_array_equal(seen.numbers[LOOKS], looks_of(torch.from_numpy(pixels[chosen])))
     one = see_pixels(network, torch.from_numpy(pixels[chosen[40:41]]), ONCE, num_classes=3)
     np.testing.assert_allclose(seen.logits[40], one.logits[0], atol=1e-5)

@@ -30,6 +30,12 @@ def faces(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def machine(monkeypatch):
+    """One as fast every time; that it is measured rightly is tested of `measure_pictures_per_s`."""
+    monkeypatch.setattr("vitreous.recipes.configure.measure_pictures_per_s", lambda config: 1000.0)
+
+
 def configured(faces, **options):
     return configure(faces, list_labelled(faces), **options).config
 
@@ -59,6 +65,45 @@ def test_a_file_is_weaker_than_what_is_named(faces, tmp_path):
     assert named.preprocess.image_size == named.model.image_size == (96, 96)
     assert named.model.num_classes == 3
     assert named.train.seed == 5
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": {"num_classes": 7}}, {"data": {"source": "elsewhere"}}]
+)
+def test_what_the_pictures_decide_cannot_be_changed(faces, tmp_path, change):
+    key = "model.num_classes" if "model" in change else "data.source"
+    with pytest.raises(ConfigError, match=f"{key}: the pictures named decide it"):
+        configured(faces, changes=change)
+    # A whole file of settings may be of other pictures, and the same said again is no change.
+    file = tmp_path / "c.toml"
+    file.write_text('[model]\nnum_classes = 7\n[data]\nsource = "elsewhere"\n')
+    same = {"model": {"num_classes": 3}, "data": {"source": str(faces)}}
+    config = configured(faces, config_file=file, changes=same)
+    assert (config.model.num_classes, config.data.source) == (3, str(faces))
+
+
+def test_pretraining_has_no_mirror_images_to_answer_for(faces, monkeypatch):
+    measured = []
+    module = "vitreous.recipes.configure.measure_pictures_per_s"
+    monkeypatch.setattr(module, lambda config: measured.append(config) or 100.0)
+    changes = {"augment": {"flip": 0.0}, "train": {"budget_s": 60.0}}
+    config = configure(faces, list_unlabelled(faces), recipe="pretrain", changes=changes).config
+    assert (config.augment.flip, config.preprocess.mirror) == (0.0, False)
+    assert len(measured) == 1
+
+
+def test_a_number_of_parts_that_is_named_leaves_a_model_uncompiled(faces, monkeypatch):
+    module = "vitreous.recipes.configure.choose_compile"
+    monkeypatch.setattr(module, lambda device, budget_s: True)
+    named = configure(faces, list_labelled(faces), changes={"train": {"shards": 2}})
+    assert (named.config.train.compile, named.config.train.shards) == (False, 2)
+    usual = configure(faces, list_labelled(faces))
+    assert (usual.config.train.compile, usual.config.train.shards) == (True, 1)
+    whys = [one.reasons[-1].why for one in (named, usual)]
+    assert whys == ["named", "a GPU, or a compiled model, takes a batch at once"]
+    both = {"train": {"shards": 2, "compile": True}}
+    with pytest.raises(ConfigError, match="a compiled model has one part"):
+        configured(faces, changes=both)
 
 
 def test_a_budget_asked_for_is_stronger_than_a_files_epochs(faces, tmp_path):

@@ -1,5 +1,6 @@
 """From the first request to the last: starting, reloading and ending, by real signals."""
 
+import asyncio
 import contextlib
 import http.client
 import os
@@ -18,9 +19,11 @@ import httpx
 import pytest
 import torch
 
+import vitreous
 from tests.server.conftest import PATIENCE_S
 from vitreous.core.console import Console
 from vitreous.errors import ConfigError, RunError
+from vitreous.server import lifecycle
 from vitreous.server.lifecycle import serve
 from vitreous.server.model import Wanted
 from vitreous.server.settings import Settings
@@ -128,6 +131,54 @@ def test_it_is_not_ready_any_more_while_it_ends(serving, run):
         assert answer.headers["connection"] == "close"
         assert answer.headers["retry-after"] == "1"
         assert live.http.get("/healthz").status_code == 200
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP on Windows")
+def test_it_can_be_reloaded_and_ended_where_nobody_reads_what_it_says(run, picture):
+    with command(run) as (process, port):
+        process.stderr.close()
+        process.send_signal(signal.SIGHUP)
+        done, until = 'vitreous_reloads_total{result="done"} 1.0', time.monotonic() + PATIENCE_S
+        while done not in httpx.get(f"http://127.0.0.1:{port}/metrics").text:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        url = f"http://127.0.0.1:{port}/v1/predict"
+        assert httpx.post(url, content=picture, headers=HEADERS).status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP on Windows")
+def test_a_reload_that_is_asked_for_too_early_waits(run, monkeypatch):
+    opened, times = lifecycle._opened, []
+
+    def asked_meanwhile(*words):
+        times.append(time.monotonic())
+        if len(times) == 1:
+            os.kill(os.getpid(), signal.SIGHUP)
+        return opened(*words)
+
+    def on_ready(running: lifecycle.Running) -> None:
+        def end_behind_it() -> None:
+            while len(times) < 2 and time.monotonic() < times[0] + PATIENCE_S:
+                time.sleep(0.01)
+            running.end()
+
+        threading.Thread(target=end_behind_it).start()
+
+    monkeypatch.setattr(lifecycle, "_opened", asked_meanwhile)
+    before = signal.getsignal(signal.SIGHUP)
+    serve(Wanted(run, NOTHING), Settings(port=0), Console(quiet=True), on_ready)
+    assert len(times) == 2
+    assert signal.getsignal(signal.SIGHUP) == before
+
+
+def test_in_a_notebook_it_says_so_before_any_work(run):
+    async def cell() -> None:
+        vitreous.serve(run)
+
+    with pytest.raises(ConfigError, match="an event loop runs here already"):
+        asyncio.run(cell())
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no SIGHUP on Windows")

@@ -26,11 +26,16 @@ def status(answer) -> int:
 def test_too_many_bytes_are_refused_whatever_the_header_says(live):
     assert status(live.predict(b"x" * 200_001)) == 413
 
+    # Without a length, in chunks: counted as they come.
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    chunks = b"c350\r\n" + b"x" * 50_000 + b"\r\n"
+    found = talk(live.port, head + b"Transfer-Encoding: chunked\r\n\r\n" + 5 * chunks)
+    assert found.split()[1] == b"413"
+
     def endless():
         while True:
             yield b"x" * 50_000
 
-    # Without a length, in chunks: counted as they come.
     try:
         answer = live.http.post(
             "/v1/predict", content=endless(), headers={"content-type": "image/png"}
@@ -75,6 +80,14 @@ def test_a_jpeg_of_endless_passes_is_refused(live):
     assert status(answer) == 422
     assert "passes" in answer.json()["detail"]
     assert live.predict(data, kind="image/jpeg").status_code == 200
+    # A telephone's motion photo has a film behind it, in which the marker stands by chance.
+    film = b"\xff\xda\x93" * 200
+    assert live.predict(data + film, kind="image/jpeg").status_code == 200
+    # What isn't counted is no pass to the decoder: its header's length is wrong.
+    header = data.index(b"\xff\xda")
+    odd = data[: header + 3] + bytes([data[header + 3] + 1]) + data[header + 4 :]
+    with pytest.raises(OSError):  # noqa: PT011  # whatever the decoder says
+        Image.open(io.BytesIO(odd)).load()
 
 
 def test_too_many_pictures_are_refused(live, picture):

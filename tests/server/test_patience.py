@@ -57,7 +57,7 @@ def test_many_small_chunks_are_a_body_like_any_other(live, picture):
 
 def test_clients_that_dawdle_lose_their_place(serving, run, picture):
     head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
-    with serving(run, timeout_s=0.5) as live:
+    with serving(run, timeout_s=1.0) as live:
         # Headers that never end, a body that never comes, and no word at all.
         assert talk(live.port, head) == b""
         assert talk(live.port, b"") == b""

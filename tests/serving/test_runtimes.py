@@ -118,6 +118,14 @@ def test_an_engine_that_there_is_not(values, words):
         Engine(**values)
 
 
+def test_int8_of_more_weights_than_one_file_holds_is_refused(tmp_path, monkeypatch):
+    path = weights_of(PLAIN, Preprocess(image_size=SIZE), tmp_path / "weights.safetensors")
+    monkeypatch.setattr("vitreous.exporting.onnx.MOST_BYTES", 1000)
+    with pytest.raises(ConfigError, match=r"int8 is made of one ONNX file.*--runtime openvino"):
+        open_predictor(path, Engine("onnxruntime", "int8"), Console(quiet=True))
+    open_predictor(path, Engine("onnxruntime"), Console(quiet=True))
+
+
 def test_the_libraries_write_and_report_nothing(tmp_path):
     """Each leaves an identifier in the home folder where its telemetry is on."""
     script = (

@@ -45,7 +45,8 @@ def base_config() -> RunConfig:
         ),
         preprocess=Preprocess(image_size=(32, 32)),
         augment=AugmentConfig(erase_chance=0.5),
-        train=TrainConfig(epochs=5.0, batch_size=12, device="cpu", ema=0.2),
+        # At the same precision on every machine.
+        train=TrainConfig(epochs=5.0, batch_size=12, device="cpu", precision="float32", ema=0.2),
     )
 
 
@@ -61,5 +62,4 @@ def calm_config(config: RunConfig) -> RunConfig:
         config.model, drop_path_rate=0.0, dropout=0.0, attention_dropout=0.0, patch_dropout=0.0
     )
     train = replace(config.train, label_smoothing=0.0, learning_rate=3e-3)
-    train = replace(train, precision="float32")
     return replace(config, model=model, augment=NO_AUGMENTATION, train=train)

@@ -290,6 +290,15 @@ def test_a_compiled_model_learns_the_same(calm_config, faces):
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] > 0  # it was compiled
 
 
+def test_settings_from_a_gpu_train_where_there_is_no_compiler(config, faces, monkeypatch):
+    monkeypatch.setattr("vitreous.training.device.shutil.which", lambda name: None)
+    train = replace(config.train, compile=True)
+    learner = ClassLearner(replace(config, train=train), faces, CLASSES)
+    assert not learner.is_compiled
+    assert learner.preparing_steps == 0
+    assert learner.learn(plan_epochs(1, 3)).isfinite()
+
+
 def test_layers_learn_slower_towards_the_patches_as_timm_has_it(timm, config, faces):
     """The rates that timm gives the same model, layer by layer."""
     from timm.optim import param_groups_layer_decay

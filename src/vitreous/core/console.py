@@ -3,10 +3,14 @@
 Standard output is left to results, so that a program can read it.
 """
 
+import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TextIO, cast
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
@@ -21,6 +25,33 @@ from rich.progress import (
 
 #: Without a terminal, how often a long task says where it stands.
 PLAIN_INTERVAL_S = 15.0
+
+
+class _Stderr:
+    """Standard error, from which nobody may read any more: no work ends for that."""
+
+    def write(self, text: str) -> int:
+        """Write text, or let it go."""
+        try:
+            return sys.stderr.write(text)
+        except OSError:
+            self._give_up()
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what has been held back, or let it go."""
+        try:
+            sys.stderr.flush()
+        except OSError:
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Let this process write there into nothing, at its end too."""
+        with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nothing:
+            os.dup2(nothing.fileno(), sys.stderr.fileno())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 class Task:
@@ -70,7 +101,9 @@ class Console:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self._rich = RichConsole(stderr=True, highlight=False, emoji=False)
+        # Rich itself would end the process where a pipe is broken.
+        file = cast(TextIO, _Stderr())
+        self._rich = RichConsole(file=file, highlight=False, emoji=False)
 
     def info(self, message: str) -> None:
         """One line of news."""

@@ -107,7 +107,8 @@ class RunFolder:
         Raises:
             RunError: where it isn't a run.
         """
-        run = cls(path)
+        # A report has its run's name, and the command that trains anew names another beside it.
+        run = cls(path.resolve() if path.name in ("", "..") else path)
         if not run.config.is_file():
             what = "is not a run folder (no config.toml)" if path.exists() else "does not exist"
             raise RunError(f"{path} {what}: name a folder that 'vitreous train' made")

@@ -107,24 +107,38 @@ def cached_pixels(
         with lock_of(entry):
             pixels = _open(entry)
             if pixels is None:
-                _build(entry, paths, states, preprocess, max_cache_bytes - size, on_progress)
+                room = room_bytes(cache_dir, max_cache_bytes)
+                if room < size:  # nothing need go for what the disk has no room for anyway
+                    room = max_cache_bytes
+                _build(entry, paths, states, preprocess, room - size, on_progress)
                 pixels = _open(entry)
             if pixels is None:
                 raise OSError("what was just written can't be read back")
             os.utime(entry)
             return pixels
     except (OSError, NotImplementedError) as error:  # the latter where files can't be locked
-        reason = getattr(error, "strerror", None) or error
-        raise StorageError(
-            f"can't write the picture cache in {cache_dir}: {reason}; "
-            "free some space or name another folder with --cache"
-        ) from error
+        raise _unusable(cache_dir, error) from error
+
+
+def _unusable(cache_dir: Path, error: Exception) -> StorageError:
+    return StorageError(
+        f"can't write the picture cache in {cache_dir}: "
+        f"{getattr(error, 'strerror', None) or error}; "
+        "free some space or name another folder with --cache"
+    )
 
 
 def room_bytes(cache_dir: Path, max_cache_bytes: int) -> int:
-    """What the cache may take: its limit, or as much as the disk still has beside its entries."""
-    there = next(place for place in (cache_dir, *cache_dir.parents) if place.exists())
-    room = bytes_in(there) + shutil.disk_usage(there).free
+    """What the cache may take: its limit, or as much as the disk still has beside its entries.
+
+    Raises:
+        StorageError: where there can be no such folder.
+    """
+    try:
+        there = next(place for place in (cache_dir, *cache_dir.parents) if place.exists())
+        room = bytes_in(there) + shutil.disk_usage(there).free
+    except OSError as error:
+        raise _unusable(cache_dir, error) from error
     return min(max_cache_bytes, int(_SHARE_OF_DISK * room))
 
 

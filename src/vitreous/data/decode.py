@@ -10,6 +10,7 @@ is decoded at a half, a quarter or an eighth of its size. What to do with the ar
 
 import errno
 import io
+import re
 import stat
 import warnings
 from collections.abc import Iterator
@@ -40,6 +41,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 #: Of bytes that anybody may have sent: a progressive JPEG is decoded in passes over all its pixels,
 #: some ten in practice, and a pass may be written in a few bytes.
 _MAX_PASSES = 100
+#: The header of one, whose length goes with its number of components, or libjpeg refuses it. The
+#: two bytes of the marker alone stand in the film behind a telephone's motion photo, too.
+_PASS = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
 
 #: How many times the wanted size a JPEG that is decoded smaller still has, at least. With two, no
 #: value of the resized picture moved by more than 2 of 255 (docs/experiments/LOG.md).
@@ -179,8 +183,7 @@ def _stream(source: Path | bytes) -> BinaryIO:
         return open_file(source)
     if not source:
         raise UnreadablePicture("the file is empty (0 bytes)")
-    # In compressed data the two bytes of a marker can't stand by chance.
-    if source.startswith(b"\xff\xd8") and source.count(b"\xff\xda") > _MAX_PASSES:
+    if source.startswith(b"\xff\xd8") and len(_PASS.findall(source)) > _MAX_PASSES:
         raise UnreadablePicture(f"a JPEG of more than {_MAX_PASSES} passes")
     return io.BytesIO(source)
 

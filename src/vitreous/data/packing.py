@@ -39,6 +39,7 @@ from vitreous.data.config import DataConfig
 from vitreous.data.dataset import path_as_text
 from vitreous.data.decode import open_file, read_with_header
 from vitreous.data.folder import Listing, check_beside, folder_of, list_labelled, list_unlabelled
+from vitreous.data.left_out import tell_left_out
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.data.remote import is_remote, source_path
 from vitreous.data.shard_files import SHARD_FILES
@@ -136,6 +137,7 @@ def pack(
     config = PackConfig(form, round(shard_mb * 1e6), size, seed)
     with console.stages() as on_progress:
         packed = pack_listing(listing, folder_of(source), out, config, on_progress)
+    tell_left_out(listing.ignored, console)
     for file, reason in packed.index["unreadable"]:
         console.warn(f"{file}: {reason}; left out")
     return packed

@@ -228,15 +228,27 @@ def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, A
     try:
         with parquet.ParquetFile(path) as file:
             wanted = _wanted_columns(path, file.schema_arrow.names, labelled)
-            holds = file.schema_arrow.field(wanted[0]).type
-            if types.is_nested(holds) or types.is_binary(holds):  # pictures, maybe gigabytes
-                raise DataError(f"{path}: '{wanted[0]}' holds {holds}, not paths")
+            holds = {name: file.schema_arrow.field(name).type for name in wanted}
+            for name, what in holds.items():
+                is_path = name == wanted[0]  # else pictures themselves, maybe gigabytes
+                if types.is_nested(what) or (is_path and types.is_binary(what)):
+                    words = "paths" if is_path else "text or numbers"
+                    raise DataError(f"{path}: '{name}' holds {what}, not {words}")
             rows = file.read(columns=wanted).to_pylist()
     except ArrowException as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{path} is not a Parquet table: {reason}") from None
     for number, row in enumerate(rows, start=1):
-        yield f"row {number}", {name: row[name] for name in wanted}
+        try:
+            values = {name: _as_text(row[name]) for name in wanted}
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}, row {number}: {error.object!r} is no UTF-8") from None
+        yield f"row {number}", values
+
+
+def _as_text(value: Any) -> Any:
+    """Text that other libraries store as its bytes."""
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def is_visible(name: str) -> bool:

@@ -4,7 +4,6 @@ WebDataset: https://github.com/webdataset/webdataset, "The WebDataset Format".
 """
 
 import json
-import sys
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
@@ -22,7 +21,8 @@ _LABELS = (".cls", ".json")
 def tar_rows(file: BinaryIO, where: str, split: str | None) -> Iterator[Row]:
     """The pictures of a tar, in their order, hidden files and those of systems left out.
 
-    Files in a row that are named alike up to their first dot belong together.
+    Files in a row that are named alike up to their first dot belong together; where those of a
+    picture don't lie in a row, its labels would be missed, and it is refused.
 
     Args:
         file: the tar.
@@ -32,14 +32,20 @@ def tar_rows(file: BinaryIO, where: str, split: str | None) -> Iterator[Row]:
     Raises:
         DataError: for one that is damaged, cut off, or no tar of pictures.
     """
-    group, entries = _Group(""), dict[str, Entry]()
+    group, entries, parted = _Group(""), dict[str, Entry](), _Parted(where)
     try:
         with tarfile.open(fileobj=file, mode="r:") as tar:
             for member in tar:
                 # All headers ever seen, which nobody asks for.
                 tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue]
                 path = _inside(member.name)
-                if not (member.isfile() or member.islnk()) or not _is_own(path):
+                if not _is_own(path) or path.suffix.lower() not in (*EXTENSIONS, *_LABELS):
+                    continue
+                if member.issym():
+                    raise DataError(
+                        f"{where}: {path} is a symbolic link: make the tar with --dereference"
+                    )
+                if not (member.isfile() or member.islnk()):
                     continue
                 if member.issparse() or member.size > _limit(path):
                     raise DataError(
@@ -47,21 +53,23 @@ def tar_rows(file: BinaryIO, where: str, split: str | None) -> Iterator[Row]:
                         f"{member.size:,} bytes"
                     )
                 if (key := str(path.with_name(path.name.partition(".")[0]))) != group.key:
+                    parted.check(group)
                     yield from group.rows(split)
                     group = _Group(key)
+                entry = Entry(member.offset_data, member.size)
+                if member.islnk():  # has the bytes of a file before it
+                    entry = entries.get(str(_inside(member.linkname)))
+                if entry is None:
+                    raise DataError(f"{where}: {path} is a link to {member.linkname}, not there")
+                entries[str(path)] = entry
                 if path.suffix.lower() in EXTENSIONS:
-                    entry = Entry(member.offset_data, member.size)
-                    if member.islnk():  # has the bytes of a file before it
-                        entry = entries.get(str(_inside(member.linkname)))
-                    if entry is None:
-                        raise DataError(
-                            f"{where}: {path} is a link to {member.linkname}, not there"
-                        )
-                    entries[str(path)] = entry
                     group.pictures.append((str(path), entry))
-                elif path.suffix in _LABELS and (held := tar.extractfile(member)):
-                    group.labels[_stem(path), path.suffix] = held.read()
+                else:
+                    file.seek(entry.offset)
+                    said = file.read(min(entry.size, _MAX_LABEL_BYTES))
+                    group.labels[_stem(path), path.suffix.lower()] = said
             _check_end(file, tar.offset, where)
+        parted.check(group)
         yield from group.rows(split)
     except (tarfile.TarError, ValueError, RecursionError, KeyError) as error:
         raise DataError(f"{where} is damaged or no tar of pictures: {error}") from None
@@ -94,6 +102,28 @@ class _Group:
             yield _row(stem, told, picture, split)
 
 
+class _Parted:
+    """Groups that have pictures alone, or labels alone: no two may be of one name."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._pictures, self._labels = set[str](), set[str]()
+
+    def check(self, group: _Group) -> None:
+        """Refuse a group whose other half has been passed."""
+        if bool(group.pictures) == bool(group.labels):
+            return
+        mine, other = self._pictures, self._labels
+        if group.labels:
+            mine, other = other, mine
+        if group.key in other:
+            raise DataError(
+                f"{self._where}: the files of {group.key} don't lie in a row, so that its labels "
+                "would be missed: make the tar with --sort=name"
+            )
+        mine.add(group.key)
+
+
 def _inside(name: str) -> PurePosixPath:
     """A member's name as a path inside the tar."""
     return PurePosixPath(name.removeprefix("./").lstrip("/"))
@@ -111,7 +141,7 @@ def _limit(path: PurePosixPath) -> int:
     """Bytes that a member of a tar may have, before any of them are read."""
     if path.suffix.lower() in EXTENSIONS:
         return _MAX_PICTURE_BYTES
-    return _MAX_LABEL_BYTES if path.suffix in _LABELS else sys.maxsize
+    return _MAX_LABEL_BYTES
 
 
 def _check_end(file: BinaryIO, offset: int, where: str) -> None:
@@ -126,18 +156,21 @@ def _check_end(file: BinaryIO, offset: int, where: str) -> None:
 def _row(key: str, told: Mapping[str, bytes], picture: tuple[str, Entry], split: str | None) -> Row:
     """A picture with its class: of its .json, else its .cls, else the folder it lies in.
 
-    So with its split: of its .json, else the tar's, else the folder around the class'.
+    So with its split: of its .json, else the tar's, else a folder around it, that of its class
+    left out.
     """
     said = json.loads(told.get(".json", b"{}"))
     said = said if isinstance(said, dict) else {}
     label = said.get("label")
     if label is None:
         label = told.get(".cls", b"").decode().strip() or None
-    folders = PurePosixPath(key).parent.parts
+    folders = [*PurePosixPath(key).parent.parts]
+    around = folders[-2:]  # the one that it lies in may be of the class, or of the split
     if label is None and folders:
-        *folders, label = folders
-    if split is None and folders:
-        split = SPLIT_WORDS.get(folders[-1].lower())
+        around, label = folders[-2:-1], folders[-1]
+    if split is None:
+        splits = [SPLIT_WORDS[name.lower()] for name in around if name.lower() in SPLIT_WORDS]
+        split = splits[-1] if splits else None
     group = said.get("group")
     return Row(
         *picture,

@@ -104,6 +104,8 @@ class Case:
     def anew(self, *words: str) -> str:
         """A command that trains on the same pictures."""
         source, out = quote(self.config.data.source), quote(f"{self.run}-2")
+        if self.config.data.overlay and "--config" not in words:  # whose settings name it
+            words = ("--overlay", quote(f"{self.run}/overlay.csv"), *words)
         return " ".join(("vitreous train", source, *words, "--out", out))
 
     def course_in_words(self) -> str:

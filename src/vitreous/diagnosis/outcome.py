@@ -121,6 +121,12 @@ def _gap_in_words(case: Case) -> str:
     )
 
 
+def _moved(middle: str, last: str, falling: float) -> str:
+    if middle == last:
+        return f"stayed at {last}"
+    return f"{'fell' if falling > 0 else 'rose'} from {middle} to {last}"
+
+
 def underfitting(case: Case) -> Cause | None:
     """Not even the training pictures are known, and steps or size explain it."""
     signals, course, train = case.signals, case.signals.course, case.config.train
@@ -135,6 +141,7 @@ def underfitting(case: Case) -> Cause | None:
             command=f"vitreous train --resume {quote(case.run)}",
         )
     falling = course.middle - course.last
+    moved = _moved(figure(course.middle), figure(course.last), falling)
     known = f"only {percent(signals.train.balanced.value)} of the training pictures (balanced)"
     if course.steps < _FEW_STEPS or falling > 0.05 * signals.floor:
         longer = {"train.budget_s": 4 * train.budget_s} if train.budget_s else {}
@@ -144,7 +151,7 @@ def underfitting(case: Case) -> Cause | None:
         return Cause(
             "underfitting",
             f"{course.steps:,} steps, {course.epochs:.3g} epochs, taught it {known}; the training "
-            f"loss fell from {figure(course.middle)} to {figure(course.last)} in the second half",
+            f"loss {moved} in the second half",
             "Train four times as long.",
             longer,
         )

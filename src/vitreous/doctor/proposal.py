@@ -37,7 +37,8 @@ def propose(
     Returns:
         The findings, with a word where too much would go; the changes.
     """
-    drops = [_drops(collection, finding) for finding in findings]
+    wrong = {path for one in findings for path in _contradicted(collection, one)}
+    drops = [_drops(collection, finding, wrong) for finding in findings]
     told = list(findings)
     for number in _too_much(collection, findings, drops):
         detail = f"{findings[number].detail}; too many to be dropped unseen"
@@ -55,15 +56,22 @@ def propose(
     )
 
 
-def _drops(collection: Collection, finding: Finding) -> dict[Path, str]:
-    """The files that are better left out for a finding, each with the reason."""
+def _drops(collection: Collection, finding: Finding, wrong: set[Path]) -> dict[Path, str]:
+    """The files that are better left out for a finding, each with the reason.
+
+    Args:
+        collection: the pictures.
+        finding: what was found among them.
+        wrong: files that are left out because their labels are contradicted.
+    """
     files = list(dict.fromkeys(finding.files))
     if finding.kind in (*_DAMAGED, *_ODD):
         return dict.fromkeys(files, KINDS[finding.kind].title.lower())
-    if finding.kind == "label_conflict" and finding.severity == "error":
-        return dict.fromkeys(_disputed(collection, files), finding.detail)
+    if finding.kind == "label_conflict":
+        return dict.fromkeys(_contradicted(collection, finding), finding.detail)
     if finding.kind == "leak":
-        return dict.fromkeys(_learned(collection, files), finding.detail)
+        rest = [path for path in files if path not in wrong]
+        return dict.fromkeys(_learned(collection, rest), finding.detail)
     if finding.kind == "duplicate":
         # A file that is listed under several classes is dropped itself.
         kept, *others = sorted(files, key=lambda path: len(_labels(collection, path)) > 1)
@@ -75,19 +83,27 @@ def _labels(collection: Collection, path: Path) -> set[str]:
     return {collection.labels[row] for row in collection.rows_of[path]}
 
 
-def _disputed(collection: Collection, files: Sequence[Path]) -> list[Path]:
+def _contradicted(collection: Collection, finding: Finding) -> list[Path]:
     """The copies that more than half of all contradict; without such a majority, all.
 
-    A file under several classes contradicts itself.
+    A file under several classes contradicts itself. Names that are written almost alike are no
+    contradiction: they become one.
     """
-    labels = Counter(collection.labels[row] for path in files for row in collection.rows_of[path])
-    label, count = labels.most_common(1)[0]
-    usual = {label} if 2 * count > labels.total() else set()
-    return [path for path in files if _labels(collection, path) != usual]
+    if finding.kind != "label_conflict" or finding.severity != "error":
+        return []
+    files = list(dict.fromkeys(finding.files))
+    names = {path: [plain_name(collection.labels[row]) for row in collection.rows_of[path]]
+             for path in files}  # fmt: skip
+    counts = Counter(name for path in files for name in names[path])
+    name, count = counts.most_common(1)[0]
+    usual = {name} if 2 * count > counts.total() else set()
+    return [path for path in files if set(names[path]) != usual]
 
 
 def _learned(collection: Collection, files: Sequence[Path]) -> list[Path]:
     """The copies that don't stand in the last split that has one: a test stays as it is."""
+    if not files:
+        return []
     splits = {path: collection.splits_of(collection.rows_of[path]) for path in files}
     last = collection.splits_of([row for path in files for row in collection.rows_of[path]])[-1]
     return [path for path in files if last not in splits[path]]

@@ -3,6 +3,7 @@
 After Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a run knows its answers.
 """
 
+import filecmp
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from typing import Any
 
 from vitreous.core.config import load_toml
 from vitreous.core.files import read_json
-from vitreous.core.run import run_of, versions
+from vitreous.core.run import RunFolder, run_of, versions
 from vitreous.data.dataset import read_split_table
 from vitreous.errors import RunError
 from vitreous.exporting.contract import RefusalLimit, SetLimits
@@ -46,7 +47,7 @@ def facts_of(weights: Path) -> RunFacts:
     rows = read_split_table(run.split)
     counts = Counter(row["label"] for row in rows if row["split"] == "train")
     score = None
-    if folder == run.path and run.evaluation.exists():
+    if folder == run.path and run.evaluation.exists() and _is_best(weights, run):
         score = read_json(run.evaluation)
         if not isinstance(score, dict) or not score.keys() >= _SCORES:
             raise RunError(f"{run.evaluation} is damaged: it has no score")
@@ -55,6 +56,11 @@ def facts_of(weights: Path) -> RunFacts:
         score,
         _without_folders(str(load_toml(run.config).get("init", ""))),
     )
+
+
+def _is_best(weights: Path, run: RunFolder) -> bool:
+    """Whether these weights are those that the run was scored with, or a copy of them."""
+    return run.best.is_file() and filecmp.cmp(weights, run.best, shallow=False)
 
 
 def _without_folders(init: str) -> str:

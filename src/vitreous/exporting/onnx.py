@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from vitreous.model.features import WithFeatures
 from vitreous.model.vit import ViT
@@ -20,6 +21,11 @@ OPSET = 20
 INPUT, OUTPUT = "images", "logits"
 #: Of the weights that one file has room for; of more the exporter makes a second file.
 MOST_BYTES = 1.5e9
+
+
+def bytes_of(model: nn.Module) -> int:
+    """What a model's weights take in float32."""
+    return sum(4 * weight.numel() for weight in model.parameters())
 
 
 def write_onnx(model: ViT | WithFeatures, path: Path) -> None:

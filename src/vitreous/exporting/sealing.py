@@ -15,7 +15,7 @@ from vitreous.evaluation.refusal import Refusal
 from vitreous.exporting.card import RunFacts, write_card
 from vitreous.exporting.contract import Contract, limits_of, without_promises
 from vitreous.exporting.libraries import openvino_core
-from vitreous.exporting.onnx import MOST_BYTES
+from vitreous.exporting.onnx import MOST_BYTES, bytes_of
 from vitreous.exporting.parity import Parity, check_parity
 from vitreous.exporting.sealed import Sealed, write_onnx, write_openvino, write_torch
 from vitreous.exporting.sealed_file import open_sealed
@@ -86,7 +86,7 @@ def seal(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path, to: Seale
 
 
 def _seal_onnx(sealing: Sealing, pictures: Sequence[np.ndarray], path: Path) -> Parity:
-    size = sum(4 * weight.numel() for weight in sealing.classifier.model.parameters())
+    size = bytes_of(sealing.classifier.model)
     if size > MOST_BYTES:
         raise WeightsError(
             f"{path.name} would hold {size / 1e9:.1f} GB of weights, and one ONNX file has room "

@@ -115,7 +115,7 @@ class _Climber:
         shares = np.bincount(self.train_set.labels, minlength=len(self.classes))
         always = np.tile(shares / shares.sum(), (len(self.valid_set), 1))
         majority = self.classes[self.train_set.majority_class]
-        self._note("baseline", f"always '{majority}'", always, started)
+        self._note("baseline", f"always '{majority}'", self._evaluation(always), started)
         started = time.monotonic()
         budget_s = self.config.train.budget_s
         share = _FEATURES_SHARE_ALONE if self._is_probe_alone else _FEATURES_SHARE
@@ -133,7 +133,8 @@ class _Climber:
         self.validation_s = (time.monotonic() - started) * len(features.valid) / looked_at
         count = min(self.settings.neighbors, len(features.train))
         answers = nearest_neighbors(features, len(self.classes), count)
-        self._note("neighbors", f"{count} nearest pictures, features as they are", answers, started)
+        what = f"{count} nearest pictures, features as they are"
+        self._note("neighbors", what, self._evaluation(answers), started)
         started = time.monotonic()
         self._fit_head(encoder, features)
         self._score("probe", "probe: a new head", started)
@@ -229,21 +230,20 @@ class _Climber:
         rung = self.run.rung(name)
         model = load_classifier(rung.best).model.to(choose_device(self.config.train.device))
         began = time.monotonic()
-        _, probabilities = self.evaluate(model)
+        evaluation, probabilities = self.evaluate(model)
         self.validation_s = time.monotonic() - began
         write_tensors(
             rung.answers, {"answers": torch.from_numpy(probabilities.argmax(1).astype("int32"))}, {}
         )
-        self._note(name, what, probabilities, started)
+        self._note(name, what, evaluation, started)
 
-    def _note(self, name: str, what: str, probabilities: np.ndarray, started: float) -> None:
+    def _evaluation(self, probabilities: np.ndarray) -> Evaluation:
+        """The score of answers that are no model's."""
+        labels, majority = self.valid_set.labels.numpy(), self.train_set.majority_class
+        return evaluate_probabilities(probabilities, labels, self.classes, majority)
+
+    def _note(self, name: str, what: str, score: Evaluation, started: float) -> None:
         """Add a row, on disk at once, and say it."""
-        score = evaluate_probabilities(
-            probabilities,
-            self.valid_set.labels.numpy(),
-            self.classes,
-            self.train_set.majority_class,
-        )
         seconds = round(time.monotonic() - started, 2)
         row = Row(name, what, score.accuracy, score.balanced_accuracy, score.loss, seconds)
         self.ladder = replace(self.ladder, rows=(*self.ladder.rows, row))

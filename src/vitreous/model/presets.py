@@ -4,7 +4,9 @@
 classes, as in its paper; ``preset("S/16", image_size=(96, 96), num_classes=3)`` changes that.
 """
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vitreous.core.config import did_you_mean
@@ -88,6 +90,13 @@ def _presets() -> dict[str, ModelConfig]:
 
 
 PRESETS = _presets()
+#: As those of published sizes are written: S/16.
+_PUBLISHED_NAME = re.compile(r"[A-Za-z]+/\d+")
+
+
+def is_preset(name: str) -> bool:
+    """Whether a name can only mean a preset, known or not, rather than a place or a hub's id."""
+    return name in PRESETS or bool(_PUBLISHED_NAME.fullmatch(name)) or Path(name).name == name
 
 
 def preset(name: str, **changes: Any) -> ModelConfig:

@@ -83,6 +83,10 @@ def configure(
         raise ConfigError(f"unknown recipe '{recipe}': {did_you_mean(recipe, RECIPES)}")
     console = console or Console(quiet=True)
     side = typical_side(listing)
+    num_classes = max(len(listing.classes), 1)  # an output without labels is never used
+    # The pictures decide these two, also where a run's whole file is given for other pictures.
+    decided = {"data": {"source": str(source)}, "model": {"num_classes": num_classes}}
+    _check_undecided(changes, decided)
     named, why_init = _choose_init(merge(from_file, changes), recipe, side, console)
     encoder, begun = _begin(named, console)
     changes = merge(changes, begun)
@@ -94,9 +98,7 @@ def configure(
     wanted = _wanted(brought, from_file, model, image_size, changes)
     if listing.classes and (recipe == "pretrain" or "pretrain" in wanted):
         raise ConfigError("'pretrain' is for learning without labels: vitreous pretrain")
-    # The pictures decide these two, also where a run's whole file is given for other pictures.
-    num_classes = max(len(listing.classes), 1)  # an output without labels is never used
-    wanted = merge(wanted, {"data": {"source": str(source)}, "model": {"num_classes": num_classes}})
+    wanted = merge(wanted, decided)
     if place := _section(wanted, "data").get("cache_dir"):  # to be found from another folder, too
         wanted = merge(wanted, {"data": {"cache_dir": str(Path(place).absolute())}})
     wanted["recipe"] = recipe
@@ -104,6 +106,8 @@ def configure(
     def applied(chosen: RunConfig) -> RunConfig:
         # What a recipe measures on its way to pretraining is no pretraining yet.
         mine = {key: wanted[key] for key in wanted if key != "pretrain" or chosen.pretrain}
+        if recipe == "pretrain":  # which has no answers for mirror images
+            chosen = replace(chosen, preprocess=replace(chosen.preprocess, mirror=False))
         config = from_mapping(RunConfig, merge(to_mapping(chosen), mine))
         return from_mapping(RunConfig, merge(to_mapping(config), _fitted(config, mine)))
 
@@ -131,10 +135,16 @@ def configure(
             "ladder.lora_rank, or take --tune lora"
         )
     choice = choice.applied_to(config)
-    is_named = "shards" in _section(wanted, "train")
-    smallest = smallest_part(config.model)
-    why = "named" if is_named else f"one for each thread of this machine, of {smallest} or more"
-    return replace(choice, reasons=(*why_init, *choice.reasons, Reason(("train.shards",), why)))
+    why_shards = Reason(("train.shards",), _why_shards(config, wanted))
+    return replace(choice, reasons=(*why_init, *choice.reasons, why_shards))
+
+
+def _why_shards(config: RunConfig, wanted: Mapping[str, Any]) -> str:
+    if "shards" in _section(wanted, "train"):
+        return "named"
+    if config.train.compile or choose_device(config.train.device).type != "cpu":
+        return "a GPU, or a compiled model, takes a batch at once"
+    return f"one for each thread of this machine, of {smallest_part(config.model)} or more"
 
 
 def _named(
@@ -160,8 +170,10 @@ def _fitted(config: RunConfig, wanted: Mapping[str, Any]) -> dict[str, Any]:
     train, smallest = config.train, smallest_part(config.model)
     device = choose_device(train.device)
     own_s = train.budget_s and train.budget_s / _trainings(wanted)
-    fused = choose_compile(device, own_s)
-    fused = _section(wanted, "train").get("compile", fused)
+    named = _section(wanted, "train")
+    # A compiled model has one part.
+    fused = choose_compile(device, own_s) and named.get("shards", 1) == 1
+    fused = named.get("compile", fused)
     processes = team_for(train.parallel).size
     shards = choose_shards(device, train.batch_size, smallest, fused, processes)
     return merge({"train": {"compile": fused, "shards": shards}}, wanted)
@@ -251,6 +263,16 @@ def _load(config_file: Path | None) -> dict[str, Any]:
     return from_file
 
 
+def _check_undecided(changes: Mapping[str, Any], decided: Mapping[str, Any]) -> None:
+    """Refuse a change of what isn't a person's to choose."""
+    for section, values in decided.items():
+        for key, value in values.items():
+            if _section(changes, section).get(key, value) != value:
+                raise ConfigError(
+                    f"{section}.{key}: the pictures named decide it ({value}), so leave it out"
+                )
+
+
 def _section(named: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """What was named of a section."""
     return named.get(name) or {}
@@ -299,6 +321,17 @@ def _named_rungs(wanted: Mapping[str, Any]) -> tuple[str, ...] | None:
     return tuple(rungs) if rungs else None
 
 
+def named_section(
+    config_file: Path | None, changes: Mapping[str, Any], name: str
+) -> Mapping[str, Any]:
+    """What a file of settings and others over it say of a section; nothing where they don't.
+
+    Raises:
+        ConfigError: for a file of settings that can't be used.
+    """
+    return _section(merge(_load(config_file), changes), name)
+
+
 def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overlay | None:
     """The changes to a source's listing that the settings name, the stronger over the weaker.
 
@@ -306,7 +339,7 @@ def named_overlay(config_file: Path | None, changes: Mapping[str, Any]) -> Overl
         ConfigError: for a file of settings that can't be used.
         DataError: where the changes can't be read.
     """
-    path = _section(merge(_load(config_file), changes), "data").get("overlay")
+    path = named_section(config_file, changes, "data").get("overlay")
     return read_overlay(Path(path)) if path else None
 
 

@@ -57,7 +57,7 @@ def serve(
         UserError: where there is no such model.
     """
     listening = _bind(settings)
-    try:
+    with contextlib.closing(listening), _hangups_kept() as has_hung_up:
         # The service alone has the model, so that none stays in memory behind a reload.
         service = Service(_opened(replace(wanted, workers=settings.workers), console), settings)
         config = uvicorn.Config(
@@ -76,10 +76,15 @@ def serve(
         )
         _hush()
         port = listening.getsockname()[1]
-        running = Running(config, service, wanted, settings, console, port, on_ready)
+
+        def ready(running: Running) -> None:
+            if has_hung_up.is_set():
+                running.reload()
+            if on_ready:
+                on_ready(running)
+
+        running = Running(config, service, wanted, settings, console, port, ready)
         running.run(sockets=[listening])
-    finally:
-        listening.close()
 
 
 class Running(uvicorn.Server):
@@ -98,7 +103,7 @@ class Running(uvicorn.Server):
         settings: Settings,
         console: Console,
         port: int,
-        on_ready: Callable[["Running"], None] | None,
+        on_ready: Callable[["Running"], None],
     ) -> None:
         super().__init__(config)
         self.service, self.port = service, port
@@ -109,8 +114,7 @@ class Running(uvicorn.Server):
         """Begin to listen, and say so."""
         await super().startup(sockets)
         _greet(self._settings, self.port, self._console)
-        if self._on_ready:
-            self._on_ready(self)
+        self._on_ready(self)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close the port, and connections once nothing comes any more.
@@ -185,6 +189,22 @@ class Running(uvicorn.Server):
             for number, handler in before.items():
                 if handler is not None:  # of a C program around this one
                     signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _hangups_kept() -> Iterator[threading.Event]:
+    """Let a SIGHUP wait until there is a model to open anew, rather than end the process."""
+    has_come = threading.Event()
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or not hasattr(signal, "SIGHUP"):
+        yield has_come
+        return
+    before = signal.signal(signal.SIGHUP, lambda *_: has_come.set())
+    try:
+        yield has_come
+    finally:
+        if before is not None:  # of a C program around this one
+            signal.signal(signal.SIGHUP, before)
 
 
 def _opened(wanted: Wanted, console: Console) -> Served:

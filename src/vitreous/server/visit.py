@@ -1,5 +1,6 @@
 """`serve` as a person asks for it; what it takes is an extra, and is imported when it is called."""
 
+import asyncio
 from collections.abc import Sequence
 from importlib.util import find_spec
 from os import PathLike
@@ -66,12 +67,21 @@ def serve(
         console: where messages go.
 
     Raises:
-        ConfigError: for a limit that makes no sense, a port that is taken, or a library that isn't
-            installed.
+        ConfigError: for a limit that makes no sense, a port that is taken, a library that isn't
+            installed, or where an event loop runs already, as in a notebook's cell.
         RunError: where there is no trained model.
     """
     if missing := [name for name in _SERVER if find_spec(name) is None]:
         raise ConfigError(f'{", ".join(missing)} not installed: pip install "vitreous[serve]"')
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    else:  # a notebook's cell has one
+        raise ConfigError(
+            "an event loop runs here already, and serve() goes on until it is ended: call it in a "
+            "thread of its own, or run 'vitreous serve' in a terminal"
+        )
     from vitreous.server.lifecycle import serve as run_server
     from vitreous.server.model import Wanted
     from vitreous.server.settings import Settings, read_key

@@ -220,7 +220,10 @@ class Work:
         return threading.Thread(target=go_on, daemon=True)
 
     def _fail(self, job: _Job, error: Exception) -> None:
-        if isinstance(error, UnreadablePicture):
+        if isinstance(error, UnreadablePicture) and error.passing:  # no fault of the picture
+            again = HTTPException(503, f"{error}: try again", {"Retry-After": "1"})
+            self._tell(job, again, "failed")
+        elif isinstance(error, UnreadablePicture):
             if job.explain is None:
                 answer = Answer(job.picture.name, {}, str(error))
                 self._tell(job, answer, "unreadable")

@@ -5,6 +5,7 @@ answers is `evaluation.inference`'s, whichever is chosen. Which one is the faste
 machine: see `tune`.
 """
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -179,17 +180,25 @@ def _open_onnx(weights: Path, engine: Engine, console: Console, features: bool) 
     def load(entry: Path) -> Network:
         return _onnx_network(entry / "model.onnx", engine.threads)
 
-    def make(folder: Path) -> None:
-        from vitreous.exporting.onnx import write_onnx
+    def make(folder: Path, most_bytes: float = math.inf) -> None:
+        from vitreous.exporting.onnx import bytes_of, write_onnx
 
         model = _folded(weights, features)
+        size = bytes_of(model)
+        if size > most_bytes:
+            raise ConfigError(
+                f"int8 is made of one ONNX file, which has room for {most_bytes / 1e9:.1f} GB of "
+                f"weights, and {weights} has {size / 1e9:.1f}: take --precision float32, or "
+                "bfloat16 with --runtime openvino"
+            )
         write_onnx(model, folder / "model.onnx")
         _check_same(model, load(folder))
 
     def quantise(folder: Path) -> None:
+        from vitreous.exporting.onnx import MOST_BYTES
         from vitreous.exporting.precision import reduce_precision
 
-        make(folder)
+        make(folder, MOST_BYTES)
         path, seen = folder / "model.onnx", _drawn_images(load_classifier(weights).preprocess)
         reduce_precision(path, path, "int8", seen)
 

@@ -77,6 +77,15 @@ def choose_compile(device: torch.device, budget_s: float | None) -> bool:
     return device.type == "cuda" and has_compiler and is_worth_it
 
 
+def can_compile(device: torch.device) -> bool:
+    """Whether this machine has what compiling for a device takes.
+
+    A run's settings may come from a machine with a GPU, whose compiler came with PyTorch.
+    """
+    usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")  # as Inductor has it
+    return device.type != "cpu" or shutil.which(os.environ.get("CXX", usual)) is not None
+
+
 def fuse_blocks(model: nn.Module) -> None:
     """Let `torch.compile` fuse the operations of each of the model's blocks.
 

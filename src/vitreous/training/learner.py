@@ -25,7 +25,7 @@ from vitreous.training.captured import WARMUP, Captured
 from vitreous.training.checkpoint import TrainState, restore_moments, state_tensors
 from vitreous.training.classifier import Classifier, save_classifier
 from vitreous.training.config import RunConfig, TrainConfig
-from vitreous.training.device import choose_device, choose_precision, fuse_blocks
+from vitreous.training.device import can_compile, choose_device, choose_precision, fuse_blocks
 from vitreous.training.distributed import Team, team_for
 from vitreous.training.ema import Ema, Model
 from vitreous.training.encoder import Encoder
@@ -63,9 +63,10 @@ class Learner(ABC, Generic[Model]):
         self.precision = choose_precision(config.train.precision, self.device)
         torch.manual_seed(derive_seed(config.train.seed, "weights"))
         self._is_divided = config.train.parallel == "fsdp" and self.team.size > 1
+        self.is_compiled = config.train.compile and can_compile(self.device)
         # Of a model that is to be divided, a device may have no room for the whole.
         model = make_model().to("cpu" if self._is_divided else self.device)
-        if self.precision == torch.float32 and not (self._is_divided or config.train.compile):
+        if self.precision == torch.float32 and not (self._is_divided or self.is_compiled):
             prefer_onednn(model)
         # A run's settings may come from a machine without this one's GPU, which takes all at once.
         at_once = self.device.type != "cpu" or self._is_divided
@@ -74,7 +75,7 @@ class Learner(ABC, Generic[Model]):
         self._threads = SideBySide(len(self.division.pieces()))
         is_graph = self.device.type == "cuda" and _is_capturable(config.train, self.team)
         #: First steps that compile or record what all others do.
-        self.preparing_steps = WARMUP + 1 if is_graph else int(config.train.compile)
+        self.preparing_steps = WARMUP + 1 if is_graph else int(self.is_compiled)
         optimizers = make_optimizers(model, config.train, self.precision, self._threads, is_graph)
         average = Ema(model, torch.zeros((), device=self.device) if is_graph else 0.0)
         self.state = TrainState(model, average, optimizers)
@@ -89,7 +90,7 @@ class Learner(ABC, Generic[Model]):
         self.part = Part.among(config.train.batch_size, self.division.rows())
         self.feed = Feed(pictures, self.device)
         self._ahead = Ahead(self.device)
-        if config.train.compile:
+        if self.is_compiled:
             fuse_blocks(model)
 
     @abstractmethod

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,16 @@ class Logbook:
         return self._file.seek(0, 2)
 
     def close(self) -> None:
-        """Close the files."""
-        self._file.close()
-        if self._board:
-            self._board.close()
+        """Close the files.
+
+        Raises:
+            StorageError: where what has been written doesn't fit on the disk, as `write` said.
+        """
+        with ExitStack() as stack:
+            if self._board:
+                stack.callback(self._board.close)
+            stack.enter_context(storage_errors(self._path))
+            self._file.close()  # what a full disk had no room for is tried once more
 
 
 def read_logbook(path: Path) -> list[dict[str, Any]]:

@@ -78,6 +78,8 @@ def test_evaluate_and_tune_take_it_too(vitreous, machine, hub, models, faces, mo
     result = vitreous("evaluate", NAME, faces, "--json")
     assert json.loads(result.stdout) == local
     assert local["n"] == 30
+    counted = json.loads(vitreous("summary", NAME, "--json").stdout)
+    assert counted == json.loads(vitreous("summary", models[0], "--json").stdout)
     refused = vitreous("evaluate", NAME)
     assert refused.exit_code == 2
     assert f"{NAME} does not exist here, and has no pictures of its own" in refused.stderr

@@ -21,7 +21,6 @@ import csv
 import sys
 import tempfile
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -161,9 +160,20 @@ def write_table(source: Path, folder: Path, limit: int | None, votes: bool) -> P
     return table
 
 
-def make_job(contender: Contender, source: Path, asked: dict[str, Any]) -> Job:
-    """A contender's runs; `asked` is what all contenders are asked."""
-    run_seed = partial(run, _with_targets(contender, asked), source, minutes=asked["minutes"])
+def make_job(contender: Contender, source: Path, name: str, asked: dict[str, Any]) -> Job:
+    """A contender's runs.
+
+    Args:
+        contender: who learns.
+        source: the pictures, or a table of them.
+        name: of the pictures, for whoever reads the results.
+        asked: what all contenders are asked.
+    """
+
+    def run_seed(seed: int) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        result, arrays = run(_with_targets(contender, asked), source, seed, asked["minutes"])
+        return {**result, "source": name}, arrays
+
     return Job(contender.name, {**asked, **asked_of(contender)}, run_seed)
 
 
@@ -232,9 +242,10 @@ def main() -> None:
     asked = {"minutes": arguments.minutes, "limit": limit, "votes": votes}
     with tempfile.TemporaryDirectory() as folder:
         source = arguments.emotions.absolute()
+        pictures = source.name
         if limit or votes:
             source = write_table(source, Path(folder), limit, votes)
-        jobs = [make_job(known[name], source, asked) for name in names]
+        jobs = [make_job(known[name], source, pictures, asked) for name in names]
         failed = run_missing(jobs, arguments.seeds, arguments.out)
     write_page(arguments.out, arguments.flip_test)
     sys.exit(1 if failed else 0)

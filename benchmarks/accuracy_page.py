@@ -114,7 +114,8 @@ def _command(rows: Sequence[Row], flip: bool) -> str:
     asked, usual = runs[0]["asked"], {one.name for one in ABLATIONS}
     # Results from before it was written down don't say what was told.
     told = sorted({run["told"] for run in runs if run.get("told") and run["name"] not in usual})
-    parts = ["GOMP_SPINCOUNT=1000 python benchmarks/accuracy.py EMOTIONS --out DIR"]
+    source = runs[0].get("source", "emotions").upper()  # the older ones don't say
+    parts = [f"GOMP_SPINCOUNT=1000 python benchmarks/accuracy.py {source} --out DIR"]
     parts.append(f"--minutes {asked['minutes']:g}")
     parts += [f"--ours {quote(text)}" for text in told]
     parts.append(f"--only {' '.join(sorted(row.name for row in rows))}")

@@ -89,7 +89,7 @@ def test_who_is_refused_early_may_send_the_rest_and_go_on(serving, run, monkeypa
     monkeypatch.setattr("vitreous.server.patience.LINGER_S", 1.0)
     monkeypatch.setattr("vitreous.server.lifecycle._KEEP_ALIVE_S", 1)
     with (
-        serving(run, api_key=KEY) as live,
+        serving(run, api_key=KEY, timeout_s=6.0) as live,
         socket.create_connection(("127.0.0.1", live.port), timeout=PATIENCE_S) as connection,
     ):
         connection.sendall(UNASKED % 50)

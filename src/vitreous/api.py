@@ -27,7 +27,7 @@ from vitreous.job import Run, begin, is_finished, work
 from vitreous.labels.audit import Audit
 from vitreous.labels.visit import audit_run
 from vitreous.lecture.drawing import patches
-from vitreous.model.presets import is_preset, preset
+from vitreous.model.presets import PRESETS, is_preset, preset
 from vitreous.model.summary import Summary, summarize
 from vitreous.model.weights.checkpoint import read_checkpoint
 from vitreous.opening import open_own_pictures, with_cache
@@ -371,7 +371,7 @@ def summary(
         WeightsError: for weights that can't be read.
     """
     console = console or Console()
-    if is_preset(str(model)) and not Path(model).exists():
+    if str(model) in PRESETS or (is_preset(str(model)) and not Path(model).exists()):
         config = preset(str(model))
     else:
         path = locate(model, console).path

@@ -162,7 +162,7 @@ def test_the_same_picture_in_another_dress_is_the_same(vitreous, run, faces, tmp
     assert len({tuple(answer["probabilities"].values()) for answer in answers}) == 1
 
 
-def test_summary_of_presets_and_runs(vitreous, run):
+def test_summary_of_presets_and_runs(vitreous, run, tmp_path, monkeypatch):
     found = json.loads(vitreous("summary", "S/16", "--json").stdout)
     assert (found["parameters"], found["tokens"]) == (22_050_664, 197)
     assert found["flops"] == pytest.approx(9.2e9, rel=0.01)
@@ -170,6 +170,9 @@ def test_summary_of_presets_and_runs(vitreous, run):
     assert "283,478,787 parameters" in table
     assert json.loads(vitreous("summary", run, "--json").stdout)["parameters"] < 200_000
     assert "unknown preset 'S/17': did you mean" in vitreous("summary", "S/17").stderr
+    (tmp_path / "lecture").mkdir()
+    monkeypatch.chdir(tmp_path)  # a preset is one wherever it is asked for
+    assert vitreous("summary", "lecture").stdout == table
     mistyped = vitreous("summary", "runs/none")
     assert mistyped.exit_code == 2
     assert "runs/none does not exist" in mistyped.stderr

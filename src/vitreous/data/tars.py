@@ -6,6 +6,7 @@ WebDataset: https://github.com/webdataset/webdataset, "The WebDataset Format".
 import json
 import tarfile
 from collections.abc import Iterator, Mapping
+from itertools import starmap
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -102,6 +103,12 @@ class _Group:
             yield _row(stem, told, picture, split)
 
 
+def _says_something(name: tuple[str, str], text: bytes) -> bool:
+    """Whether a label file says what `_row` asks for; a .json may be about anything else."""
+    said = {"label": text} if name[1] == ".cls" else json.loads(text)
+    return isinstance(said, dict) and not said.keys().isdisjoint(("label", "split", "group"))
+
+
 class _Parted:
     """Groups that have pictures alone, or labels alone: no two may be of one name."""
 
@@ -111,10 +118,11 @@ class _Parted:
 
     def check(self, group: _Group) -> None:
         """Refuse a group whose other half has been passed."""
-        if bool(group.pictures) == bool(group.labels):
+        says = any(starmap(_says_something, group.labels.items()))
+        if bool(group.pictures) == says:
             return
         mine, other = self._pictures, self._labels
-        if group.labels:
+        if says:
             mine, other = other, mine
         if group.key in other:
             raise DataError(

@@ -1,5 +1,8 @@
+import os
 import subprocess
 import sys
+
+import pytest
 
 HEARD_BY_NOBODY = """
 from vitreous.core.console import Console
@@ -11,6 +14,28 @@ with console.task("working", 2) as task:
     task.update(1)
 print("done")
 """
+
+
+def test_a_program_without_a_standard_error_says_nothing_and_works():
+    script = f"import sys; sys.stderr = None\n{HEARD_BY_NOBODY}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "done\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no pseudo-terminals")
+def test_work_goes_on_in_a_terminal_that_was_closed():
+    import pty
+
+    master, slave = pty.openpty()
+    script = f"import time; time.sleep(0.5)\n{HEARD_BY_NOBODY}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=slave, text=True,
+        env={**os.environ, "TERM": "xterm"}, start_new_session=True,
+    )  # fmt: skip
+    os.close(slave)
+    os.close(master)
+    out, _ = process.communicate(timeout=60)
+    assert (out, process.returncode) == ("done\n", 0)
 
 
 def test_work_goes_on_where_nobody_listens_any_more():

@@ -73,6 +73,8 @@ def test_labels_that_do_not_lie_beside_their_pictures_are_not_missed_in_silence(
         tar = tar_of(*members, name=f"{number}.tar")
         with pytest.raises(DataError, match=r"files of x/\d don't lie in a row.*--sort=name"):
             list_labelled(tar)
+    broken = tar_of(*pictures, ("notes.json", "[1,"), name="n.tar")  # of no picture
+    assert {label for _, label in found(broken)} == {"x"}
     about = [(f"x/{n}.json", '{"camera": 1}') for n in range(3)]
     assert {label for _, label in found(tar_of(*pictures, *about))} == {"x"}
     one = tar_of(*(one for pair in zip(pictures, labels, strict=True) for one in pair))

@@ -33,25 +33,37 @@ class _Stderr:
     def write(self, text: str) -> int:
         """Write text, or let it go."""
         try:
-            return sys.stderr.write(text)
+            if (file := self._file) is not None:
+                file.write(text)
         except OSError:
             self._give_up()
-            return len(text)
+        return len(text)
 
     def flush(self) -> None:
         """Write what has been held back, or let it go."""
         try:
-            sys.stderr.flush()
+            if (file := self._file) is not None:
+                file.flush()
         except OSError:
             self._give_up()
 
     def _give_up(self) -> None:
         """Let this process write there into nothing, at its end too."""
         with suppress(OSError, ValueError), Path(os.devnull).open("wb") as nothing:
-            os.dup2(nothing.fileno(), sys.stderr.fileno())
+            os.dup2(nothing.fileno(), self.fileno())
+
+    @property
+    def _file(self) -> TextIO | None:
+        """The stream itself, also behind what Rich puts there while it draws; some have none."""
+        return getattr(sys.stderr, "rich_proxied_file", sys.stderr)
+
+    @property
+    def rich_proxied_file(self) -> "_Stderr":
+        """What Rich writes to: this, whatever stands in the stream's place."""
+        return self
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(sys.stderr, name)
+        return getattr(self._file, name)
 
 
 class Task:

@@ -242,7 +242,7 @@ def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, A
         try:
             values = {name: _as_text(row[name]) for name in wanted}
         except UnicodeDecodeError as error:
-            raise DataError(f"{path}, row {number}: {error.object!r} is no UTF-8") from None
+            raise DataError(f"{path}, row {number}: {error.object[:40]!r} is no UTF-8") from None
         yield f"row {number}", values
 
 

@@ -42,7 +42,7 @@ def tar_rows(file: BinaryIO, where: str, split: str | None) -> Iterator[Row]:
                 path = _inside(member.name)
                 if not _is_own(path) or path.suffix.lower() not in (*EXTENSIONS, *_LABELS):
                     continue
-                if member.issym():
+                if member.issym() and path.suffix.lower() != ".json":
                     raise DataError(
                         f"{where}: {path} is a symbolic link: make the tar with --dereference"
                     )
@@ -105,7 +105,10 @@ class _Group:
 
 def _says_something(name: tuple[str, str], text: bytes) -> bool:
     """Whether a label file says what `_row` asks for; a .json may be about anything else."""
-    said = {"label": text} if name[1] == ".cls" else json.loads(text)
+    try:
+        said = {"label": text} if name[1] == ".cls" else json.loads(text)
+    except (ValueError, RecursionError):  # told where it is a picture's own
+        return True
     return isinstance(said, dict) and not said.keys().isdisjoint(("label", "split", "group"))
 
 
@@ -127,7 +130,7 @@ class _Parted:
         if group.key in other:
             raise DataError(
                 f"{self._where}: the files of {group.key} don't lie in a row, so that its labels "
-                "would be missed: make the tar with --sort=name"
+                "would be missed: make it of the folder, tar --sort=name -cf FILE.tar FOLDER"
             )
         mine.add(group.key)
 

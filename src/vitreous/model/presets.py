@@ -91,7 +91,7 @@ def _presets() -> dict[str, ModelConfig]:
 
 PRESETS = _presets()
 #: As those of published sizes are written: S/16.
-_PUBLISHED_NAME = re.compile(r"[A-Za-z]+/\d+")
+_PUBLISHED_NAME = re.compile(r"[\w-]+/\d+")
 
 
 def is_preset(name: str) -> bool:

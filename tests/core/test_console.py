@@ -27,14 +27,23 @@ def test_work_goes_on_in_a_terminal_that_was_closed():
     import pty
 
     master, slave = pty.openpty()
-    script = f"import time; time.sleep(0.5)\n{HEARD_BY_NOBODY}"
+    script = (
+        "import os, sys\n"
+        "from vitreous.core.console import Console\n"
+        "with Console().task('working', 2) as task:\n"
+        "    os.write(1, b'drawing\\n'); sys.stdin.readline()\n"
+        "    task.update(1)\n"
+        "print('done')"
+    )
     process = subprocess.Popen(
-        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=slave, text=True,
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=slave, text=True,
         env={**os.environ, "TERM": "xterm"}, start_new_session=True,
     )  # fmt: skip
     os.close(slave)
+    assert process.stdout.readline() == "drawing\n"
     os.close(master)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate("\n", timeout=60)
     assert (out, process.returncode) == ("done\n", 0)
 
 

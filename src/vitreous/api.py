@@ -367,7 +367,7 @@ def summary(
 
     Raises:
         ConfigError: for an unknown preset or a size that doesn't fit it.
-        RunError: for a run that has no weights yet.
+        RunError: for a place where nothing is, or a run that has no weights yet.
         WeightsError: for weights that can't be read.
     """
     console = console or Console()

@@ -243,10 +243,10 @@ def test_an_overlay_goes_with_every_command_that_trains_on_the_same_pictures():
     assert cause.command == (
         "vitreous train faces --overlay 'runs/a b/overlay.csv' --weights auto --out 'runs/a b-2'"
     )
-    # The settings of a run name its overlay themselves.
+    # The settings of a run name its overlay too, but where the run was when it began.
     cause = judge(Case(by_heart, replace(config, init="runs/b"), CLASSES, "runs/a b")).causes[0]
     assert "--config" in cause.command
-    assert "--overlay" not in cause.command
+    assert "--overlay 'runs/a b/overlay.csv'" in cause.command
 
 
 @pytest.mark.parametrize(

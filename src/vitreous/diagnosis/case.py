@@ -104,7 +104,7 @@ class Case:
     def anew(self, *words: str) -> str:
         """A command that trains on the same pictures."""
         source, out = quote(self.config.data.source), quote(f"{self.run}-2")
-        if self.config.data.overlay and "--config" not in words:  # whose settings name it
+        if self.config.data.overlay:  # settings name it too, where the run was when it began
             words = ("--overlay", quote(f"{self.run}/overlay.csv"), *words)
         return " ".join(("vitreous train", source, *words, "--out", out))
 

@@ -72,16 +72,17 @@ _WORTH_COMPILING_S = 120.0
 
 def choose_compile(device: torch.device, budget_s: float | None) -> bool:
     """Whether blocks are better fused: on an NVIDIA GPU, where this machine can compile for it."""
-    has_compiler = find_spec("triton") is not None and shutil.which("cc") is not None
     is_worth_it = budget_s is None or budget_s >= _WORTH_COMPILING_S
-    return device.type == "cuda" and has_compiler and is_worth_it
+    return device.type == "cuda" and can_compile(device) and is_worth_it
 
 
 def can_compile(device: torch.device) -> bool:
     """Whether this machine has what compiling for a device takes.
 
-    A run's settings may come from a machine with a GPU, whose compiler came with PyTorch.
+    A run's settings may come from another machine.
     """
+    if device.type == "cuda":
+        return find_spec("triton") is not None and shutil.which("cc") is not None
     usual = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")  # as Inductor has it
     return device.type != "cpu" or shutil.which(os.environ.get("CXX", usual)) is not None
 

@@ -151,7 +151,7 @@ def _sit(
     plan = _read_or_make_plan(config, pictures, make_learner, validate, run, clock)
     learner = make_learner(in_pieces(config, plan.accumulate), pictures)
     if config.train.compile and not learner.is_compiled:
-        console.warn("no C++ compiler here: the model learns without being compiled")
+        console.warn("no compiler here: the model learns without being compiled")
     state = learner.state
     if load_newest_checkpoint(run.checkpoints, state, [back.step for back in plan.returns]):
         console.info(f"going on at step {state.step} of {plan.total_steps}")

@@ -30,7 +30,7 @@ from accuracy_loop import train_peer
 from accuracy_page import write_page
 from accuracy_peers import PEERS, TUNINGS, Peer
 from accuracy_products import ABLATIONS, LECTURE, OURS, Product, parse_ours, train_product
-from result_files import Job, OtherWork, run_missing, score, tempered
+from result_files import Job, OtherWork, run_missing, score_looks, tempered
 from torch import nn
 
 from vitreous.core.config import merge
@@ -116,10 +116,7 @@ def run(
         "seconds": round(trained.seconds, 1),
         "pictures_per_s": round(seen / trained.seconds, 1),
         "scores": {
-            weights: {
-                "plain": score(both[0], labels, dataset.classes),
-                "flip": score(both.mean(0), labels, dataset.classes),
-            }
+            weights: score_looks(both, labels, dataset.classes)
             for weights, both in probabilities.items()
         },
         "curve": trained.curve,

@@ -23,7 +23,7 @@ import matplotlib
 import numpy as np
 from accuracy import OURS, Contender, asked_of, run
 from accuracy_peers import PEERS, SIDE, TUNINGS, Peer
-from comparison import COLORS, OURS_COLOR
+from comparison import COLORS, OURS_COLOR, spread
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from result_files import Job, run_missing
@@ -89,7 +89,13 @@ def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[fl
     minutes = " and ".join(
         f"{value:g}" for value in sorted({one["asked"]["minutes"] for one in results})
     )
+    others = [one["others_cores"] for one in results if one["others_cores"] is not None]
+    shared = f"{min(others):.1f} to {max(others):.1f}" if others else "unknown"
     seeds = " ".join(map(str, sorted({one["seed"] for one in results})))
+    cells = {
+        title: [spread(by_number[n]) if n in by_number else "" for n in numbers]
+        for title, by_number in scores.items()
+    }
     lines = [
         "# Accuracy over the number of pictures",
         "",
@@ -102,14 +108,12 @@ def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[fl
         f"standard error on {VALID} others a class (on as many as there are to learn from, where "
         "that is fewer). Mean and standard deviation.",
         "",
-        f"Machine: {'; '.join(sorted({one['machine'] for one in results}))}.",
+        f"Machine: {'; '.join(sorted({one['machine'] for one in results}))}. Cores that other "
+        f"processes took during a run: {shared}.",
         "",
         f"| contender | {' | '.join(f'{number:,} a class' for number in numbers)} |",
         f"| --- |{' --- |' * len(numbers)}",
-        *(
-            f"| {title} | {' | '.join(_spread(by_number.get(n, [])) for n in numbers)} |"
-            for title, by_number in scores.items()
-        ),
+        *(f"| {title} | {' | '.join(row)} |" for title, row in cells.items()),
         "",
         "| contender | pictures a class | parameters | epochs | pictures a second | seconds |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -125,12 +129,6 @@ def _page(results: Sequence[dict[str, Any]], scores: dict[str, dict[int, list[fl
                 size = f"{runs[0]['parameters'] / 1e6:.2f} M"
                 lines.append(f"| {title} | {number:,} | {size} | {means} |")
     return "\n".join([*lines, "", "![Accuracy over the number of pictures](curve.svg)", ""])
-
-
-def _spread(values: Sequence[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.3f}" if values else ""
-    return f"{np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"
 
 
 def _curve(scores: dict[str, dict[int, list[float]]]) -> Figure:

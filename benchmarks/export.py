@@ -221,7 +221,6 @@ def measure(
         for runtime in ("onnxruntime-node", "onnxruntime-web"):
             theirs = in_node(runtime, path, arrays, modules, folder)
             rows[f"arrays of every size, Node.js, {runtime}"] = compared(wanted, theirs)
-    # A browser's rows go here: the same arrays, and the same JPEG files by its own decoder.
     of_every_mode = folder / "modes"
     of_every_mode.mkdir()
     kinds = write_of_every_mode(files, of_every_mode)
@@ -265,7 +264,8 @@ def page(found: dict) -> str:
     lines = [
         "# A sealed file and the model it was made of",
         "",
-        "`python benchmarks/export.py CHECKPOINT PICTURES --node node_modules --out DIR`: of each "
+        "`python benchmarks/export.py CHECKPOINT PICTURES --labels FILE "
+        "--preprocess WORD --node node_modules --out DIR`: of each "
         "picture the difference of the probability that differs most.",
         "",
         *differences(found["rows"]),

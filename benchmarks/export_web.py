@@ -135,6 +135,7 @@ def measure(checkpoint: Path, files: list[Path], told: dict[str, Any], folder: P
     return {
         "processor": processor(),
         "chromium": version,
+        "count": len(files),
         "load": round(os.getloadavg()[2], 1),
         "rows": rows,
         "picture_ms": round(picture_ms, 1),
@@ -146,7 +147,8 @@ def page_of(found: dict) -> str:
     lines = [
         "# A sealed file in the browser",
         "",
-        "`python benchmarks/export_web.py CHECKPOINT PICTURES --out DIR`: of each picture the "
+        "`python benchmarks/export_web.py CHECKPOINT PICTURES --labels FILE --preprocess WORD "
+        f"--count {found['count']} --out DIR`: of each picture the "
         "difference of the probability that differs most from the run's.",
         "",
         *differences(found["rows"]),

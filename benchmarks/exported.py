@@ -27,8 +27,9 @@ QUIET = Console(quiet=True)
 HEAD = """\
 # Exported, and asked about photographs
 
-`python benchmarks/exported.py CHECKPOINT PICTURES --out DIR`: of each picture the difference of the
-probability that differs most, between this library and the other.
+`python benchmarks/exported.py CHECKPOINT PICTURES --labels FILE --preprocess WORD --out DIR`: of
+each picture the difference of the probability that differs most, between this library and the
+other.
 """
 
 

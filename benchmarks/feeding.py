@@ -19,6 +19,8 @@ import numpy as np
 from PIL import Image
 from speed_pairs import (
     Worker,
+    left_out_if_ended,
+    left_out_lines,
     machine,
     read_command,
     row,
@@ -69,8 +71,11 @@ def draw_photos(folder: Path, per_class: int, size: tuple[int, int]) -> None:
             Image.fromarray(pixels).save(folder / name / f"{number}.jpg", quality=90)
 
 
-def compare(works: Sequence[Work], folder: Path, pairs: int) -> list[dict[str, Any]]:
-    rows = []
+def compare(
+    works: Sequence[Work], folder: Path, pairs: int
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows, and those that were left out."""
+    rows, left_out = [], []
     for work in works:
         settings = {
             "what": work.what, "pictures": str(folder / work.pictures), "side": work.side,
@@ -79,13 +84,14 @@ def compare(works: Sequence[Work], folder: Path, pairs: int) -> list[dict[str, A
         peer = Worker("feeding_peer.py", settings, is_peer=True)
         if work.what == "training":
             peer = Worker("feeding_ours.py", {**settings, "what": "fixed"}, is_peer=False)
-        rows.append(row(work.title, work.peer_name, take_turns(ours, peer, pairs)))
-        print(f"{work.title}: {rows[-1]['ours']:g} and {rows[-1]['peer']:g} pictures a second, "
-              f"{rows[-1]['ratio']:.2f} times", flush=True)  # fmt: skip
-    return rows
+        with left_out_if_ended(work.title, left_out):
+            rows.append(row(work.title, work.peer_name, take_turns(ours, peer, pairs)))
+            print(f"{work.title}: {rows[-1]['ours']:g} and {rows[-1]['peer']:g} pictures a second, "
+                  f"{rows[-1]['ratio']:.2f} times", flush=True)  # fmt: skip
+    return rows, left_out
 
 
-def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
+def page(rows: Sequence[dict[str, Any]], left_out: Sequence[str], pairs: int, quick: bool) -> str:
     how = "--quick" if quick else f"--pairs {pairs}"
     lines = [
         "# Feeding, side by side",
@@ -95,17 +101,19 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
         "",
         *table(rows),
         "",
+        *left_out_lines(left_out),
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    arguments = read_command("fewer pictures")
+    arguments = read_command("fewer pictures", [one.title for one in ALL])
     works = [one for one in ALL if arguments.only in one.title]
     with tempfile.TemporaryDirectory() as name:
         draw(Path(name), arguments.quick)
-        rows = compare(works, Path(name), arguments.pairs)
-    write_results(arguments, "feeding", rows, page(rows, arguments.pairs, arguments.quick))
+        rows, left_out = compare(works, Path(name), arguments.pairs)
+    text = page(rows, left_out, arguments.pairs, arguments.quick)
+    write_results(arguments, "feeding", rows, text)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import numpy as np
 from finetune_ours import Climb, add_options, asked_for, run_alone
 from finetune_page import write_page
 from picture_links import count_splits, labels_of, link_pictures, read_splits
-from result_files import Job, OtherWork, machine, run_missing, score, tempered
+from result_files import Job, OtherWork, machine, run_missing, score_looks, tempered
 
 from vitreous.core.files import read_json
 from vitreous.data.folder import Listing
@@ -144,10 +144,7 @@ def run(
         **trained,
         "pictures_per_s": round(seen / trained["seconds"], 1),
         "scored": setting.scored_split,
-        "scores": {
-            "plain": score(probabilities[0], labels, listing.classes),
-            "flip": score(probabilities.mean(0), labels, listing.classes),
-        },
+        "scores": score_looks(probabilities, labels, listing.classes),
     }
     return result, {"probabilities": probabilities, "labels": labels}
 

@@ -31,6 +31,7 @@ from torch.utils.data import DataLoader
 from torchvision_operators import name_operators
 
 from vitreous.core.files import write_json
+from vitreous.core.memory import keep_freed_memory
 from vitreous.data.folder import Listing
 from vitreous.training.device import choose_device
 from vitreous.training.plan import learning_rate_factor
@@ -177,6 +178,7 @@ PEERS: dict[str, Callable[[Task], Trained]] = {
 
 def main(told: dict[str, Any]) -> None:
     """Train, write down, and answer for the pictures that are scored."""
+    keep_freed_memory()  # as the command does for ours
     peer, out = told.pop("peer"), Path(told.pop("out"))
     paths = {name: Path(told.pop(name)) for name in ("folder", "weights")}
     task = Task(**paths, **told)

@@ -32,6 +32,7 @@ from vitreous.core.files import write_json, write_text
 MAX_BYTES, TIMEOUT_S = 2_000_000, 5.0
 #: A request and its answer are over by then (see `server.patience`), or else it is a hang.
 HANG_S = 4 * TIMEOUT_S + 10
+HARDLY_HTTP = "hardly HTTP"
 _THREADS = 4
 _SLOW = 20
 
@@ -47,7 +48,10 @@ class Findings:
     def note(self, kind: str, status: str, sent: bytes) -> None:
         with self._lock:
             self.statuses.setdefault(kind, Counter())[status] += 1
-            if status == "hang" or (status.startswith("5") and status != "503"):
+            is_answer = status.isdigit()
+            is_wrong = status == "hang" or (status.startswith("5") and status != "503")
+            # What is hardly HTTP may be left without an answer, and nothing else.
+            if is_wrong or not (is_answer or kind == HARDLY_HTTP):
                 head = base64.b64encode(sent[:100_000]).decode()
                 self.wrong.append({"kind": kind, "status": status, "sent": head})
 
@@ -148,7 +152,7 @@ def hammer(port: int, findings: Findings, count: int, seed: int) -> None:
         for _ in range(count // _THREADS):
             kind = chance.choices(kinds, [KINDS[name][1] for name in kinds])[0]
             sent = KINDS[kind][0](chance, valid)
-            findings.note(kind, ask_raw(port, sent, ends=kind == "hardly HTTP"), sent)
+            findings.note(kind, ask_raw(port, sent, ends=kind == HARDLY_HTTP), sent)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(_THREADS)]
     for thread in threads:

@@ -232,7 +232,7 @@ def page(rows: Sequence[dict[str, Any]], left_out: Sequence[str], pairs: int, qu
 
 
 def main() -> None:
-    arguments = read_command("S/16 alone")
+    arguments = read_command("S/16 alone", [one.title for one in ALL], [one.title for one in QUICK])
     works = [one for one in (QUICK if arguments.quick else ALL) if arguments.only in one.title]
     with tempfile.TemporaryDirectory() as folder:
         # Converted models of this benchmark are nobody's business afterwards.

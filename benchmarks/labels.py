@@ -94,7 +94,7 @@ def folds_of(name: str, labelled: Labelled, budget_s: float, runs: Path) -> Path
     return runs / name
 
 
-def joint_cells(errors: LabelErrors, probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def joint_cells(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """The paper's simplest way: pictures that count for another class than their label's."""
     own = probabilities[np.arange(len(labels)), labels].astype(np.float64)
     thresholds = np.bincount(labels, own) / np.bincount(labels)
@@ -152,7 +152,7 @@ def measure(run: Path, labelled: Labelled) -> dict[str, Any]:
             name: {str(n): share(order[:n]) for n in FIRST} for name, order in orders.items()
         },
         "other_ways": {
-            "count for another class": picked(joint_cells(errors, probabilities, labels)),
+            "count for another class": picked(joint_cells(probabilities, labels)),
             "prune by noise rate": picked(by_noise_rate(errors, probabilities, labels)),
         },
     }

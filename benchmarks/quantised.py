@@ -38,7 +38,8 @@ from vitreous.training.classifier import load_classifier
 HEAD = """\
 # Fewer bits
 
-`python benchmarks/quantised.py CHECKPOINT PICTURES --synsets FILE --pairs {pairs} --out DIR`.
+`python benchmarks/quantised.py CHECKPOINT PICTURES --synsets FILE --preprocess WORD --pairs {pairs}
+--out DIR`.
 Loss is in points of accuracy, with its paired 95 % interval. Times are of the network alone, one
 picture, as ratios to float32: of medians over {pairs} turns, all files in each. "CPU" is the time
 that the process computed, which neighbours don't prolong by making it wait; they kept {others}

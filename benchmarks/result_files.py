@@ -39,6 +39,9 @@ class Job:
 
 def run_missing(jobs: Sequence[Job], seeds: Sequence[int], out: Path) -> int:
     """Run what has no file yet, the order turned round from seed to seed; how many runs failed."""
+    for file in (out / f"{job.name}-{seed}.json" for job in jobs for seed in seeds):
+        if file.exists() and not file.with_suffix(".npz").exists():  # told before hours of others
+            raise SystemExit(f"{file} lacks its arrays, which weren't kept: name another --out")
     failed = 0
     for place, seed in enumerate(seeds):
         for job in jobs[:: -1 if place % 2 else 1]:
@@ -75,6 +78,20 @@ def tempered(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     logits = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)).swapaxes(0, 1)
     found = softmax(logits / fit_temperature(logits, labels), axis=2)
     return found.swapaxes(0, 1).astype(np.float32)
+
+
+def score_looks(
+    probabilities: np.ndarray, labels: np.ndarray, classes: Sequence[str]
+) -> dict[str, dict[str, float | dict[str, float]]]:
+    """Scores of the pictures as they are, and of each with its mirror image: tempered for either.
+
+    Shape:
+        (looks, pictures, classes), (pictures,)
+    """
+    return {
+        "plain": score(tempered(probabilities[:1], labels)[0], labels, classes),
+        "flip": score(tempered(probabilities, labels).mean(0), labels, classes),
+    }
 
 
 def score(

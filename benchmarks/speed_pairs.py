@@ -7,7 +7,6 @@ warm up one behind the other, and then take turns of about a second each.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 
 from vitreous.core.files import write_json, write_text
+from vitreous.core.machine import processor
 from vitreous.training.device import choose_device
 
 HERE = Path(__file__).parent
@@ -60,7 +60,7 @@ class Worker:
             # The command does so too (`core.memory`); of peers at their best PyTorch's tuning guide
             # asks as much, by another allocator.
             environment |= dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), KEPT)
-        with _errors_of(self.script).open("w") as errors:  # the worker keeps a copy of it
+        with self.errors.open("a") as errors:  # of two of one script, neither is lost
             return subprocess.Popen(
                 [python, str(HERE / self.script), json.dumps(dict(self.settings))],
                 stdin=subprocess.PIPE,
@@ -69,6 +69,11 @@ class Worker:
                 text=True,
                 env=environment,
             )
+
+    @property
+    def errors(self) -> Path:
+        """What it says where something is wrong."""
+        return Path(tempfile.gettempdir()) / f"{Path(self.script).stem}-{os.getpid()}.log"
 
 
 class WorkerEndedError(Exception):
@@ -132,13 +137,9 @@ def _read(process: subprocess.Popen[str], worker: Worker) -> dict[str, float]:
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
-        said = _errors_of(worker.script).read_text()[-2000:]
+        said = worker.errors.read_text()[-2000:]
         raise WorkerEndedError(f"{worker.script} {dict(worker.settings)} ended:\n{said}")
     return json.loads(line)
-
-
-def _errors_of(script: str) -> Path:
-    return Path(tempfile.gettempdir()) / f"{Path(script).stem}-{os.getpid()}.log"
 
 
 def row(work: str, peer_name: str, speeds: tuple[list[float], list[float]]) -> dict[str, Any]:
@@ -195,13 +196,13 @@ def wait_for(device: torch.device) -> Callable[[], object]:
 def machine() -> str:
     if torch.cuda.is_available():
         return f"{torch.cuda.get_device_name()}, torch {torch.__version__}"
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def table(rows: Sequence[Mapping[str, Any]], unit: str = "pictures a second") -> list[str]:
     """The rows as a Markdown table."""
     return [
-        "| work | ours, pictures a second | peer | pictures a second | ratio | lowest to highest |",
+        f"| work | ours, {unit} | peer | {unit} | ratio | lowest to highest |",
         "| --- | --- | --- | --- | --- | --- |",
         *(
             f"| {one['work']} | {one['ours']:g} | {one['peer_name']} | {one['peer']:g} | "
@@ -218,11 +219,15 @@ def left_out_lines(left_out: Sequence[str]) -> list[str]:
     return [f"Left out, because a worker ended: {'; '.join(left_out)}.", ""]
 
 
-def read_command(quick: str) -> argparse.Namespace:
+def read_command(
+    quick: str, titles: Sequence[str], quick_titles: Sequence[str] | None = None
+) -> argparse.Namespace:
     """The command line that all speed benchmarks share; installs the peers where that is asked.
 
     Args:
         quick: what --quick leaves of the works, for --help.
+        titles: of all works.
+        quick_titles: of those that --quick leaves, where it leaves some out.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--install", action="store_true", help="install the peers first")
@@ -232,6 +237,9 @@ def read_command(quick: str) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there")
     parser.add_argument("--out", type=Path, help="folder for table, rows and picture")
     arguments = parser.parse_args()
+    titles = quick_titles if arguments.quick and quick_titles is not None else titles
+    if not any(arguments.only in title for title in titles):
+        parser.error(f"no work whose title contains {arguments.only!r}: {', '.join(titles)}")
     if arguments.install:
         install_peers()
     if not (arguments.quick or arguments.json or arguments.out):

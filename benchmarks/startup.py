@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from inference import draw_pictures, write_weights
-from speed_pairs import HERE, PEER_PYTHON, machine, read_command, write_results
+from speed_pairs import HERE, PEER_PYTHON, machine, read_command, table, write_results
 from training import draw
 
 MODEL = "S/16"
@@ -83,13 +83,7 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
         f"`python benchmarks/startup.py --out DIR {how}`; medians of {pairs} alternating pairs; "
         f"{machine()}; {MODEL}, one picture, models converted before.",
         "",
-        "| work | ours, seconds | peer | seconds | ratio | lowest to highest |",
-        "| --- | --- | --- | --- | --- | --- |",
-        *(
-            f"| {one['work']} | {one['ours']:g} | {one['peer_name']} | {one['peer']:g} | "
-            f"**{one['ratio']:.2f}** | {min(one['ratios']):.2f} to {max(one['ratios']):.2f} |"
-            for one in rows
-        ),
+        *table(rows, "seconds"),
         "",
         "![Ratios](ratios.svg)",
         "",
@@ -98,7 +92,8 @@ def page(rows: Sequence[dict[str, Any]], pairs: int, quick: bool) -> str:
 
 
 def main() -> None:
-    arguments = read_command("on torch alone")
+    titles = ["--help", *(f"first prediction on {runtime}" for runtime in RUNTIMES)]
+    arguments = read_command("on torch alone", titles, titles[:2])
     runtimes = RUNTIMES[:1] if arguments.quick else RUNTIMES
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder

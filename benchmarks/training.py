@@ -169,11 +169,15 @@ def page(rows: Sequence[dict[str, Any]], left_out: Sequence[str], pairs: int, qu
 
 
 def main() -> None:
-    arguments = read_command("five rows")
     whole = GPU if torch.cuda.is_available() else ALL
+    arguments = read_command(
+        "five rows", [one.title for one in whole], [one.title for one in QUICK]
+    )
     works = [one for one in (QUICK if arguments.quick else whole) if arguments.only in one.title]
     torch.manual_seed(0)
     rows, left_out = compare(works, arguments.pairs)
+    if not rows:
+        raise SystemExit("no row is left: each has ended, and said above why")
     text = page(rows, left_out, arguments.pairs, arguments.quick)
     write_results(arguments, "training", rows, text, draw)
 

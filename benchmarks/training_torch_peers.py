@@ -103,7 +103,7 @@ def run_timm(settings: dict[str, Any], images: Tensor, labels: Tensor, turns: Tu
     if best and settings["model"].startswith("compact"):
         model = model.to(memory_format=torch.channels_last)
         images = images.to(memory_format=torch.channels_last)
-    fused = {"fused": True} if best and DEVICE.type == "cuda" else {}
+    fused = {"fused": True} if best else {}
     optimizer = create_optimizer_v2(
         model, opt="adamw" if best else "sgd", lr=1e-3, momentum=0.9, weight_decay=0.05, **fused
     )

@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from vitreous.api import (
+        Model,
         Run,
         audit,
         calibrate,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from vitreous.errors import VitreousError
 
 __all__ = [
+    "Model",
     "Run",
     "VitreousError",
     "__version__",

@@ -1,13 +1,13 @@
 """What a person can ask for, as Python functions: wiring of the parts, nothing else.
 
 Each function here is also a command of the same name (see `cli`), with the same settings; `resume`
-is ``vitreous train --resume``. Paths may be text or `Path`.
+is ``vitreous train --resume``, and a `Model` is ``vitreous predict`` without its start each time.
+Paths may be text or `Path`.
 """
 
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,21 +22,18 @@ from vitreous.data.packing import pack
 from vitreous.data.remote import name_of, source_path
 from vitreous.doctor.visit import check
 from vitreous.errors import ConfigError
-from vitreous.inquiry import diagnose
+from vitreous.inquiry import diagnose, summary
 from vitreous.job import Run, begin, is_finished, work
 from vitreous.labels.audit import Audit
 from vitreous.labels.visit import audit_run
 from vitreous.lecture.drawing import patches
-from vitreous.model.presets import PRESETS, is_preset, preset
-from vitreous.model.summary import Summary, summarize
-from vitreous.model.weights.checkpoint import read_checkpoint
 from vitreous.opening import open_own_pictures, with_cache
 from vitreous.processes import one_run
 from vitreous.recipes.configure import configure, named_overlay, named_section, named_settings
 from vitreous.recipes.facts import Choice
 from vitreous.server.visit import serve
-from vitreous.serving.hub import locate
-from vitreous.serving.weights import find_own_weights, is_own, told_by
+from vitreous.serving.loaded import Model
+from vitreous.serving.weights import told_by
 from vitreous.shipping import export
 from vitreous.trained import Source, calibrate, compare, evaluate, explain, predict, tune
 from vitreous.training.config import Device, LadderConfig, RunConfig
@@ -44,6 +41,7 @@ from vitreous.training.provenance import tell_changes
 from vitreous.training.trainer import Clock, Sitting
 
 __all__ = [
+    "Model",
     "Run",
     "audit",
     "calibrate",
@@ -139,7 +137,7 @@ def train(
 
     Raises:
         UserError: for settings or pictures that need a change.
-        Interrupted: after Ctrl-C, with the state saved.
+        Interrupted: after Ctrl-C, with what the run has done saved, where it had begun.
     """
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
@@ -285,7 +283,7 @@ def pretrain(
 
     Raises:
         UserError: for settings or pictures that need a change.
-        Interrupted: after Ctrl-C, with the state saved.
+        Interrupted: after Ctrl-C, with what the run has done saved, where it had begun.
     """
     clock = Clock(time.monotonic() if started is None else started)
     console = console or Console()
@@ -345,46 +343,6 @@ def resume(
         dataset = open_own_pictures(folder, run_config, console)
         work(folder, run_config, dataset, Sitting(console, clock, tensorboard))
     return Run(folder.path)
-
-
-def summary(
-    model: Source,
-    *,
-    image_size: int | None = None,
-    classes: int | None = None,
-    num_heads: int | None = None,
-    console: Console | None = None,
-) -> Summary:
-    """A model in numbers.
-
-    Args:
-        model: a preset's name, a run's folder, or a file or folder of weights of any known format,
-            also on a hub.
-        image_size: height and width in pixels instead of the model's.
-        classes: width of the output instead of the model's.
-        num_heads: of weights that don't say it.
-        console: where messages go.
-
-    Raises:
-        ConfigError: for an unknown preset or a size that doesn't fit it.
-        RunError: for a place where nothing is, or a run that has no weights yet.
-        WeightsError: for weights that can't be read.
-    """
-    console = console or Console()
-    if str(model) in PRESETS or (is_preset(str(model)) and not Path(model).exists()):
-        config = preset(str(model))
-    else:
-        path = locate(model, console).path
-        weights = find_own_weights(path) if is_own(path) else path
-        found = read_checkpoint(weights, num_heads=num_heads)
-        config = found.config
-        for note in found.notes:
-            console.info(note)
-    if image_size is not None:
-        config = replace(config, image_size=(image_size, image_size))
-    if classes is not None:
-        config = replace(config, num_classes=classes)
-    return summarize(config)
 
 
 def demo(

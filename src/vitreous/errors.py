@@ -9,7 +9,7 @@
     ├── UnreadablePicture    one file that can't be decoded; the caller leaves it out and lists it
     ├── StorageError         the disk is full or a folder can't be written
     ├── TrainingError        training can't go on (a loss that is not a number, say)
-    └── Interrupted          the person stopped the run; it was saved; exit status 130
+    └── Interrupted          the person stopped a run; what was saved is whole; exit status 130
 
 Each message is one line that names the file or value, what is allowed and what to do next.
 """
@@ -65,6 +65,6 @@ class TrainingError(VitreousError):
 
 
 class Interrupted(VitreousError):
-    """The person stopped the run after its state was saved."""
+    """The person stopped a run; what was saved of it is whole."""
 
     exit_status = 130

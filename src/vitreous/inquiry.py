@@ -1,6 +1,7 @@
-"""`diagnose`, as a person asks for it: signals, copies found by the doctor, short experiments.
+"""What a person asks of a run or a model: `diagnose` and `summary`. Part of `api`.
 
-Part of `api`. The same diagnosis from signals alone ends every run (`job`).
+A diagnosis here has signals, copies found by the doctor and short experiments; the same from
+signals alone ends every run (`supervised`).
 """
 
 from dataclasses import replace
@@ -27,8 +28,13 @@ from vitreous.doctor.copies import find_copies
 from vitreous.doctor.examine import examine
 from vitreous.errors import RunError
 from vitreous.evaluation.thumbnails import thumbnail_answers
+from vitreous.model.presets import PRESETS, is_preset, preset
+from vitreous.model.summary import Summary, summarize
+from vitreous.model.weights.checkpoint import read_checkpoint
 from vitreous.opening import open_own_pictures
+from vitreous.serving.hub import locate
 from vitreous.serving.origin import original_encoder
+from vitreous.serving.weights import find_own_weights, is_own
 from vitreous.training.config import RunConfig
 from vitreous.training.guard import in_pieces
 from vitreous.training.plan import Plan
@@ -93,6 +99,46 @@ def diagnose(
     if not experiments or config.ladder or (config.init and encoder is None):
         return diagnosis
     return try_causes(case, diagnosis, encoder, train, budget_s, console)
+
+
+def summary(
+    model: str | PathLike[str],
+    *,
+    image_size: int | None = None,
+    classes: int | None = None,
+    num_heads: int | None = None,
+    console: Console | None = None,
+) -> Summary:
+    """A model in numbers.
+
+    Args:
+        model: a preset's name, a run's folder, or a file or folder of weights of any known format,
+            also on a hub.
+        image_size: height and width in pixels instead of the model's.
+        classes: width of the output instead of the model's.
+        num_heads: of weights that don't say it.
+        console: where messages go.
+
+    Raises:
+        ConfigError: for an unknown preset or a size that doesn't fit it.
+        RunError: for a place where nothing is, or a run that has no weights yet.
+        WeightsError: for weights that can't be read.
+    """
+    console = console or Console()
+    if str(model) in PRESETS or (is_preset(str(model)) and not Path(model).exists()):
+        config = preset(str(model))
+    else:
+        path = locate(model, console).path
+        weights = find_own_weights(path) if is_own(path) else path
+        found = read_checkpoint(weights, num_heads=num_heads)
+        config = found.config
+        for note in found.notes:
+            console.info(note)
+    if image_size is not None:
+        config = replace(config, image_size=(image_size, image_size))
+    if classes is not None:
+        config = replace(config, num_classes=classes)
+    return summarize(config)
 
 
 def of_part(

@@ -7,6 +7,8 @@ from functools import cache
 from os import PathLike
 from pathlib import Path
 
+import numpy as np
+
 from vitreous.core.config import load_toml
 from vitreous.core.console import Console
 from vitreous.core.files import read_json
@@ -18,9 +20,9 @@ from vitreous.data.dataset import (
     path_as_text,
     read_split_table,
 )
-from vitreous.data.folder import Listing, Sample, list_labelled, list_unlabelled
+from vitreous.data.folder import Listing, list_labelled, list_unlabelled
 from vitreous.data.left_out import tell_left_out
-from vitreous.data.loader import PictureSet
+from vitreous.data.loader import PictureSet, is_blank
 from vitreous.data.overlay import read_overlay
 from vitreous.data.remote import source_path
 from vitreous.data.stream import StreamedPixels
@@ -77,11 +79,25 @@ def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) ->
     dataset = open_pictures(listing, config, console)
     known = read_json(folder.data)
     if not isinstance(known, dict) or known.get("fingerprint") != dataset.fingerprint():
+        changed = _changes(dataset, read_split_table(folder.split))
         raise RunError(
-            f"the pictures in {config.data.source} are not those that {folder.path} began with: "
-            "put them back, or train anew with another --out"
+            f"the pictures in {config.data.source} are not those that {folder.path} began with "
+            f"({changed}): put them back as they were, or train anew with another --out"
         )
     return dataset
+
+
+def _changes(dataset: Dataset, before: Sequence[dict[str, str]]) -> str:
+    """How pictures differ from those of a `split.csv`, in words."""
+    now = [path_as_text(sample.path) for sample in dataset.listing.samples]
+    known = [row["path"] for row in before]
+    new, gone = sorted(set(now) - set(known)), sorted(set(known) - set(now))
+    words = [
+        f"{len(paths):,} {what}, such as {paths[0]}"
+        for paths, what in ((new, "new"), (gone, "gone"))
+        if paths
+    ]
+    return "; ".join(words) or "some have changed, or their labels"
 
 
 def choose_split(
@@ -120,37 +136,41 @@ class Known:
     Args:
         run: that has seen them, in words.
         labelled: whether it has seen their labels, too; pretraining has not.
-        count: of them.
+        paths: of them.
         total: pictures that were asked about.
-        example: one of them.
     """
 
     run: str
     labelled: bool
-    count: int
+    paths: tuple[Path, ...]
     total: int
-    example: Path
 
     def __str__(self) -> str:
         did = "has learned from" if self.labelled else "was pretrained on"
         more = " or was chosen by them" if self.labelled else ", without their labels"
         return (
-            f"{self.run} {did} {self.count} of these {self.total} pictures{more}, such as "
-            f"{self.example}"
+            f"{self.run} {did} {len(self.paths)} of these {self.total} pictures{more}, such as "
+            f"{self.paths[0]}"
         )
 
 
 def learned_from(
-    samples: Sequence[Sample], weights: Path, splits: Sequence[str] = ("train", "valid")
+    paths: Sequence[Path],
+    weights: Path,
+    splits: Sequence[str] = ("train", "valid"),
+    read: Sequence[PictureSet] = (),
 ) -> Known | None:
     """Which pictures a run, or one that it began with, has learned from or was chosen by.
 
-    A picture that was packed, or copied to another place, isn't known again.
+    A picture is known again by its path, and in another place by its pixels, where it is read as
+    it was then: a JPEG that comes smaller for a smaller model, or one that was packed, is not. Nor
+    is one of a single colour, which many videos begin with.
 
     Args:
-        samples: the pictures.
+        paths: of the pictures.
         weights: a file of the run; of any other nothing is known.
         splits: of those runs that count.
+        read: the pictures, where they have been read.
 
     Returns:
         What the first of those runs that knows some knows; ``None`` where none does.
@@ -161,12 +181,28 @@ def learned_from(
         return Path(os.path.realpath(path))
 
     for run, who, labelled in _lineage(weights):
-        rows = read_split_table(run.split)
-        known = {_real(Path(row["path"]), place) for row in rows if row["split"] in splits}
-        old = [one.path for one in samples if _real(source_path(one.path), place) in known]
+        rows = [row for row in read_split_table(run.split) if row["split"] in splits]
+        known = {_real(Path(row["path"]), place) for row in rows}
+        pixels = {row.get("pixels", "") for row in rows} - {""}
+        copies = {
+            part.paths[at]
+            for part in read
+            for at, fingerprint in enumerate(part.fingerprints)
+            if fingerprint in pixels and not is_blank(np.asarray(part.pixels[part.rows[at]]))
+        }
+        old = [path for path in paths if path in copies or _real(source_path(path), place) in known]
         if old:
-            return Known(who, labelled, len(old), len(samples), old[0])
+            return Known(who, labelled, tuple(old), len(paths))
     return None
+
+
+def tell_unknown(weights: Path, console: Console) -> None:
+    """Say of weights without their run that nobody here knows what they have learned from."""
+    if run_of(weights) is None:
+        console.info(
+            "which pictures these weights have learned from isn't known here (the folder of their "
+            "run would tell): it has to be others than these"
+        )
 
 
 def _real(path: Path, place: Callable[[Path], Path]) -> str:
@@ -200,6 +236,8 @@ def known_to_init(config: RunConfig, dataset: Dataset) -> Known | None:
     """
     if not config.init:
         return None
-    pairs = zip(dataset.listing.samples, dataset.splits, strict=True)
-    held_out = [sample for sample, split in pairs if config.folds or split in ("valid", "test")]
-    return learned_from(held_out, Path(config.init), ("train",))
+    held_out = [
+        part for name, part in dataset.sets.items() if config.folds or name in ("valid", "test")
+    ]
+    paths = [path for part in held_out for path in part.paths]
+    return learned_from(paths, Path(config.init), ("train",), held_out)

@@ -1,5 +1,6 @@
 """What several commands share: options, the clock and the console; see `cli`."""
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,17 @@ if TYPE_CHECKING:
 #: A budget counts from here: as early as this process can tell.
 STARTED = time.monotonic()
 
-PATH = click.Path(path_type=Path)
+
+class _Place(click.Path):
+    """A path whose ~ is the home folder, which a shell leaves as it is in --out=~/runs."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert(os.path.expanduser(value), param, ctx)  # noqa: PTH111 (ids of a hub)
+
+
+PATH = _Place(path_type=Path)
 #: A path or a hub's id, of which a `Path` would keep only one slash of two.
-PLACE = click.Path()
+PLACE = _Place()
 json = click.option("--json", "as_json", is_flag=True, help="Print one JSON value, nothing else.")
 quiet = click.option("--quiet", is_flag=True, help="Say only warnings.")
 cache = click.option("--cache", type=PATH, help="Folder of decoded pictures.")

@@ -266,7 +266,7 @@ def _tested(weights: Path, data: Path | None, console: Console) -> Iterator[tupl
     else:
         listing, _ = list_split(data, None, ("valid", "", "test", "calibration", "train"))
         check_classes(listing, described.classes, str(data))
-        if old := learned_from(listing.samples, weights, ("train",)):
+        if old := learned_from([one.path for one in listing.samples], weights, ("train",)):
             console.warn(f"{old}: fewer bits may cost more on others")
         files = [(sample.path, sample.label or "") for sample in listing.samples]
     return _read(files, described.preprocess, console)

@@ -14,6 +14,7 @@ from vitreous.evaluation.results import FoldScores
 from vitreous.model.summary import summarize
 from vitreous.training.config import RunConfig
 from vitreous.training.device import describe_device
+from vitreous.training.provenance import note_memory
 
 if TYPE_CHECKING:
     from vitreous.report.parts import DoubtfulLabels
@@ -79,3 +80,10 @@ def tell_next(
             console.info(f"next: {labels.command}")
     console.info(f"report: {folder.report}")
     console.info(f"next: vitreous predict {quote(str(folder.path))} PICTURE ...")
+
+
+def tell_memory(folder: RunFolder, device: torch.device, console: Console) -> None:
+    """Say what memory it took at most, and write it down."""
+    peak = note_memory(folder, device)
+    if peak is not None:
+        console.info(f"memory: at most {peak / 1e9:.1f} GB")

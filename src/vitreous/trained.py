@@ -34,18 +34,15 @@ from vitreous.opening import (
     learned_from,
     list_split,
     open_own_pictures,
+    tell_unknown,
     warn_unreadable,
     with_cache,
 )
 from vitreous.serving.calibrate import calibrate_on
 from vitreous.serving.hub import hub_id
+from vitreous.serving.loaded import Model, named
 from vitreous.serving.model import open_model
-from vitreous.serving.predictor import (
-    Change,
-    Predictor,
-    compare_precision,
-    predict_files,
-)
+from vitreous.serving.predictor import Predictor, compare_precision, tell_change
 from vitreous.serving.runtimes import Precision, Runtime
 from vitreous.serving.tune import Tuning
 from vitreous.serving.tune import tune as tune_weights
@@ -113,9 +110,10 @@ def evaluate(
         pictures = own.sets[name]
     else:
         listing, name = list_split(Path(data), split)
-        if old := learned_from(listing.samples, weights):
-            console.warn(f"{old}: expect less of it on new ones")
         pictures = _open(listing, Path(data), predictor, cache, console)
+        if old := learned_from(pictures.paths, weights, read=[pictures]):
+            console.warn(f"{old}: expect less of it on new ones")
+        tell_unknown(weights, console)
     console.info(f"evaluating {len(pictures)} {name} pictures".replace("  ", " "))
     warn_unreadable(pictures, console)
     evaluation, _ = examine_set(
@@ -127,8 +125,8 @@ def evaluate(
         predictor.temperature,
     )
     first = pictures.batch(range(min(BATCH_SIZE, len(pictures))))[0]
-    _tell_change(precision, compare_precision(predictor, first), console)
-    is_own = data is None or old is not None
+    tell_change(precision, compare_precision(predictor, first), console)
+    is_own = data is None or (old is not None and 2 * len(old.paths) > old.total)
     return replace(evaluation, chose_weights=is_own and name == "valid")
 
 
@@ -146,7 +144,7 @@ def predict(
     refuse: bool = False,
     console: Console | None = None,
 ) -> list[dict[str, Any]]:
-    """Classify pictures.
+    """Classify pictures; to ask more than once, open a `Model`.
 
     Args:
         run: a run's folder, a weights file of one, a sealed file, or another library's checkpoint,
@@ -178,15 +176,21 @@ def predict(
         RunError: where there is no trained model.
     """
     console = console or Console()
-    files = list_pictures(map(Path, sources), partial(warn_of_formats, console=console))
-    told = told_by(labels, preprocess, num_heads)
-    wish = Wish(runtime, precision, device, sets, by_class, refuse)
-    _, predictor = open_model(run, told, wish, console)
-    with console.stages() as on_progress:
-        answers = predict_files(
-            predictor, files, on_progress, lambda change: _tell_change(precision, change, console)
-        )
-    return [answer.to_json() for answer in answers]
+    pictures = named(sources, console)  # before a model is opened, which may take a while
+    model = Model(
+        run,
+        labels=labels,
+        preprocess=preprocess,
+        num_heads=num_heads,
+        runtime=runtime,
+        precision=precision,
+        device=device,
+        sets=sets,
+        by_class=by_class,
+        refuse=refuse,
+        console=console,
+    )
+    return model.answer(pictures)
 
 
 def explain(
@@ -316,17 +320,21 @@ def calibrate(
         console: where messages go.
 
     Raises:
-        DataError: for a class that the model doesn't know, no such pictures, or some that the run
-            has learned from or was chosen by.
+        DataError: for a class that the model doesn't know, or no pictures but those that the run
+            has learned from or was chosen by, which are left out.
         RunError: where there is no trained model.
     """
     console = console or Console()
     weights = find_classifier(run, told_by(labels, preprocess, num_heads), console)
     described = read_description(weights)
     listing, name = list_split(Path(data), split, ("calibration", "", "test"))
-    if old := learned_from(listing.samples, weights):
-        raise DataError(f"{old}: calibrate on others")
     pictures = _open(listing, Path(data), described, cache, console)
+    if old := learned_from(pictures.paths, weights, read=[pictures]):
+        pictures = pictures.without(set(old.paths))
+        if not len(pictures):
+            raise DataError(f"{old}: calibrate on others")
+        console.warn(f"{old}: they are left out")
+    tell_unknown(weights, console)
     if not len(pictures):
         raise DataError(f"none of the {len(pictures.unreadable)} pictures can be read")
     console.info(f"calibrating on {len(pictures)} {name} pictures".replace("  ", " "))
@@ -366,9 +374,10 @@ def compare(
     found = []
     for run in (a, b):
         weights, predictor = open_model(run, NOTHING, Wish(device=device), console)
-        if old := learned_from(listing.samples, weights):
-            console.warn(f"{old}: that is no fair comparison")
         pictures = _open(listing, Path(data), predictor, cache, console)
+        if old := learned_from(pictures.paths, weights, read=[pictures]):
+            console.warn(f"{old}: that is no fair comparison")
+        tell_unknown(weights, console)
         if not len(pictures):
             raise DataError(f"none of the {len(pictures.unreadable)} pictures can be read")
         probabilities = predict_set(predictor.network, pictures, predictor.preprocess)
@@ -391,9 +400,3 @@ def _open(
     config = DataConfig(str(data), cache_dir=str(cache) if cache else None)
     with console.stages() as on_progress:
         return open_labelled(listing, model.classes, config, model.preprocess, on_progress)
-
-
-def _tell_change(precision: Precision, change: Change | None, console: Console) -> None:
-    """Say what a precision changes, even to whoever wants to hear only warnings."""
-    if change:
-        console.warn(f"{precision}: {change}")

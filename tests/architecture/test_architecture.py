@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_public_names_are_these():
     assert vitreous.__all__ == [
+        "Model",
         "Run",
         "VitreousError",
         "__version__",

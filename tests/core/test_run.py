@@ -89,6 +89,11 @@ def test_a_run_in_use_is_refused_until_its_process_dies(run):
     pytest.fail("the lock of a dead process stayed")
 
 
+def test_a_home_folder_that_no_shell_has_named_is_not_made():
+    with pytest.raises(RunError, match=f"a folder called ~ here: give {Path.home()}/runs/a"):
+        check_free(Path("~/runs/a"))
+
+
 def test_a_command_is_printed_as_it_has_to_be_typed(tmp_path):
     run = RunFolder.create(tmp_path / "my faces", {"config.toml": "x = 1\n"})
     with pytest.raises(RunError, match=f"--resume '{run.path}'\\)"):

@@ -284,6 +284,22 @@ def test_on_a_disk_that_the_cache_fills_its_old_entries_go(tmp_path, pictures, m
     assert before < entries(cache_dir)
 
 
+def test_what_another_process_builds_on_a_full_disk_is_the_caches_too(
+    tmp_path, pictures, monkeypatch
+):
+    """Its bytes are gone from the free ones already: nothing has to go for them once more."""
+    cache_dir = tmp_path / "cache"
+    cached_pixels(pictures[:2], SMALL, cache_dir, PLENTY)
+    before = entries(cache_dir)
+    theirs = cache_dir / f".making-{'a' * 32}"
+    theirs.mkdir()
+    (theirs / "pixels.npy").write_bytes(bytes(100_000))
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda place: SimpleNamespace(free=50_000))
+    with FileLock(cache_dir / f"{'a' * 32}.lock"):
+        cached_pixels(pictures[2:4], SMALL, cache_dir, PLENTY)
+    assert before < entries(cache_dir)
+
+
 def test_what_another_process_opens_or_builds_stays(tmp_path, pictures):
     cache_dir = tmp_path / "cache"
     cached_pixels(pictures[:2], SMALL, cache_dir, PLENTY)

@@ -261,7 +261,7 @@ def test_validation_that_can_not_be_read_is_not_replaced(tmp_path, class_folder,
 
 def test_a_class_too_small_to_divide(tmp_path, class_folder, opened):
     root = class_folder(tmp_path / "p", {"a": 5, "b": 1})
-    assert "class 'b' has 1 picture(s) that can't be divided" in refusal(opened, root)
+    assert "has 1 picture of class 'b': it takes at least 2" in refusal(opened, root)
     for index in range(3):
         (root / "b" / f"copy{index}.png").write_bytes((root / "b" / "000.png").read_bytes())
     assert "class 'b' has 4 picture(s) that can't be divided" in refusal(opened, root)

@@ -77,6 +77,8 @@ def test_hidden_files_and_folders_are_passed_over(tmp_path):
         ("valid", "valid"),
         ("VAL", "valid"),
         ("Test", "test"),
+        ("validate", "valid"),
+        ("Testing", "test"),
     ],
 )
 def test_names_of_splits(tmp_path, folder, split):
@@ -110,6 +112,7 @@ def test_splits_without_classes_are_not_taken_for_classes(tmp_path):
 def test_a_folder_beside_the_splits_is_refused(tmp_path):
     root = touch(tmp_path, "train/cat/a.jpg", "valid/cat/b.jpg", "extra/c.jpg")
     assert "beside them extra" in refusal(root)
+    assert "the name of a split (train, valid, calibration, test)" in refusal(root)
 
 
 def test_splits_without_train(tmp_path):
@@ -329,6 +332,14 @@ def test_text_in_a_parquet_table_may_be_stored_as_bytes(tmp_path):
     ("columns", "words"),
     [
         ({"image": [b"\x89PNG"], "label": ["a"]}, "'image' holds binary, not paths"),
+        (
+            {"image": pa.array([b"\x89PNG"], pa.large_binary()), "label": ["a"]},
+            "'image' holds large_binary, not paths",
+        ),
+        (
+            {"image": pa.array([b"\x89PNG"], pa.binary(4)), "label": ["a"]},
+            "'image' holds fixed_size_binary[4], not paths",
+        ),
         ({"path": ["a.jpg"], "label": [["a"]]}, "'label' holds list<"),
         ({"path": ["a.jpg"], "label": [b"\xff"]}, "row 1: b'\\xff' is no UTF-8"),
         (  # as Hugging Face `datasets` writes pictures
@@ -425,7 +436,8 @@ def test_a_table_above_the_folders_of_its_pictures_has_room_beside_it(tmp_path):
 
 
 def test_one_folder_too_high_is_told_with_the_right_one(tmp_path):
-    root = touch(tmp_path, "faces/cat/a.jpg", "faces/dog/a.jpg", "faces/c.jpg")
+    root = touch(tmp_path, *(f"faces/{name}/{n}.jpg" for name in ("cat", "dog") for n in "ab"),
+                 "faces/c.jpg")  # fmt: skip
     listing = list_labelled(root)
     with pytest.raises(
         DataError, match=rf"it has the folders 'cat', 'dog': name {root / 'faces'} inst"

@@ -205,6 +205,15 @@ def test_of_very_many_classes_some_are_asked_about(tmp_path, monkeypatch):
     assert kinds(check_source(tmp_path / "table.csv")) == {"small_class": 30}
 
 
+def test_what_training_refuses_is_an_error_here_too(tmp_path):
+    root = tmp_path / "faces"
+    write_faces(root, {"happy": 20, "sad": 1}, size=16)
+    checkup = check_source(root)
+    (detail,) = details(checkup, "too_little")
+    assert detail.startswith("1 picture of class 'sad': it takes at least 2")
+    assert {one.severity for one in checkup.findings if one.kind == "too_little"} == {"error"}
+
+
 @pytest.mark.parametrize("name", ["IMG_{}", "happy_{}", "{}", "DSC-2024-{}", "sunset_{}", "a_{}"])
 def test_names_that_mean_no_groups(tmp_path, name):
     """Of cameras, of classes, of nothing; and of half of a class at once."""

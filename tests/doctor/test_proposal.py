@@ -181,6 +181,28 @@ def test_a_class_that_is_all_in_the_test_too_is_not_dropped(tmp_path):
     assert Counter(spared) == {True: 6, False: 1}
 
 
+def test_what_is_not_dropped_for_its_labels_may_still_be_a_leak(tmp_path):
+    """Which label is right, a person says; that training has what the test has is sure."""
+    for seed, (split, count) in enumerate({"train": 8, "test": 3}.items()):
+        write_faces(tmp_path / split, {"happy": count, "sad": count}, size=48, seed=seed)
+    learned = set()
+    for number in range(2):  # most of the test's
+        face = tmp_path / "test" / "sad" / f"0000{number}.png"
+        shutil.copy(face, tmp_path / "test" / "happy" / f"again{number}.png")
+        for label in ("happy", "sad"):
+            name = f"train/{label}/again{number}.png"
+            shutil.copy(face, tmp_path / name)
+            learned.add(name)
+    checkup = check_source(tmp_path)
+    for kind, is_spared in (("label_conflict", True), ("leak", False)):
+        findings = found(checkup, kind)
+        assert len(findings) == 2
+        for finding in findings:
+            told = finding.detail.endswith("; too many to be dropped unseen")
+            assert told == is_spared
+    assert set(proposed(checkup, "drop")) == learned
+
+
 def test_one_file_under_two_classes(tmp_path):
     """Its copy with one class alone is right by the majority, so that is what stays."""
     folder = write_faces(tmp_path / "faces", 4, size=32)[0].parents[1]

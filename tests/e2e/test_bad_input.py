@@ -194,7 +194,8 @@ def test_pictures_that_changed_since_the_run_began(vitreous, pictures, tmp_path)
     assert vitreous("train", pictures, "--out", path, *FAST).exit_code == 0
     (path / "evaluation.json").unlink()
     (pictures / "sad" / "00000.png").unlink()
-    refused(vitreous("train", "--resume", path), "are not those that", "began with")
+    said = f"1 gone, such as {pictures / 'sad' / '00000.png'}): put them back as they were"
+    refused(vitreous("train", "--resume", path), "are not those that", "began with", said)
 
 
 def test_a_run_in_use_by_another_process(vitreous, run, tmp_path):
@@ -287,12 +288,50 @@ def test_ctrl_c_behind_training_says_how_to_go_on(vitreous, pictures, tmp_path, 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("vitreous.job.calibrate_run", stop)
+        patch.setattr("vitreous.supervised.calibrate_run", stop)
         result = vitreous("train", pictures, "--out", tmp_path / "run", *FAST)
     assert result.exit_code == 130
     assert f"Go on with: vitreous train --resume {tmp_path / 'run'}" in result.stderr
     assert vitreous("train", "--resume", tmp_path / "run").exit_code == 0
     assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_ctrl_c_before_the_run_has_begun_promises_no_run(vitreous, pictures, tmp_path, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vitreous.job.open_pictures", stop)
+    result = vitreous("train", pictures, "--out", tmp_path / "run", *FAST)
+    assert result.exit_code == 130
+    assert "nothing to go on with: give the same command again" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_with_one_picture_is_refused_before_any_is_read(vitreous, pictures, tmp_path):
+    for path in sorted((pictures / "sad").iterdir())[1:]:
+        path.unlink()
+    words = "has 1 picture of class 'sad': it takes at least 2, one to learn from and one to check"
+    refused(vitreous("train", pictures, "--out", tmp_path / "run", *FAST), words)
+    # Those held back are named, and one to learn from is enough.
+    for path in sorted(pictures.iterdir()):
+        (pictures / "train").mkdir(exist_ok=True)
+        path.rename(pictures / "train" / path.name)
+    shutil.copytree(pictures / "train", pictures / "valid")
+    result = vitreous("train", pictures, "--out", tmp_path / "run", *FAST)
+    assert result.exit_code == 0, result.stderr
+
+
+def test_a_home_folder_is_meant_behind_an_equals_sign_too(
+    vitreous, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    picture = pictures / "happy" / "00000.png"
+    result = vitreous(
+        "patches", picture, "--size", "8", "--image-size", "32", "--out=~/patches.png"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert (tmp_path / "home" / "patches.png").exists()
 
 
 def test_loose_pictures_are_called_so(vitreous, pictures, tmp_path):

@@ -178,6 +178,8 @@ def test_training_applies_the_proposal_and_keeps_it(vitreous, spoiled, tmp_path)
     moved = run.rename(tmp_path / "moved")
     assert vitreous("train", "--resume", moved).exit_code == 0
     assert json.loads((moved / "evaluation.json").read_text()) == held_back
+    again = f"--config {moved / 'config.toml'} --overlay {moved / 'overlay.csv'} --out NEW_FOLDER"
+    assert again in (moved / "report.html").read_text()
     assert folder_hash(spoiled) == before
 
 

@@ -271,13 +271,13 @@ def test_the_help_shows_commands_line_by_line(vitreous):
 FIRST_VALIDATION = """
 import sys
 from pathlib import Path
-from vitreous import api, job
+from vitreous import api, supervised
 
 def begin(*_):
     missing = {"sklearn.metrics", "scipy.stats"} - set(sys.modules)
     sys.exit(f"still to import: {missing or 'nothing'}")
 
-job.run_training = begin
+supervised.run_training = begin
 api.train(sys.argv[1], Path(sys.argv[2]), epochs=1, settings={"data": {"check": False}})
 """
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import balanced_accuracy_score
 
-from vitreous import job, options
+from vitreous import options, supervised
 from vitreous.core.files import read_json, read_tensors, write_tensors
 from vitreous.ladder import climb
 from vitreous.recipes import finetune
@@ -298,7 +298,7 @@ def test_too_little_time_leaves_a_rung_out(vitreous, checkpoint, faces, tmp_path
 def test_a_rung_is_left_out_where_what_comes_behind_takes_all_the_time(
     vitreous, checkpoint, faces, tmp_path, monkeypatch, now
 ):
-    monkeypatch.setattr(job, "cost_in_pictures", lambda pictures: 10**9)
+    monkeypatch.setattr(supervised, "cost_in_pictures", lambda pictures: 10**9)
     run = tmp_path / "run"
     words = ("--weights", checkpoint, *QUICK, "--budget", "600s", "--tune", "full")
     result = vitreous("train", faces, "--out", run, *words)

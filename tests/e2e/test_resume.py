@@ -118,7 +118,9 @@ def test_pictures_that_changed_are_told_before_going_on(vitreous, stopped, pictu
     shutil.copy(pictures / "happy" / "00000.png", pictures / "sad" / "00000.png")
     result = vitreous("train", "--resume", stopped)
     assert result.exit_code == 2
-    assert "are not those that" in " ".join(result.stderr.split())
+    said = " ".join(result.stderr.split())
+    assert "are not those that" in said
+    assert "(some have changed, or their labels)" in said
 
 
 def test_a_fold_is_not_forgotten_before_it_is_written_down(

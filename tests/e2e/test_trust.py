@@ -11,6 +11,7 @@ from PIL import Image
 
 import vitreous as package
 from vitreous.core.files import read_json, read_metadata, read_tensors
+from vitreous.data.dataset import read_split_table
 from vitreous.data.faces import write_faces
 
 from .conftest import QUICK
@@ -138,13 +139,36 @@ def test_pictures_that_the_run_knows_are_known_by_any_way(vitreous, run, faces, 
         assert "has learned from 30 of these 30 pictures or was chosen by them" in result.stderr
 
 
+def test_pictures_that_the_run_knows_are_known_in_another_place(vitreous, run, faces, tmp_path):
+    """By their pixels, as the run's folder and the pictures may have gone to another machine."""
+    copies = tmp_path / "copied"
+    for path in sorted((faces / "train").rglob("*.png")):
+        (copies / path.parent.name).mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(copies / path.parent.name / f"{path.stem}.bmp")
+    count = len(list(copies.rglob("*.bmp")))
+    said = f"{run} has learned from {count} of these {count} pictures or was chosen by them"
+    result = vitreous("evaluate", run, copies)
+    assert result.exit_code == 0, result.stderr
+    assert f"warning: {said}" in " ".join(result.stderr.split())
+    result = vitreous("calibrate", run, copies)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_weights_without_their_run_say_that_they_know_no_pictures(vitreous, run, faces, tmp_path):
+    alone = shutil.copy(run / "best.safetensors", tmp_path / "alone.safetensors")
+    said = "which pictures these weights have learned from isn't known here"
+    assert said in " ".join(vitreous("evaluate", alone, faces / "test").stderr.split())
+    assert said not in " ".join(vitreous("evaluate", run, faces / "test").stderr.split())
+
+
 def test_what_a_run_began_with_has_learned_too(vitreous, run, faces, tmp_path):
     """With another division, pictures held back were learned by the run that it goes on from."""
     path, source = tmp_path / "on", faces / "train"
     words = (*QUICK, "--epochs", "1", "--init", run, "--set", "data.calibration_share=0.2")
     result = vitreous("train", source, "--out", path, *words)
     assert result.exit_code == 0, result.stderr
-    held_out = (path / "split.csv").read_text().count(",valid\n")
+    held_out = sum(row["split"] == "valid" for row in read_split_table(path / "split.csv"))
     said = f"of the pictures held back, {run} has learned from {held_out} of these {held_out}"
     assert f"warning: {said}" in result.stderr
     assert said in " ".join((path / "report.html").read_text().split())
@@ -162,8 +186,7 @@ def test_a_share_put_aside_in_training(vitreous, faces, unseen, tmp_path):
     result = vitreous("train", unseen, "--out", path, *words)
     assert result.exit_code == 0, result.stderr
     assert "calibration" in result.stderr
-    split = (path / "split.csv").read_text()
-    aside = split.count(",calibration\n")
+    aside = sum(row["split"] == "calibration" for row in read_split_table(path / "split.csv"))
     assert aside == 30  # a fifth of what validation leaves
     result = vitreous("predict", path, faces / "test", "--sets", "0.8")
     assert f"calibrated on {aside} pictures used for nothing else" in result.stderr

@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+from fnmatch import fnmatch
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -12,6 +13,8 @@ import yaml
 
 import vitreous
 from vitreous.cli_serve import serve
+from vitreous.core.run import RunFolder
+from vitreous.evaluation.calibration import CALIBRATION_FILE
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -66,7 +69,7 @@ def test_what_is_copied_makes_a_whole_wheel(tmp_path):
     source = tmp_path / "source"
     source.mkdir()
     for name, target in copied(DOCKERFILE).items():
-        if name == "${RUN}/":
+        if name.startswith("${RUN}/"):
             continue
         assert name.strip("/") not in ignored
         place = tmp_path / target.strip("/")
@@ -84,10 +87,22 @@ def test_what_is_copied_makes_a_whole_wheel(tmp_path):
     assert default.startswith("RUN=")
 
 
+def test_of_a_run_a_container_takes_what_it_answers_with():
+    """And neither pictures, nor the places of any, nor weights of other trainings."""
+    run = RunFolder(Path("run"))
+    needed = {run.config.name, run.best.name, CALIBRATION_FILE}
+    taken = [name.removeprefix("${RUN}/") for name in copied(DOCKERFILE) if "${RUN}" in name]
+    assert len(taken) == len(needed)
+    assert all(any(fnmatch(name, pattern) for pattern in taken) for name in needed)
+    guide = (ROOT / "docs" / "guide" / "serving.md").read_text()
+    (names,) = re.findall(r"^cp runs/faces/\{(.*)\} faces-space/model$", guide, re.MULTILINE)
+    assert set(names.split(",")) == needed
+
+
 def test_the_page_of_a_container_is_called_like_its_run():
     found = dict(instructions(DOCKERFILE))
     assert found["WORKDIR"].endswith("/${RUN}")
-    assert copied(DOCKERFILE)["${RUN}/"] == "./"
+    assert copied(DOCKERFILE)["${RUN}/config.toml"] == "./"
     assert yaml.safe_load(found["ENTRYPOINT"])[2] == "."
 
 

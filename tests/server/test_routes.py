@@ -117,6 +117,10 @@ def test_what_is_no_picture_is_422_and_says_why(live, picture):
     for data, words in (
         (b"", "the file is empty"),
         (b"not a picture", "not a picture in a known format"),
+        (
+            b"\x00\x00\x00\x24ftypheic\x00\x00\x00\x00",
+            "a HEIC picture, which isn't read: convert it",
+        ),
         (picture[: len(picture) // 2], "damaged"),
     ):
         answer = live.predict(data)

@@ -52,13 +52,12 @@ def make_room(
         allowed_bytes: for those that are not kept.
         keep: whether an entry stays in any case.
     """
-    names = {path.name.removeprefix(_PARTIAL) for path in folder.glob(f"{_PARTIAL}*")}
-    for entry in (folder / name for name in names if _NAME.fullmatch(name)):
-        with _if_free(entry) as free:
+    for partial in _partials(folder):
+        with _if_free(folder / partial.name.removeprefix(_PARTIAL)) as free:
             if free:
-                shutil.rmtree(_partial(entry), ignore_errors=True)
+                shutil.rmtree(partial, ignore_errors=True)
     entries = sorted((entry for entry in _entries(folder) if not keep(entry)), key=_last_use)
-    total = sum(map(bytes_of, (*entries, *folder.glob(f"{_PARTIAL}*"))))
+    total = sum(map(bytes_of, (*entries, *_partials(folder))))
     for entry in entries:
         if total <= allowed_bytes:
             break
@@ -78,8 +77,8 @@ def remove(entry: Path) -> None:
 
 
 def bytes_in(folder: Path) -> int:
-    """What all entries take."""
-    return sum(map(bytes_of, _entries(folder)))
+    """What all entries take, with those that are being made."""
+    return sum(map(bytes_of, (*_entries(folder), *_partials(folder))))
 
 
 def bytes_of(entry: Path) -> int:
@@ -98,6 +97,12 @@ def _is_entry(path: Path) -> bool:
     with suppress(OSError):
         return path.is_dir() and all(inside.is_file() for inside in path.iterdir())
     return False
+
+
+def _partials(folder: Path) -> list[Path]:
+    """What is being made or removed, or was left half so."""
+    partials = folder.glob(f"{_PARTIAL}*")
+    return [path for path in partials if _NAME.fullmatch(path.name.removeprefix(_PARTIAL))]
 
 
 def _partial(entry: Path) -> Path:

@@ -186,11 +186,13 @@ def check_name(path: Path) -> None:
 
 
 def check_free(path: Path) -> None:
-    """Refuse a place where something stands already.
+    """Refuse a place where something stands already, or that only a shell understands.
 
     Raises:
         RunError: naming what stands there and how to go on.
     """
+    if path.parts[:1] == ("~",):
+        raise RunError(f"{path} would be a folder called ~ here: give {path.expanduser()}")
     if path.name in ("", ".."):  # it is made elsewhere and put there when it is whole
         raise RunError(f"{path} is no name for a new folder: give it one, --out {path / 'NAME'}")
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):

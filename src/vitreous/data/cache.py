@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 import numpy as np
+from PIL import Image
 from platformdirs import user_cache_path
 
 from vitreous.core.entries import bytes_in, lock_of, make_room, making, remove
 from vitreous.core.machine import usable_cores
 from vitreous.core.threads import SideBySide
-from vitreous.data.decode import read_picture
+from vitreous.data.decode import from_pillow, read_picture
 from vitreous.data.loader import PixelRows
 from vitreous.data.preprocess import Preprocess, fit
 from vitreous.data.shards import entry_of, hasher, open_inside
@@ -32,6 +33,9 @@ from vitreous.errors import DataError, StorageError, UnreadablePicture
 FORMAT_VERSION = 6
 
 Progress = Callable[[str, int, int], None]
+#: What becomes a picture: a file, its bytes, an upright RGB array, Pillow's image.
+Raw = Path | bytes | np.ndarray | Image.Image
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _PIECE = 256
@@ -107,10 +111,7 @@ def cached_pixels(
         with lock_of(entry):
             pixels = _open(entry)
             if pixels is None:
-                room = room_bytes(cache_dir, max_cache_bytes)
-                if room < size:  # nothing need go for what the disk has no room for anyway
-                    room = max_cache_bytes
-                _build(entry, paths, states, preprocess, room - size, on_progress)
+                _build(entry, paths, states, preprocess, max_cache_bytes, on_progress)
                 pixels = _open(entry)
             if pixels is None:
                 raise OSError("what was just written can't be read back")
@@ -153,17 +154,20 @@ def _build(
     paths: Sequence[Path],
     states: Sequence[_FileState],
     preprocess: Preprocess,
-    room_bytes: int,
+    max_cache_bytes: int,
     on_progress: Progress | None,
 ) -> None:
     """Write an entry whose lock is held, and move it into its place once it is whole."""
-    shape = (len(paths), *preprocess.image_size, 3)
+    size, shape = entry_bytes(len(paths), preprocess), (len(paths), *preprocess.image_size, 3)
     fingerprints: list[str] = []
     errors: dict[int, str] = {}
     with ExitStack() as stack:
         with lock_of(entry.parent / "room"):
             remove(entry)  # a damaged one doesn't count
-            make_room(entry.parent, room_bytes)
+            room = room_bytes(entry.parent, max_cache_bytes)
+            if room < size:  # nothing need go for what the disk has no room for anyway
+                room = max_cache_bytes
+            make_room(entry.parent, room - size)
             staging = stack.enter_context(making(entry))
             # The disk is full now, before the work, or not at all.
             _reserve(staging / "pixels.npy", shape)
@@ -232,26 +236,32 @@ class Fitted:
 
 
 def decode_fitted(
-    paths: Sequence[Path],
+    pictures: Sequence[Raw],
     preprocess: Preprocess,
     on_progress: Progress | None = None,
     fingerprints: bool = True,
     threads: int | None = None,
 ) -> Iterator[Fitted | UnreadablePicture]:
-    """Read files and fit them to the model's size, in order, by all cores.
+    """Read pictures and fit them to the model's size, in order, by all cores.
 
-    An unreadable file gives its error instead of a picture. Without fingerprints they are "", which
-    saves reading every pixel once more; without a number of threads each usable core has one.
+    An unreadable one gives its error instead
+    of a picture. Without fingerprints they are "", which saves reading every pixel once more;
+    without a number of threads each usable core has one.
     """
 
-    def decode(path: Path) -> Fitted | UnreadablePicture:
+    def decode(raw: Raw) -> Fitted | UnreadablePicture:
         try:
-            picture = read_picture(path, cover=preprocess.cover)
+            if isinstance(raw, np.ndarray):
+                picture = raw
+            elif isinstance(raw, Image.Image):
+                picture = from_pillow(raw)
+            else:
+                picture = read_picture(raw, cover=preprocess.cover)
         except UnreadablePicture as error:
             return error
         return Fitted(fit(picture, preprocess), fingerprint(picture) if fingerprints else "")
 
-    return in_threads(decode, paths, "decoding", on_progress, threads)
+    return in_threads(decode, pictures, "decoding", on_progress, threads)
 
 
 def fingerprint(picture: np.ndarray) -> str:
@@ -260,29 +270,29 @@ def fingerprint(picture: np.ndarray) -> str:
 
 
 def in_threads(
-    work: Callable[[Path], Result],
-    paths: Sequence[Path],
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
     description: str,
     on_progress: Progress | None,
     threads: int | None = None,
     piece_length: int = _PIECE,
 ) -> Iterator[Result]:
-    """What work on each file gives, in order, by all cores.
+    """What work on each item gives, in order, by all cores.
 
     Pillow, PyTorch and hashing free the interpreter while they work. Of what comes out, a piece is
     in memory at once.
     """
-    workers = SideBySide(max(1, min(threads or usable_cores(), len(paths))))
+    workers = SideBySide(max(1, min(threads or usable_cores(), len(items))))
     # In pieces, so that a million pictures are not all waiting in memory at once.
-    for start in range(0, len(paths), piece_length):
-        piece = paths[start : start + piece_length]
+    for start in range(0, len(items), piece_length):
+        piece = items[start : start + piece_length]
         # Handing a tiny picture to a thread takes as long as reading it, so each gets some at once.
         some = max(1, piece_length // (8 * workers.count))
         parts = [piece[at : at + some] for at in range(0, len(piece), some)]
         for results in workers.map(lambda part: list(map(work, part)), parts):
             yield from results
         if on_progress:
-            on_progress(description, start + len(piece), len(paths))
+            on_progress(description, start + len(piece), len(items))
 
 
 def _file_state(path: Path) -> _FileState:

@@ -25,7 +25,7 @@ from vitreous.data.cache import (
 from vitreous.data.config import DataConfig
 from vitreous.data.decode import NO_FILE, read_size
 from vitreous.data.folder import Listing, check_learnable
-from vitreous.data.loader import PictureSet
+from vitreous.data.loader import PictureSet, is_blank
 from vitreous.data.preprocess import Preprocess
 from vitreous.data.shards import shard_of
 from vitreous.data.split import VALID_SHARE, assign_splits
@@ -33,7 +33,8 @@ from vitreous.data.stream import StreamedPixels, streamed_pixels
 from vitreous.data.table import SPLITS, Sample, write_rows
 from vitreous.errors import DataError, RunError, UnreadablePicture
 
-_SPLIT_COLUMNS = ["path", "label", "split"]
+#: The last is what pixels are known by again in another place; runs of old have none.
+_SPLIT_COLUMNS = ["path", "label", "split", "pixels"]
 
 #: Without labels nothing is chosen by the pictures held back: a few show how the loss goes.
 UNLABELLED_VALID_SHARE = 0.05
@@ -69,8 +70,12 @@ class Dataset:
         text = io.StringIO()
         # What can't be read went nowhere.
         went = ("" if row in self.pixels.errors else split for row, split in enumerate(self.splits))
-        pairs = zip(self.listing.samples, went, strict=True)
-        rows = ((path_as_text(sample.path), sample.label or "", split) for sample, split in pairs)
+        rows = (
+            (path_as_text(sample.path), sample.label or "", split, pixels)
+            for sample, split, pixels in zip(
+                self.listing.samples, went, self.pixels.fingerprints, strict=True
+            )
+        )
         write_rows(text, (_SPLIT_COLUMNS, *rows))
         return text.getvalue()
 
@@ -85,7 +90,7 @@ class Dataset:
 
 
 def read_split_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a `split.csv`: "path" as `path_as_text` has it, "label" and "split".
+    """The rows of a `split.csv`: "path" as `path_as_text` has it, "label", "split" and "pixels".
 
     Raises:
         RunError: where it can't be read, or was changed.
@@ -96,7 +101,8 @@ def read_split_table(path: Path) -> list[dict[str, str]]:
             found = list(rows)
     except (OSError, csv.Error) as error:
         raise RunError(f"can't read {path}: {error}") from None
-    if rows.fieldnames != _SPLIT_COLUMNS or any(None in row.values() for row in found):
+    known = (_SPLIT_COLUMNS, _SPLIT_COLUMNS[:-1])
+    if rows.fieldnames not in known or any(None in row.values() for row in found):
         raise RunError(f"{path} is not as the run wrote it: it has {', '.join(_SPLIT_COLUMNS)}")
     return found
 
@@ -294,8 +300,7 @@ def joining_prints(samples: Sequence[Sample], pixels: Pixels, rows: Sequence[int
     for row, name in zip(rows, prints, strict=True):
         group, others = samples[row].group, samples[first.setdefault(name, row)].group
         if name and group != others and name not in blank:
-            spread = np.ptp(np.asarray(pixels.array[row]), axis=(0, 1))
-            blank[name] = not spread.any()
+            blank[name] = is_blank(np.asarray(pixels.array[row]))
     return ["" if blank.get(name) else name for name in prints]
 
 
@@ -338,6 +343,7 @@ def _picture_set(name: str, listing: Listing, splits: Sequence[str], pixels: Pix
         unreadable=tuple(
             (samples[row].path, pixels.errors[row]) for row in mine if row in pixels.errors
         ),
+        fingerprints=tuple(pixels.fingerprints[row] for row in rows),
         votes=_votes([samples[row] for row in rows], listing.classes),
         shuffle=array.shuffle_of(places) if isinstance(array, StreamedPixels) else None,
     )

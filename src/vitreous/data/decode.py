@@ -28,6 +28,18 @@ from vitreous.errors import UnreadablePicture, VitreousError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
+#: Pictures of formats that are not read: the bytes 4 to 12 of their files.
+_UNREAD = {
+    b"ftypheic": "a HEIC",
+    b"ftypheix": "a HEIC",
+    b"ftyphevc": "a HEIC",
+    b"ftypmif1": "a HEIF",
+    b"ftypmsf1": "a HEIF",
+    b"ftypavif": "an AVIF",
+    b"JXL \r\n\x87\n": "a JPEG XL",
+    b"jP  \r\n\x87\n": "a JPEG 2000",
+}
+
 #: Faults of a path that trying again doesn't mend.
 _LASTING = (errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
@@ -152,19 +164,29 @@ def read_size(path: Path) -> tuple[int, int]:
 
 @contextmanager
 def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image]:
-    """A file opened by Pillow; all that goes wrong meanwhile becomes one kind of error."""
+    """A file opened by Pillow."""
+    # By name, Pillow would map the file, and it maps turned TIFFs with their sides swapped.
+    with _told_as_unreadable(), _stream(source) as file, _image(file) as image:
+        _check_size(image, max_image_pixels)
+        yield image
+
+
+def _check_size(image: Image.Image, max_image_pixels: int) -> None:
+    if not image.width * image.height:
+        raise UnreadablePicture("it has no pixels")
+    if image.width * image.height > max_image_pixels:
+        raise _too_large(f"{image.width} x {image.height} pixels", max_image_pixels)
+
+
+@contextmanager
+def _told_as_unreadable() -> Iterator[None]:
+    """All that goes wrong with a picture becomes one kind of error."""
     try:
-        # By name, Pillow would map the file, and it maps turned TIFFs with their sides swapped.
-        with _stream(source) as file, Image.open(file, formats=FORMATS) as image:
-            if image.width * image.height > max_image_pixels:
-                raise _too_large(f"{image.width} x {image.height} pixels", max_image_pixels)
-            yield image
+        yield
     except VitreousError:  # one of these, or a damaged shard, which is no matter of a picture
         raise
     except Image.DecompressionBombError:
         raise _too_large("too many pixels", MAX_IMAGE_PIXELS) from None
-    except Image.UnidentifiedImageError:
-        raise UnreadablePicture(f"not a picture in a known format ({', '.join(FORMATS)})") from None
     except FileNotFoundError:
         raise UnreadablePicture(NO_FILE) from None
     except Exception as error:
@@ -176,6 +198,24 @@ def _opened(source: Path | bytes, max_image_pixels: int) -> Iterator[Image.Image
             raise UnreadablePicture(f"can't be read: {error.strerror}", passing) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadablePicture(f"damaged: {reason}") from None
+
+
+def _image(file: BinaryIO) -> Image.Image:
+    """A file's picture, not decoded yet."""
+    try:
+        return Image.open(file, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        file.seek(0)
+        if known := unread_format(file.read(12)):
+            raise UnreadablePicture(
+                f"{known} picture, which isn't read: convert it to JPEG or PNG"
+            ) from None
+        raise UnreadablePicture(f"not a picture in a known format ({', '.join(FORMATS)})") from None
+
+
+def unread_format(head: bytes) -> str | None:
+    """The format of a picture that isn't read, by how its file begins, with its article."""
+    return _UNREAD.get(head[4:12])
 
 
 def _stream(source: Path | bytes) -> BinaryIO:
@@ -214,6 +254,20 @@ def _decoded(image: Image.Image, cover: tuple[int, int] | None) -> np.ndarray:
         _decode_smaller(image, cover)
     image.load()
     return _to_rgb(_upright(image))
+
+
+def from_pillow(image: Image.Image) -> np.ndarray:
+    """An image that somebody opened or made with Pillow, by the same contract, in its whole size.
+
+    Shape:
+        -> (height, width, 3), uint8
+
+    Raises:
+        UnreadablePicture: for one that is damaged, empty or too large.
+    """
+    with _told_as_unreadable():
+        _check_size(image, MAX_IMAGE_PIXELS)
+        return _decoded(image, cover=None)
 
 
 def _decode_smaller(image: Image.Image, cover: tuple[int, int]) -> None:

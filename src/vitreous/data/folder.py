@@ -6,6 +6,7 @@ pictures does. Nothing is ever written beside the pictures.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from vitreous.data.shards import SUFFIXES, find_shards, rows_of
 from vitreous.data.table import (
     EXTENSIONS,
     SPLIT_WORDS,
+    SPLITS,
     UNREAD_EXTENSIONS,
     Sample,
     is_visible,
@@ -115,8 +117,16 @@ def nothing_to_learn(listing: Listing, source: Path) -> str | None:
             names = ", ".join(inner[:3]) + (", ..." if len(inner) > 3 else "")
             found += f"; it has the folders {names}: name {folder} instead"
         return found
-    if listing.samples and all(sample.split not in (None, "train") for sample in listing.samples):
+    learned = [one for one in listing.samples if one.split in (None, "train")]
+    if listing.samples and not learned:
         return "no training pictures, only some held back"
+    if all(sample.split != "valid" for sample in listing.samples):
+        counts = Counter(sample.label for sample in learned)
+        if single := [name for name in listing.classes if counts[name] == 1]:
+            return (
+                f"1 picture of class '{single[0]}': it takes at least 2, one to learn from and one "
+                "to check with; add some, or leave the class out (--overlay can drop it)"
+            )
     return None
 
 
@@ -276,7 +286,8 @@ def _split_folders(root: Path) -> list[tuple[Path, str | None]]:
     if others:
         raise DataError(
             f"{root} has the split folders {', '.join(f.name for f in named)} and beside them "
-            f"{', '.join(others)}: move those into a split or out of the folder"
+            f"{', '.join(others)}: move those into a split or out of the folder, or give them "
+            f"the name of a split ({', '.join(SPLITS)})"
         )
     if "train" not in splits.values() and len(named) > 1:
         raise DataError(f"{root} has {', '.join(f.name for f in named)} but no 'train' folder")

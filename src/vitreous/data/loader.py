@@ -4,8 +4,8 @@ Training is one endless row of pictures: each epoch's random order behind the la
 takes the n-th batch of that row, so batches are always full, and resuming needs nothing but n.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -54,6 +54,15 @@ class PixelRows(Protocol):
         ...
 
 
+def is_blank(picture: np.ndarray) -> bool:
+    """Whether it has one colour: what equals it need not have come from it.
+
+    Shape:
+        (height, width, 3)
+    """
+    return not np.ptp(picture, axis=(0, 1)).any()
+
+
 #: Draws the order of an epoch: a permutation of a set's positions.
 Shuffle = Callable[[np.random.Generator], np.ndarray]
 
@@ -68,6 +77,8 @@ class PictureSet:
         labels: class index of each of those rows, -1 where it has no class; int64.
         paths: file of each of those rows.
         unreadable: files that belong here but can't be decoded, with the reason.
+        fingerprints: equal for equal pixels before resizing, of each of those rows; none where
+            nobody needs them.
         votes: share of the annotators for each class, for each of those rows; ``None`` where no
             table says so.
         shuffle: draws an epoch's order where not every one is as good as another, because pictures
@@ -79,6 +90,7 @@ class PictureSet:
     labels: Tensor
     paths: tuple[Path, ...]
     unreadable: tuple[tuple[Path, str], ...] = ()
+    fingerprints: tuple[str, ...] = ()
     votes: Tensor | None = None
     shuffle: Shuffle | None = None
 
@@ -89,6 +101,19 @@ class PictureSet:
     def majority_class(self) -> int:
         """Index of the most frequent class."""
         return int(self.labels.bincount().argmax())
+
+    def without(self, paths: Collection[Path]) -> "PictureSet":
+        """The same but for some files."""
+        left = [at for at, path in enumerate(self.paths) if path not in paths]
+        return replace(
+            self,
+            rows=self.rows[left],
+            labels=self.labels[left],
+            paths=tuple(self.paths[at] for at in left),
+            fingerprints=tuple(self.fingerprints[at] for at in left),
+            votes=None if self.votes is None else self.votes[left],
+            shuffle=None,
+        )
 
     def batch(self, positions: Sequence[int] | np.ndarray) -> tuple[Tensor, Tensor]:
         """Pictures and labels at these positions of the set.

@@ -25,6 +25,8 @@ SCHEMES = ("http", "https", "s3", "gs", "az")
 _URL = re.compile(f"({'|'.join(SCHEMES)}):/+(.*)", re.DOTALL)
 #: Endings of sources that are files.
 _FILES = (".csv", ".parquet", ".pq", ".tar")
+#: What some kinds of url take beside our extra.
+_DRIVERS = {"gs": "gcsfs", "az": "adlfs"}
 #: Bytes that a copy is made by, and how often a read that breaks off is tried, in seconds apart.
 _CHUNK, _PAUSES_S = 1 << 22, (0.5, 2.0)
 #: Files that are fetched at once.
@@ -96,9 +98,10 @@ def _filesystem(path: Path) -> Any:
 
         return fsspec.filesystem(scheme)
     except (ImportError, ValueError) as error:
+        driver = _DRIVERS.get(scheme)
         raise DataError(
             f"reading {url_of(path)} takes more than is installed ({error}): "
-            "pip install 'vitreous[stream]'"
+            f"pip install 'vitreous[stream]'{f' {driver}' if driver else ''}"
         ) from None
 
 

@@ -75,7 +75,7 @@ def _choose(
             raise DataError(
                 f"{_named(label)} has {totals[label]} picture(s) that can't be divided: it takes "
                 "at least 2 that are neither identical nor of one group, one to learn from and "
-                "one to check with"
+                f"one to check with; add some{', or leave it out (--overlay)' if label else ''}"
             )
     lacking = set(totals)
     # Groups of several classes may stand in each other's way in one order and not in another.

@@ -30,8 +30,13 @@ _SYSTEM = frozenset(
 #: What the columns of votes begin with; the class' name follows.
 VOTES = "votes_"
 SPLITS = ("train", "valid", "calibration", "test")
-SPLIT_WORDS = {"val": "valid", "validation": "valid", "dev": "valid", "training": "train"} | {
-    split: split for split in SPLITS
+SPLIT_WORDS = {split: split for split in SPLITS} | {
+    "training": "train",
+    "val": "valid",
+    "validation": "valid",
+    "validate": "valid",
+    "dev": "valid",
+    "testing": "test",
 }
 
 
@@ -231,7 +236,8 @@ def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, A
             holds = {name: file.schema_arrow.field(name).type for name in wanted}
             for name, what in holds.items():
                 is_path = name == wanted[0]  # else pictures themselves, maybe gigabytes
-                if types.is_nested(what) or (is_path and types.is_binary(what)):
+                # By its name, which all of them have: of any length, of one, in a dictionary.
+                if types.is_nested(what) or (is_path and "binary" in str(what)):
                     words = "paths" if is_path else "text or numbers"
                     raise DataError(f"{path}: '{name}' holds {what}, not {words}")
             rows = file.read(columns=wanted).to_pylist()

@@ -7,6 +7,8 @@ whether it never was a picture, or whether it is broken. Nothing here decodes an
 import codecs
 from pathlib import Path
 
+from vitreous.data.decode import unread_format
+
 #: How files begin that are pictures of a format that is read.
 _PICTURES = {
     b"\xff\xd8\xff": "JPEG",
@@ -15,16 +17,6 @@ _PICTURES = {
     b"GIF89a": "GIF",
     b"II*\x00": "TIFF",
     b"MM\x00*": "TIFF",
-}
-#: Pictures of formats that are not read: the bytes 4 to 12 of their files.
-_OTHER_PICTURES = {
-    b"ftypheic": "a HEIC",
-    b"ftypheix": "a HEIC",
-    b"ftypmif1": "a HEIF",
-    b"ftypmsf1": "a HEIF",
-    b"ftypavif": "an AVIF",
-    b"JXL \r\n\x87\n": "a JPEG XL",
-    b"jP  \r\n\x87\n": "a JPEG 2000",
 }
 _OTHER_FILES = {
     b"%PDF": "a PDF",
@@ -71,10 +63,7 @@ def diagnose(path: Path, complaint: str) -> tuple[str, str]:
     if found:
         too_short = _ends_early(path, found, head, tail, size) or "truncated" in complaint
         return ("truncated" if too_short else "unreadable"), f"{found}, {complaint}"
-    other = _OTHER_PICTURES.get(head[4:12])
-    if other:
-        return "unreadable", f"{other} picture, which isn't read: convert it to JPEG or PNG"
-    what = _what_else(head)
+    what = None if unread_format(head) else _what_else(head)
     return ("not_a_picture", what) if what else ("unreadable", complaint)
 
 

@@ -5,7 +5,7 @@ right), both are dropped, and the reason says so.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,12 +37,15 @@ def propose(
     Returns:
         The findings, with a word where too much would go; the changes.
     """
-    wrong = {path for one in findings for path in _contradicted(collection, one)}
-    drops = [_drops(collection, finding, wrong) for finding in findings]
-    told = list(findings)
-    for number in _too_much(collection, findings, drops):
+    told, drops = list(findings), _all_drops(collection, findings, refused=set())
+    refused: set[int] = set()
+    # What isn't dropped for its label may still be a leak, which counts in its turn.
+    while more := _too_much(collection, findings, drops) - refused:
+        refused |= more
+        drops = _all_drops(collection, findings, refused)
+    for number in refused:
         detail = f"{findings[number].detail}; too many to be dropped unseen"
-        told[number], drops[number] = replace(findings[number], detail=detail), {}
+        told[number] = replace(findings[number], detail=detail)
     changes: dict[tuple[str, Action], Change] = {}
     groups = Groups()
     for change in _changes(collection, findings, drops):
@@ -54,6 +57,18 @@ def propose(
         for (path, action), change in changes.items()
         if action == "drop" or (path, "drop") not in changes
     )
+
+
+def _all_drops(
+    collection: Collection, findings: Sequence[Finding], refused: Set[int]
+) -> list[dict[Path, str]]:
+    """The drops of each finding; of those that are refused, by their number, none."""
+    found = {number: one for number, one in enumerate(findings) if number not in refused}
+    wrong = {path for one in found.values() for path in _contradicted(collection, one)}
+    return [
+        _drops(collection, one, wrong) if number in found else {}
+        for number, one in enumerate(findings)
+    ]
 
 
 def _drops(collection: Collection, finding: Finding, wrong: set[Path]) -> dict[Path, str]:

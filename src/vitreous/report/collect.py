@@ -63,6 +63,8 @@ def report_of_run(
     mistakes = confident_mistakes(sets[split], probabilities, evaluation.classes)
     mistakes, reasons = with_reasons(mistakes, classifier)
     ladder, kept = Ladder.read(run), Kept.read(run)
+    # Settings name the overlay, too, where the run was when it began.
+    overlay = f" --overlay {quote(str(run.overlay))}" if config.data.overlay else ""
     return Report(
         name=run.path.name,
         evaluation=evaluation,
@@ -80,7 +82,7 @@ def report_of_run(
         versions=versions(),
         reproduce=(
             f"vitreous train {quote(config.data.source)} "
-            f"--config {quote(str(run.config))} --out NEW_FOLDER"
+            f"--config {quote(str(run.config))}{overlay} --out NEW_FOLDER"
         ),
         reasons=reasons,
         folds=FoldScores.read(run) if run.folds.exists() else None,

@@ -28,6 +28,8 @@ _ID = re.compile(
     r"(?P<marked>hf:/{1,2}|hf-hub:)?(?P<repo>(?P<owner>\w[\w.-]*)/\w[\w.-]*)(?:@(?P<revision>\w[\w./-]*))?",
     re.ASCII,
 )
+#: What names of timm's models look like: vit_base_patch16_224.augreg_in21k.
+_TIMM = re.compile(r"(vit|deit3?|beit|eva|flexivit)\w*_\w+(\.\w+)?$")
 #: Names that end so are meant as files.
 _FILES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".npz", ".h5", ".keras", ".json", ".onnx")
 #: Weights under a name of their own; .bin and .pt are the state of optimisers as often.
@@ -128,9 +130,11 @@ def locate(where: str | PathLike[str], console: Console) -> Place:
                 raise
             raise WeightsError(f"{path} does not exist here, and {error}") from None
     if not path.exists():
+        is_timm = _TIMM.match(str(path)) and not str(path).endswith(_FILES)
+        timm = f" (timm's: hf://timm/{path})" if is_timm else ""
         raise RunError(
             f"{path} does not exist: name a run, a file or folder of weights, or a model on the "
-            "hub as hf://owner/name or hf://owner/name@revision"
+            f"hub as hf://owner/name or hf://owner/name@revision{timm}"
         )
     return Place(path)
 

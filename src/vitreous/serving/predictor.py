@@ -11,7 +11,7 @@ import torch
 
 from vitreous.core.console import Console
 from vitreous.core.threads import torch_threads
-from vitreous.data.cache import Progress, decode_fitted
+from vitreous.data.cache import Progress, Raw, decode_fitted
 from vitreous.data.preprocess import Preprocess
 from vitreous.errors import UnreadablePicture
 from vitreous.evaluation.inference import (
@@ -22,7 +22,7 @@ from vitreous.evaluation.inference import (
 )
 from vitreous.evaluation.seeing import see_pixels
 from vitreous.serving.guard import Caution, Guard
-from vitreous.serving.runtimes import Engine, open_network
+from vitreous.serving.runtimes import Engine, Precision, open_network
 from vitreous.training.classifier import read_description
 
 
@@ -158,21 +158,30 @@ def compare_precision(predictor: Predictor, pixels: torch.Tensor) -> Change | No
     return Change(len(pixels), labels, float(np.abs(found - wanted).max()))
 
 
+def tell_change(precision: Precision, change: Change | None, console: Console) -> None:
+    """Say what a precision changes, even to whoever wants to hear only warnings."""
+    if change:
+        console.warn(f"{precision}: {change}")
+
+
 def predict_files(
     predictor: Predictor,
-    files: Sequence[Path],
+    files: Sequence[Raw],
+    names: Sequence[str] | None = None,
     on_progress: Progress | None = None,
     on_change: Callable[[Change], None] | None = None,
 ) -> list[Answer]:
-    """Classify files, in their order; an unreadable one doesn't stop the others.
+    """Classify pictures, in their order; an unreadable one doesn't stop the others.
 
     Args:
         predictor: what answers.
-        files: pictures, or not.
+        files: those, or what else becomes a picture.
+        names: what they are called; by default as text.
         on_progress: called with a description, the files done and their total.
         on_change: told what a precision other than float32 changes, by the first pictures.
     """
     answers: dict[int, Answer] = {}
+    called = list(map(str, files)) if names is None else names
     compared = False
     waiting: list[tuple[int, np.ndarray]] = []
 
@@ -184,7 +193,7 @@ def predict_files(
             on_change(change)
         compared = True
         places = [at for at, _ in waiting]
-        answered = answer_pixels(predictor, [str(files[at]) for at in places], pixels)
+        answered = answer_pixels(predictor, [called[at] for at in places], pixels)
         answers.update(zip(places, answered, strict=True))
         waiting.clear()
 
@@ -198,7 +207,7 @@ def predict_files(
         )
         for at, fitted in enumerate(pictures):
             if isinstance(fitted, UnreadablePicture):
-                answers[at] = Answer(str(files[at]), {}, str(fitted))
+                answers[at] = Answer(called[at], {}, str(fitted))
             else:
                 waiting.append((at, fitted.pixels))
             if len(waiting) == BATCH_SIZE:

@@ -37,6 +37,7 @@ def test_where_they_can_not_be_had_it_is_said(ask, fetch_alone, hub, models, gon
         ("anna/odd--name", "Cannot have -- or .. in repo_id"),
         ("hf://anna", "hf://anna is no id: write hf://owner/name"),
         ("nowhere", "nowhere does not exist: name a run, a file or folder of weights, or a model"),
+        ("vit_tiny_patch16_224.augreg", "(timm's: hf://timm/vit_tiny_patch16_224.augreg)"),
     ],
 )
 def test_what_a_hub_does_not_give(refused, hub, models, tmp_path, where, said):

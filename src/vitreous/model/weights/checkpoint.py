@@ -123,5 +123,6 @@ def _translate(source: Source, wanted: Wanted) -> Translation:
         if module.matches(source):
             return module.translate(source, wanted)
     raise WeightsError(
-        f"{source.path} holds no Vision Transformer of a known layout: {listed([*source.tensors])}"
+        f"{source.path} holds no Vision Transformer of a known layout (docs/guide/checkpoints.md "
+        f"has those that are read): {listed([*source.tensors])}"
     )

@@ -81,9 +81,9 @@ def evaluate(
         preprocess: of a checkpoint that doesn't say it: "imagenet", "half" or "clip", and single
             settings such as "crop=384" or "mean=0.5".
         num_heads: of a checkpoint whose heads aren't 64 wide and that doesn't say so.
-        runtime: as for `predict`.
-        precision: as for `predict`.
-        device: as for `predict`.
+        runtime: as for `Model`.
+        precision: likewise.
+        device: likewise.
         cache: folder of decoded pictures.
         console: where messages go.
 
@@ -147,31 +147,24 @@ def predict(
     """Classify pictures; to ask more than once, open a `Model`.
 
     Args:
-        run: a run's folder, a weights file of one, a sealed file, or another library's checkpoint,
-            also on a hub (``owner/name[@revision]``).
+        run: as for `Model`.
         sources: files, and folders that are searched for pictures.
         labels: of a checkpoint, as for `evaluate`.
         preprocess: likewise.
         num_heads: likewise.
-        runtime: "torch", "onnxruntime" or "openvino"; by default what `tune` chose, or torch.
-        precision: "float32", "bfloat16" (torch, openvino) or "int8" (onnxruntime); what the last
-            two change is measured on the first pictures and said.
-        device: "cpu", "cuda" or "mps", where PyTorch computes; by default a GPU where there is one.
-        sets: give each answer a set of classes that holds the true one for at least this share of
-            the pictures, such as 0.9; whether that can be promised is said.
-        by_class: keep that share in each class.
-        refuse: answer none of these where a picture is unlike all that the model learned from.
+        runtime: as for `Model`, and so are the others.
+        precision: what is computed in.
+        device: where.
+        sets: coverage of sets of classes.
+        by_class: whether that is kept in each class.
+        refuse: whether to say none of these.
         console: where progress and promises go.
 
     Returns:
-        For each picture in the order given ``{"file", "label", "probability", "probabilities"}``,
-        or ``{"file", "error"}`` for one that can't be read. With `sets` also ``"set"``, the
-        likeliest class first; with `refuse` also ``"refused"`` and ``"reason"``, and of a refused
-        picture label and probability are ``None``.
+        For each picture in the order given what `Model.predict` says of it.
 
     Raises:
-        ConfigError: for a runtime that isn't installed, a precision that it doesn't have, a
-            coverage that isn't between 0 and 1, or what the model isn't calibrated for.
+        ConfigError: as for `Model`.
         DataError: for a source that doesn't exist.
         RunError: where there is no trained model.
     """
@@ -221,7 +214,7 @@ def explain(
         labels: of a checkpoint, as for `evaluate`.
         preprocess: likewise.
         num_heads: likewise.
-        device: as for `predict`.
+        device: as for `Model`.
         console: where messages go.
 
     Returns:
@@ -315,7 +308,7 @@ def calibrate(
             again.
         preprocess: likewise.
         num_heads: likewise.
-        device: as for `predict`.
+        device: as for `Model`.
         cache: folder of decoded pictures.
         console: where messages go.
 
@@ -360,7 +353,7 @@ def compare(
         b: the other.
         data: a folder of classes or a table.
         split: as for `evaluate`.
-        device: as for `predict`.
+        device: as for `Model`.
         cache: folder of decoded pictures.
         console: where messages go.
 

@@ -201,7 +201,7 @@ def tell_unknown(weights: Path, console: Console) -> None:
     if run_of(weights) is None:
         console.info(
             "which pictures these weights have learned from isn't known here (the folder of their "
-            "run would tell): it has to be others than these"
+            "run would tell): make sure that it was others than these"
         )
 
 

@@ -244,9 +244,8 @@ def decode_fitted(
 ) -> Iterator[Fitted | UnreadablePicture]:
     """Read pictures and fit them to the model's size, in order, by all cores.
 
-    An unreadable one gives its error instead
-    of a picture. Without fingerprints they are "", which saves reading every pixel once more;
-    without a number of threads each usable core has one.
+    An unreadable one gives its error instead. Without fingerprints they are "", which saves reading
+    every pixel once more; without a number of threads each usable core has one.
     """
 
     def decode(raw: Raw) -> Fitted | UnreadablePicture:

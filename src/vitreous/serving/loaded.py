@@ -68,9 +68,8 @@ class Model:
         console: Console | None = None,
     ) -> None:
         self._console = console or Console()
-        self._tell_change: Callable[[Change], None] | None = partial(
-            tell_change, precision, console=self._console
-        )
+        self._precision: Precision = precision
+        self._on_change: Callable[[Change], None] | None = self._tell_change
         told = told_by(labels, preprocess, num_heads)
         wish = Wish(runtime, precision, device, sets, by_class, refuse)
         _, self._predictor = open_model(run, told, wish, self._console)
@@ -106,9 +105,13 @@ class Model:
         """Classify pictures that have names, as `named` gives them; returns what `predict` does."""
         names, raw = [name for name, _ in pictures], [picture for _, picture in pictures]
         with self._console.stages() as on_progress:
-            found = predict_files(self._predictor, raw, names, on_progress, self._tell_change)
-        self._tell_change = None  # said once
+            found = predict_files(self._predictor, raw, names, on_progress, self._on_change)
         return [answer.to_json() for answer in found]
+
+    def _tell_change(self, change: Change) -> None:
+        """Once, as measuring it takes a second network."""
+        tell_change(self._precision, change, self._console)
+        self._on_change = None
 
 
 def named(pictures: Sequence[Picture], console: Console) -> list[tuple[str, Raw]]:

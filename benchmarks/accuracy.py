@@ -219,6 +219,9 @@ def main() -> None:
         default=True,
         help="whether the tables are of pictures and mirror images together",
     )
+    parser.add_argument(
+        "--reference", default="ours", metavar="NAME", help="whom the others are held against"
+    )
     arguments = parser.parse_args()
     keep_freed_memory()  # as the command does; for all contenders
     known = {one.name: one for one in (*DEFAULT, *TUNINGS, *ABLATIONS)}
@@ -244,7 +247,7 @@ def main() -> None:
             source = write_table(source, Path(folder), limit, votes)
         jobs = [make_job(known[name], source, pictures, asked) for name in names]
         failed = run_missing(jobs, arguments.seeds, arguments.out)
-    write_page(arguments.out, arguments.flip_test)
+    write_page(arguments.out, arguments.flip_test, arguments.reference)
     sys.exit(1 if failed else 0)
 
 

@@ -12,18 +12,19 @@ from vitreous.core.files import write_text
 from vitreous.training.config import TrainConfig
 
 
-def write_page(out: Path, flip: bool) -> None:
+def write_page(out: Path, flip: bool, reference: str = REFERENCE) -> None:
     """Write `README.md` and `curves.svg` beside the results that are there.
 
     Args:
         out: their folder.
         flip: whether the score is that of pictures and mirror images together.
+        reference: name of the one that the others are held against.
     """
     rows = _read_rows(out, flip)
     if not rows:
         return
     draw_curves(rows, out / "curves.svg")
-    write_text(out / "README.md", _page(rows, flip))
+    write_text(out / "README.md", _page(rows, flip, reference))
 
 
 def _read_rows(out: Path, flip: bool) -> list[Row]:
@@ -47,7 +48,7 @@ def _scores(row: Row, weights: str, kind: str, name: str) -> list[float]:
     return [run["scores"][weights][kind][name] for run in row.runs]
 
 
-def _page(rows: Sequence[Row], flip: bool) -> str:
+def _page(rows: Sequence[Row], flip: bool, reference: str) -> str:
     runs = [run for row in rows for run in row.runs]
     minutes = " and ".join(f"{value:g}" for value in sorted({r["asked"]["minutes"] for r in runs}))
     limits = {run["asked"]["limit"] for run in runs}
@@ -62,7 +63,7 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
         [
             "# Accuracy with equal time",
             "",
-            *(f"`{command}`\n" for command in _commands(rows, flip)),
+            *(f"`{command}`\n" for command in _commands(rows, flip, reference)),
             f"Every contender learned {targets} from nothing, on the same pictures, for {minutes} "
             f"minutes from behind the decoding, or for {TrainConfig.epochs:g} epochs (the "
             "lecture's model: 20) where those are over sooner, one after another; ours looks for "
@@ -75,7 +76,7 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
             f"Machine: {'; '.join(sorted({run['machine'] for run in runs}))}. Cores that other "
             f"processes took during a run: {shared}.",
             "",
-            *_verdict(rows, flip),
+            *_verdict(rows, flip, reference),
             "",
             "## The weights kept",
             "",
@@ -89,11 +90,11 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
                 "from its recipe, and the ResNet-18 from its settings, which were chosen by them."
             ),
             "",
-            *_table(rows, "kept", flip),
+            *_table(rows, "kept", flip, reference),
             "",
             "## The weights at the end",
             "",
-            *_table(rows, "last", flip),
+            *_table(rows, "last", flip, reference),
             "",
             "The last two columns are paired bootstraps over the pictures, "
             f"{RESAMPLES:,} resamples, seeds averaged: ours minus the contender, with the interval "
@@ -112,15 +113,15 @@ def _page(rows: Sequence[Row], flip: bool) -> str:
     )
 
 
-def _commands(rows: Sequence[Row], flip: bool) -> list[str]:
+def _commands(rows: Sequence[Row], flip: bool, reference: str) -> list[str]:
     """What makes these results: a command for those of equal seeds."""
     groups: dict[tuple[int, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(sorted(run["seed"] for run in row.runs)), []).append(row)
-    return [_command(group, seeds, flip) for seeds, group in groups.items()]
+    return [_command(group, seeds, flip, reference) for seeds, group in groups.items()]
 
 
-def _command(rows: Sequence[Row], seeds: Sequence[int], flip: bool) -> str:
+def _command(rows: Sequence[Row], seeds: Sequence[int], flip: bool, reference: str) -> str:
     runs = [run for row in rows for run in row.runs]
     asked, usual = runs[0]["asked"], {one.name for one in ABLATIONS}
     # Results from before it was written down don't say what was told.
@@ -135,12 +136,14 @@ def _command(rows: Sequence[Row], seeds: Sequence[int], flip: bool) -> str:
         parts.append(f"--limit {asked['limit']}")
     if asked["votes"]:
         parts.append("--votes")
+    if reference != REFERENCE:
+        parts.append(f"--reference {reference}")
     if not flip:
         parts.append("--no-flip-test")
     return " ".join(parts)
 
 
-def _verdict(rows: Sequence[Row], flip: bool) -> list[str]:
+def _verdict(rows: Sequence[Row], flip: bool, reference: str) -> list[str]:
     """Who wins, in words."""
     kind = _kind(flip)
 
@@ -153,10 +156,11 @@ def _verdict(rows: Sequence[Row], flip: bool) -> list[str]:
         f"{leader('balanced_accuracy', max)}. Lowest negative log-likelihood: "
         f"{leader('loss', min)}.**"
     ]
-    ours = next((row for row in rows if row.name == REFERENCE), None)
+    ours = next((row for row in rows if row.name == reference), None)
     if ours is None or len(rows) == 1:
         return lines
-    lines += ["", "Ours, with the weights kept:", ""]
+    named = "Ours" if reference == REFERENCE else f"Here `ours` is {reference}, {ours.title}. It"
+    lines += ["", f"{named}, with the weights kept:", ""]
     for row in rows:
         if row is not ours:
             found = compare(ours.right["kept"], row.right["kept"], row.labels)
@@ -167,13 +171,13 @@ def _verdict(rows: Sequence[Row], flip: bool) -> list[str]:
     return lines
 
 
-def _table(rows: Sequence[Row], weights: str, flip: bool) -> list[str]:
+def _table(rows: Sequence[Row], weights: str, flip: bool, reference: str) -> list[str]:
     lines = [
         "| contender | accuracy | balanced | NLL | parameters | epochs | "
         "ours minus it: accuracy | ours minus it: balanced |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    ours = next((row for row in rows if row.name == REFERENCE), None)
+    ours = next((row for row in rows if row.name == reference), None)
     for row in rows:
         cells = [
             spread(_scores(row, weights, _kind(flip), name))

@@ -109,8 +109,8 @@ def shifted_batches(pictures: PictureSet, batch_size: int, seed: int, pad: int) 
 
 
 def our_batches(pictures: PictureSet, batch_size: int, seed: int) -> Batches:
-    """Batches changed as the product's default recipe changes them."""
-    changes = scratch(Facts("", len(pictures), 2, SIDE)).config.augment
+    """Batches changed as the product's default recipe changes them but in long runs."""
+    changes = scratch(Facts("", len(pictures), 2, SIDE, epochs=1.0)).config.augment
     order = TrainingOrder(len(pictures), batch_size, seed)
     for step in count():
         positions = order.step(step)

@@ -220,10 +220,12 @@ def test_the_pace_is_measured_with_what_was_named(faces, monkeypatch):
     budget = {"train": {"budget_s": 60.0}}
     config = configured(faces, image_size=96, changes=merge(budget, {"model": {"depth": 2}}))
     assert [one.model for one in measured] == [config.model]
-    # A width that is named, by itself or by a preset, is not chosen.
-    assert configured(faces, model="Ti/16", changes=budget).train.learning_rate == 1e-3
+    # A width that is named, by itself or by a preset, is not chosen; how pictures are varied is.
+    config = configured(faces, model="Ti/16", changes=budget)
+    assert config.train.learning_rate == 1e-3
+    assert measured[1].model == config.model
     configured(faces, changes={"train": {"epochs": 3}})
-    assert len(measured) == 1
+    assert len(measured) == 2
 
 
 @pytest.mark.parametrize(

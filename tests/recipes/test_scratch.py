@@ -26,8 +26,10 @@ def width(choice: Choice) -> int:
 
 def test_time_and_the_machine_decide_the_width():
     slow, medium, fast = (
-        scratch(facts(budget_s=600.0, pictures_per_s=lambda _, rate=rate: rate))
-        for rate in (50.0, 1000.0, 5000.0)
+        scratch(
+            facts(num_pictures=20_000, budget_s=600.0, pictures_per_s=lambda _, rate=rate: rate)
+        )
+        for rate in (50.0, 5000.0, 10_000.0)
     )
     assert (width(slow), width(medium), width(fast)) == (96, 96, 192)
     assert slow.rows()[1][2].startswith("this machine learns from 50 a second at width 96")
@@ -38,9 +40,21 @@ def test_with_epochs_no_clock_decides():
     def fail(_: RunConfig) -> float:
         raise AssertionError("nothing may be measured")
 
-    sizes = [width(scratch(facts(epochs=epochs, pictures_per_s=fail))) for epochs in (9.0, 300.0)]
+    sizes = [width(scratch(facts(epochs=epochs, pictures_per_s=fail))) for epochs in (300.0, 400.0)]
     assert sizes == [96, 192]
     assert scratch(facts(epochs=7.0)).config.train.budget_s is None
+
+
+def test_long_runs_vary_their_pictures_more():
+    chances = [
+        (augment.color_chance, augment.erase_chance, augment.mix_chance)
+        for count, epochs in ((12_969, 83.0), (12_969, 200.0), (1_000, 300.0), (50_000, 90.0))
+        for augment in [scratch(facts(num_pictures=count, epochs=epochs)).config.augment]
+    ]
+    plain, varied = (0.3, 0.0, 0.0), (0.5, 0.25, 0.3)
+    assert chances == [plain, varied, plain, plain]
+    named = facts(budget_s=3600.0, pictures_per_s=lambda _: 1e4, embed_dim=96)
+    assert scratch(named).config.augment.mix_chance == 0.3
 
 
 def test_epochs_bound_what_a_fast_machine_sees():

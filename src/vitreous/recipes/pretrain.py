@@ -24,4 +24,5 @@ def pretrain(facts: Facts) -> Choice:
         train=replace(choice.config.train, betas=(0.9, 0.95), label_smoothing=0.0),
         pretrain=PretrainConfig(),
     )
-    return Choice(config, choice.reasons)
+    reasons = (one for one in choice.reasons if not one.settings[0].startswith("augment."))
+    return Choice(config, tuple(reasons))

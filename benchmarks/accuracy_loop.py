@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accuracy_peers import Peer
-from pace import CHECKS_PER_VALIDATION, Pace, keep_budget
+from pace import Pace
 from torch import Tensor, nn
 
 from vitreous.core.rng import derive_seed, numpy_stream
@@ -33,7 +33,13 @@ from vitreous.training.config import TrainConfig
 from vitreous.training.device import choose_device, choose_precision
 from vitreous.training.ema import Ema
 from vitreous.training.optim import parameter_groups
-from vitreous.training.plan import Plan, learning_rate_factor, plan_budget, plan_epochs
+from vitreous.training.plan import (
+    Plan,
+    keep_budget,
+    learning_rate_factor,
+    plan_budget,
+    plan_epochs,
+)
 from vitreous.training.shards import Shards, choose_shards
 
 
@@ -193,7 +199,6 @@ def train_peer(peer: Peer, dataset: Dataset, seed: int, budget_s: float) -> Trai
     diary = _Diary(peer, dataset)
     plan = _make_plan(peer, dataset, seed, budget_s, diary)
     learner = PeerLearner(peer, dataset, seed)
-    check_every = max(1, plan.evaluate_every // CHECKS_PER_VALIDATION)
     most_steps = max(1, round(TrainConfig.epochs * diary.steps_per_epoch))
     began, pace_step = time.monotonic(), 0
     while learner.step < plan.total_steps:
@@ -202,7 +207,7 @@ def train_peer(peer: Peer, dataset: Dataset, seed: int, budget_s: float) -> Trai
         if at_end or learner.step % plan.evaluate_every == 0:
             diary.note(learner, plan)
             began += diary.validation_s  # the pace of the steps leaves validations out
-        if learner.step % check_every == 0 and not at_end:
+        if learner.step % plan.pace_every == 0 and not at_end:
             step_s = (time.monotonic() - began) / (learner.step - pace_step)
             left_s = budget_s - diary.elapsed_s - diary.validation_s
             plan = keep_budget(plan, learner.step, step_s, diary.validation_s, left_s, most_steps)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pace import CHECKS_PER_VALIDATION, Pace, keep_budget
+from pace import Pace
 from picture_links import labels_of, samples_of
 from PIL import Image
 from result_files import score
@@ -26,7 +26,7 @@ from torchvision_operators import name_operators
 
 from vitreous.data.folder import Listing, list_labelled
 from vitreous.training.checkpoint import Best
-from vitreous.training.plan import Plan, Stretch
+from vitreous.training.plan import Plan, Stretch, keep_budget
 
 #: Processes that read pictures; timm's default of 4 is for more cores than 2.
 WORKERS = 2
@@ -142,7 +142,6 @@ class Diary:
         self.best: Best | None = None
         self.best_weights: dict[str, Tensor] = {}
         self.plan = self._make_plan(step_s)
-        self._check_every = max(1, self.plan.evaluate_every // CHECKS_PER_VALIDATION)
         self._restart_pace()
 
     @property
@@ -178,7 +177,7 @@ class Diary:
     def note_step(self) -> None:
         """A step was taken; the plan is changed where the machine's pace has."""
         self.step += 1
-        if self.is_over or self.step % self._check_every:
+        if self.is_over or self.step % self.plan.pace_every:
             return
         step_s = (time.monotonic() - self._pace_began) / (self.step - self._pace_step)
         left_s = self._budget_s - self.elapsed_s - self._validation_s

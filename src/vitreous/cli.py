@@ -27,7 +27,7 @@ from vitreous.cli_serve import serve
 from vitreous.cli_train import pretrain, train
 from vitreous.cli_trust import calibrate, compare
 from vitreous.core.machine import allowed_cores, usable_cores
-from vitreous.core.memory import keep_freed_memory
+from vitreous.core.memory import is_out_of_memory, keep_freed_memory
 from vitreous.errors import UserError, VitreousError
 
 if TYPE_CHECKING:
@@ -336,8 +336,6 @@ def _status(command: Callable[[], Any]) -> int:
         click.echo(f"error: can't read {error.filename}: {error.strerror}", err=True)
         return 2
     except (RuntimeError, MemoryError) as error:
-        from vitreous.training.guard import is_out_of_memory
-
         if not is_out_of_memory(error):
             raise
         click.echo(

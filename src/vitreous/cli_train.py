@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 @options.num_heads
 @options.preprocess
 @click.option("--explain-choice", is_flag=True,
-              help="Print the settings that were chosen for these pictures, this machine and this "
-              "budget, and why.")  # fmt: skip
+              help="Print, before training, the settings that were chosen for these pictures, this "
+              "machine and this budget, and why.")  # fmt: skip
 @options.seed
 @options.config
 @options.assignments

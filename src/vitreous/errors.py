@@ -15,6 +15,16 @@ Each message is one line that names the file or value, what is allowed and what 
 """
 
 
+def first_line(error: BaseException) -> str:
+    r"""What another library's error says first, or its kind where it says nothing.
+
+    Example:
+        >>> first_line(ValueError("no model\nhere")), first_line(MemoryError())
+        ('no model', 'MemoryError')
+    """
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 class VitreousError(Exception):
     """Base class of all errors raised on purpose; its text is meant for a person."""
 

@@ -18,9 +18,9 @@ from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.data.folds import fold_datasets
 from vitreous.evaluation.inference import TorchNetwork, predict_set
-from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
+from vitreous.evaluation.intervals import Interval, balanced_interval, proportion_interval
 from vitreous.evaluation.metrics import evaluate_probabilities
-from vitreous.evaluation.results import Fold, FoldScores, Pooled
+from vitreous.evaluation.results import Fold, FoldAnswers, FoldScores, Pooled
 from vitreous.training.classifier import load_classifier
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device
@@ -140,12 +140,9 @@ def _together(run: RunFolder, scores: FoldScores, dataset: Dataset, repeats: int
     index = {name: number for number, name in enumerate(dataset.classes)}
     names = [dataset.listing.samples[row].label for row in rows.tolist()]
     labels = torch.tensor([index[name] for name in names if name is not None])
-    tensors = {"probabilities": probabilities, "labels": labels, "rows": rows}
-    write_tensors(run.fold_answers, tensors, {"classes": dataset.classes})
+    FoldAnswers(probabilities, labels, rows, dataset.classes).write(run)
     # A picture that is answered rightly in one repeat of two counts as half a one.
     right = (probabilities.argmax(2) == labels).double().mean(0).numpy()
-    parts = [right[labels.numpy() == label] for label in range(len(dataset.classes))]
-    hits, sizes = [round(part.sum()) for part in parts], [len(part) for part in parts]
     return replace(
         scores,
         n=len(labels),
@@ -154,7 +151,8 @@ def _together(run: RunFolder, scores: FoldScores, dataset: Dataset, repeats: int
             proportion_interval(round(right.sum()), len(right)),
         ),
         balanced_accuracy=_over_folds(
-            [fold.balanced_accuracy for fold in scores.folds], mean_share_interval(hits, sizes)
+            [fold.balanced_accuracy for fold in scores.folds],
+            balanced_interval(right, labels.numpy()),
         ),
     )
 

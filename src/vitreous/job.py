@@ -16,6 +16,7 @@ from typing import Any
 from vitreous.core.config import dump_toml
 from vitreous.core.files import read_json, write_json
 from vitreous.core.launch import first_files, run_place
+from vitreous.core.memory import is_out_of_memory
 from vitreous.core.run import RunFolder
 from vitreous.data.dataset import Dataset
 from vitreous.data.folder import Listing
@@ -32,7 +33,6 @@ from vitreous.supervised import learn_classes
 from vitreous.telling import tell_memory, tell_plan
 from vitreous.training.config import RunConfig
 from vitreous.training.device import choose_device
-from vitreous.training.guard import is_out_of_memory
 from vitreous.training.pretrain import MaskedAutoencoder, PatchLearner, loss_on, reconstructions
 from vitreous.training.provenance import circumstances
 from vitreous.training.trainer import Sitting, ValidScore
@@ -122,21 +122,22 @@ def _prepare(
         # Too few pictures are told before anything is written.
         for repeat in range(config.folds.repeats):
             fold_datasets(dataset, config.folds.count, repeat, config.train.seed)
+    names = RunFolder(default)  # wherever the run is going to be
     files = {
-        "choice.json": json.dumps(choice.rows()),
-        "split.csv": dataset.split_table(),
-        "data.json": f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
-        RunFolder(default).provenance.name: json.dumps(circumstances(config.train.device)),
+        names.choice.name: json.dumps(choice.rows()),
+        names.split.name: dataset.split_table(),
+        names.data.name: f'{{"fingerprint": "{dataset.fingerprint()}"}}\n',
+        names.provenance.name: json.dumps(circumstances(config.train.device)),
     }
     if checkup := _look_first(listing, config, sitting):
-        files[RunFolder(default).findings.name] = json.dumps(checkup.to_record())
+        files[names.findings.name] = json.dumps(checkup.to_record())
     path, _ = run_place(default, out)  # only now: another command may have taken one meanwhile
     if overlay:
         console.info(f"overlay: {overlay}")
         own = RunFolder(path).overlay
         files[own.name] = overlay.text
         config = replace(config, data=replace(config.data, overlay=str(own.absolute())))
-    files |= {"config.toml": dump_toml(config), **first_files(path)}
+    files |= {names.config.name: dump_toml(config), **first_files(path)}
     return path, files, config, dataset
 
 

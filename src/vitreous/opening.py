@@ -15,6 +15,7 @@ from vitreous.core.files import read_json
 from vitreous.core.run import RunFolder, run_of
 from vitreous.data.dataset import (
     Dataset,
+    as_it_was,
     open_dataset,
     open_unlabelled,
     path_as_text,
@@ -68,18 +69,23 @@ def with_cache(config: RunConfig, cache: str | PathLike[str] | None) -> RunConfi
 
 
 def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) -> Dataset:
-    """The pictures that a run began with."""
-    source = Path(config.data.source)
-    if config.pretrain:
-        listing = list_unlabelled(source)
-    else:
-        # The run's own copy, wherever its folder is now.
-        overlay = read_overlay(folder.overlay) if config.data.overlay else None
-        listing = list_labelled(source, overlay)
-    dataset = open_pictures(listing, config, console)
+    """The pictures that a run began with; what came to them since is left out.
+
+    Raises:
+        DataError: where their place has none any more.
+        RunError: where one of them is gone, or has another label or other pixels.
+    """
+    listing, before = _listed_again(folder, config), read_split_table(folder.split)
+    own = as_it_was(listing, before)
+    if count := len(listing.samples) - len(own.samples):
+        console.warn(
+            f"{count:,} of the pictures in {config.data.source} came after {folder.path} began: "
+            "left out"
+        )
+    dataset = open_pictures(own, config, console)
     known = read_json(folder.data)
     if not isinstance(known, dict) or known.get("fingerprint") != dataset.fingerprint():
-        changed = _changes(dataset, read_split_table(folder.split))
+        changed = _changes(own, before)
         raise RunError(
             f"the pictures in {config.data.source} are not those that {folder.path} began with "
             f"({changed}): put them back as they were, or train anew with another --out"
@@ -87,9 +93,24 @@ def open_own_pictures(folder: RunFolder, config: RunConfig, console: Console) ->
     return dataset
 
 
-def _changes(dataset: Dataset, before: Sequence[dict[str, str]]) -> str:
+def _listed_again(folder: RunFolder, config: RunConfig) -> Listing:
+    source = Path(config.data.source)
+    try:
+        if config.pretrain:
+            return list_unlabelled(source)
+        # The run's own copy, wherever its folder is now.
+        overlay = read_overlay(folder.overlay) if config.data.overlay else None
+        return list_labelled(source, overlay)
+    except DataError as error:
+        raise DataError(
+            f"{error}; if the pictures have moved, write their place into data.source in "
+            f"{folder.config}"
+        ) from None
+
+
+def _changes(listing: Listing, before: Sequence[dict[str, str]]) -> str:
     """How pictures differ from those of a `split.csv`, in words."""
-    now = [path_as_text(sample.path) for sample in dataset.listing.samples]
+    now = [path_as_text(sample.path) for sample in listing.samples]
     known = [row["path"] for row in before]
     new, gone = sorted(set(now) - set(known)), sorted(set(known) - set(now))
     words = [

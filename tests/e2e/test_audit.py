@@ -164,6 +164,21 @@ def test_other_labels_than_the_run_began_with_are_refused(vitreous, audited, pla
     )
 
 
+def test_a_picture_that_came_since_moves_no_row(vitreous, audited, planted):
+    run, (table, wrong) = audited[0] / "runs" / "faces", planted
+    known, before = vitreous("audit", run, "--json").stdout, table.read_text()
+    added = shutil.copy(next(iter(wrong)), table.parent / "drawn" / "added.png")
+    header, rest = before.split("\n", 1)
+    try:
+        table.write_text(f"{header}\ndrawn/added.png,sad\n{rest}")
+        result = vitreous("audit", run, "--json")
+    finally:
+        table.write_text(before)
+        added.unlink()
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout) == json.loads(known)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -156,6 +156,7 @@ def test_a_run_that_may_not_be_entered_is_one_line(capsys):
     [
         ("split.csv", "\ufeffpath;label;split\na;b;train\n", "evaluate RUN FACES"),
         ("split.csv", "path,label,split\na,b\n", "evaluate RUN FACES"),
+        ("split.csv", "path,label,split\na,b,train,comma\n", "evaluate RUN FACES"),
         ("data.json", "[]", "evaluate RUN"),
         ("evaluation.json", "{}", "export RUN -o OUT"),
     ],

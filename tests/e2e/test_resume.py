@@ -123,6 +123,45 @@ def test_pictures_that_changed_are_told_before_going_on(vitreous, stopped, pictu
     assert "(some have changed, or their labels)" in said
 
 
+def test_pictures_that_moved_are_found_where_the_settings_say(
+    vitreous, stopped, pictures, tmp_path
+):
+    straight, config = tmp_path / "straight", stopped / "config.toml"
+    assert vitreous("train", pictures, "--out", straight, *TINY).exit_code == 0
+    moved = pictures.rename(tmp_path / "moved")
+    result = vitreous("train", "--resume", stopped)
+    assert result.exit_code == 2
+    assert f"write their place into data.source in {config}" in " ".join(result.stderr.split())
+    config.write_text(config.read_text().replace(str(pictures), str(moved)))
+    result = vitreous("train", "--resume", stopped)
+    assert result.exit_code == 0, result.stderr
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (stopped / name).read_bytes() == (straight / name).read_bytes()
+
+
+def test_pictures_that_came_since_are_left_out(vitreous, stopped, pictures, tmp_path):
+    straight = tmp_path / "straight"
+    assert vitreous("train", pictures, "--out", straight, *TINY).exit_code == 0
+    shutil.copy(pictures / "happy" / "00000.png", pictures / "angry" / "another.png")
+    shutil.copytree(pictures / "happy", pictures / "bored")
+    told = f"9 of the pictures in {pictures} came after {stopped} began: left out"
+    result = vitreous("train", "--resume", stopped)
+    assert result.exit_code == 0, result.stderr
+    assert told in " ".join(result.stderr.split())
+    for name in ("best.safetensors", "last.safetensors"):
+        assert (stopped / name).read_bytes() == (straight / name).read_bytes()
+    found = vitreous("evaluate", stopped, "--json")
+    assert found.exit_code == 0, found.stderr
+    assert told in " ".join(found.stderr.split())
+    assert json.loads(found.stdout) == json.loads((straight / "evaluation.json").read_text())
+    # One of its own gone as well is another matter, and both are named.
+    (pictures / "happy" / "00001.png").unlink()
+    result = vitreous("evaluate", stopped)
+    assert result.exit_code == 2
+    said = " ".join(result.stderr.split())
+    assert f"9 new, such as {pictures / 'angry' / 'another.png'}; 1 gone, such as" in said
+
+
 def test_a_fold_is_not_forgotten_before_it_is_written_down(
     vitreous, pictures, tmp_path, monkeypatch
 ):

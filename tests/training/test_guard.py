@@ -12,11 +12,11 @@ import torch
 
 from tests.training.test_learner import weights
 from tests.training.test_trainer import CLASSES, run_training
+from vitreous.core.memory import is_out_of_memory
 from vitreous.data.config import NO_AUGMENTATION
 from vitreous.errors import ConfigError, Interrupted, TrainingError
 from vitreous.training import guard
 from vitreous.training.config import TrainConfig
-from vitreous.training.guard import is_out_of_memory
 from vitreous.training.learner import ClassLearner
 from vitreous.training.logbook import read_logbook
 from vitreous.training.plan import plan_epochs
@@ -257,7 +257,7 @@ def test_another_error_is_not_taken_for_memory(config, faces, tmp_path, monkeypa
 
 REAL = """
 import resource, torch
-from vitreous.training.guard import is_out_of_memory
+from vitreous.core.memory import is_out_of_memory
 size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 200_000_000, size + 200_000_000))
 try:

@@ -16,6 +16,8 @@ last.safetensors     weights at the end
 checkpoints/         what resuming needs
 ladder.json          of a fine-tuned run: what each rung scored, and which was kept
 rungs/               of those, each as far as it goes a run's files again
+features.safetensors of a rung: what the layers before the head make of each picture
+answers.safetensors  of a rung or a fold: what it answered
 folds.json           of a cross-validated run: what each fold scored, and all together
 folds.safetensors    what was answered for each picture by the folds that it was held out of
 folds/               of those, each as far as it goes a run's files again

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -102,9 +102,23 @@ def read_split_table(path: Path) -> list[dict[str, str]]:
     except (OSError, csv.Error) as error:
         raise RunError(f"can't read {path}: {error}") from None
     known = (_SPLIT_COLUMNS, _SPLIT_COLUMNS[:-1])
-    if rows.fieldnames not in known or any(None in row.values() for row in found):
+    if rows.fieldnames not in known or any(None in row or None in row.values() for row in found):
         raise RunError(f"{path} is not as the run wrote it: it has {', '.join(_SPLIT_COLUMNS)}")
     return found
+
+
+def as_it_was(listing: Listing, before: Sequence[dict[str, str]]) -> Listing:
+    """Without the pictures that came since the rows of a `split.csv` were written.
+
+    Where one of those is gone, nothing is what it was, and the listing stays as it is.
+    """
+    known = {row["path"] for row in before}
+    kept = tuple(one for one in listing.samples if path_as_text(one.path) in known)
+    if {path_as_text(one.path) for one in kept} != known:
+        return listing
+    labels = {one.label for one in kept}
+    classes = tuple(name for name in listing.classes if name in labels)
+    return replace(listing, samples=kept, classes=classes)
 
 
 def path_as_text(path: Path) -> str:

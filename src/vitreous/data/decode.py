@@ -24,9 +24,10 @@ from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from vitreous.data.shards import entry_of, open_inside
-from vitreous.errors import UnreadablePicture, VitreousError
+from vitreous.data.table import ENDINGS
+from vitreous.errors import UnreadablePicture, VitreousError, first_line
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+FORMATS = tuple(ENDINGS)
 
 #: Pictures of formats that are not read: the bytes 4 to 12 of their files.
 _UNREAD = {
@@ -196,8 +197,7 @@ def _told_as_unreadable() -> Iterator[None]:
         if isinstance(error, OSError) and error.strerror:  # the system's own, not Pillow's
             passing = error.errno not in _LASTING
             raise UnreadablePicture(f"can't be read: {error.strerror}", passing) from None
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UnreadablePicture(f"damaged: {reason}") from None
+        raise UnreadablePicture(f"damaged: {first_line(error)}") from None
 
 
 def _image(file: BinaryIO) -> Image.Image:

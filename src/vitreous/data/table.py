@@ -13,12 +13,19 @@ from types import MappingProxyType
 from typing import Any, TextIO
 
 from vitreous.core.config import did_you_mean
-from vitreous.errors import DataError
+from vitreous.errors import DataError, first_line
 
+#: Formats that are read, in Pillow's words, and how their files' names end.
+ENDINGS = {
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "PNG": (".png",),
+    "WEBP": (".webp",),
+    "BMP": (".bmp",),
+    "TIFF": (".tif", ".tiff"),
+    "GIF": (".gif",),
+}
 #: What files of pictures are called.
-EXTENSIONS = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-)
+EXTENSIONS = frozenset(ending for endings in ENDINGS.values() for ending in endings)
 #: Formats that telephones and cameras write too, and that nothing here reads.
 UNREAD_EXTENSIONS = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2")
@@ -242,8 +249,7 @@ def _parquet_rows(path: Path, labelled: bool) -> Iterator[tuple[str, dict[str, A
                     raise DataError(f"{path}: '{name}' holds {what}, not {words}")
             rows = file.read(columns=wanted).to_pylist()
     except ArrowException as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} is not a Parquet table: {reason}") from None
+        raise DataError(f"{path} is not a Parquet table: {first_line(error)}") from None
     for number, row in enumerate(rows, start=1):
         try:
             values = {name: _as_text(row[name]) for name in wanted}

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from vitreous.core.memory import is_out_of_memory
 from vitreous.core.rng import numpy_stream, torch_stream
 from vitreous.data.dataset import Dataset, joining_prints
 from vitreous.data.loader import PictureSet
@@ -22,7 +23,6 @@ from vitreous.evaluation.thumbnails import SIDE
 from vitreous.model.vit import ViT
 from vitreous.training.config import RunConfig
 from vitreous.training.device import free_memory
-from vitreous.training.guard import is_out_of_memory
 
 #: Training pictures that are looked at, those of them that are augmented too, and those that are
 #: looked at from inside.

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitreous.diagnosis.course import Course
 from vitreous.diagnosis.inside import Inside
-from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
+from vitreous.evaluation.intervals import Interval, balanced_interval, proportion_interval
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,13 +56,11 @@ class Answers:
         """
         right = answers == labels
         given = np.bincount(answers)
-        present, sizes = np.unique(labels, return_counts=True)
-        hits = [int(right[labels == name].sum()) for name in present]
         return cls(
             n=len(labels),
             accuracy=proportion_interval(int(right.sum()), len(labels)),
-            balanced=mean_share_interval(hits, sizes.tolist()),
-            chance=1 / max(len(present), 2),
+            balanced=balanced_interval(right, labels),
+            chance=1 / max(len(np.unique(labels)), 2),
             favourite=int(given.argmax()),
             favourite_share=float(given.max() / given.sum()),
         )

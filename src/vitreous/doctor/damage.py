@@ -55,14 +55,13 @@ def diagnose(path: Path, complaint: str) -> tuple[str, str]:
             head = file.read(_HEAD_BYTES)
             file.seek(max(0, size - _HEAD_BYTES))
             tail = file.read()
+        if found := picture_format(head):
+            too_short = _ends_early(path, found, head, tail, size) or "truncated" in complaint
+            return ("truncated" if too_short else "unreadable"), f"{found}, {complaint}"
     except OSError as error:
         return "unreadable", f"can't be read: {error.strerror or error}"
     if not size:
         return "empty", complaint
-    found = picture_format(head)
-    if found:
-        too_short = _ends_early(path, found, head, tail, size) or "truncated" in complaint
-        return ("truncated" if too_short else "unreadable"), f"{found}, {complaint}"
     what = None if unread_format(head) else _what_else(head)
     return ("not_a_picture", what) if what else ("unreadable", complaint)
 

@@ -7,17 +7,10 @@ from math import log2
 import numpy as np
 
 from vitreous.data.decode import Header
+from vitreous.data.table import ENDINGS
 from vitreous.doctor.collection import Collection
 from vitreous.doctor.findings import Finding, Severity
 
-_SUFFIXES = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "BMP": (".bmp",),
-    "TIFF": (".tif", ".tiff"),
-    "GIF": (".gif",),
-}
 #: Below this many pictures there is no rest to be set apart from.
 _FEWEST = 8
 #: Largest share of pictures that can still be odd.
@@ -66,7 +59,7 @@ def _plain(collection: Collection) -> Iterator[Finding]:
             detail = f"a {header.format} of several frames, of which the first is used"
             yield _finding(collection, row, "animated", detail, "warning")
         suffix = collection.path(row).suffix
-        if suffix.lower() not in _SUFFIXES[header.format]:
+        if suffix.lower() not in ENDINGS[header.format]:
             detail = f"a {header.format} by its content, {suffix or 'nothing'} by its name"
             yield _finding(collection, row, "wrong_extension", detail, "note")
 

@@ -5,10 +5,7 @@ Takes values and a function that gives pictures; writes nothing.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from shlex import quote
-
-from jinja2 import Environment
 
 from vitreous.doctor.findings import Checkup, Finding, Section
 from vitreous.pages.pictures import Embedded, PictureOf, picture_uri
@@ -72,7 +69,7 @@ def render_checkup(checkup: Checkup, picture_of: PictureOf, overlay: str) -> str
         "chapters": _chapters(checkup, picture_of, _CASES, _LINES, _PICTURES),
         "command": f"vitreous train {quote(str(checkup.source))} --overlay {quote(overlay)}",
     }
-    return render(_environment().get_template("check.html.jinja"), values)
+    return render(environment("vitreous.doctor").get_template("check.html.jinja"), values)
 
 
 def render_findings(checkup: Checkup, picture_of: PictureOf) -> str:
@@ -87,7 +84,7 @@ def render_findings(checkup: Checkup, picture_of: PictureOf) -> str:
         "chapters": _chapters(checkup, picture_of, _FEW_CASES, _FEW_CASES, _FEW_PICTURES),
         "command": f"vitreous check {quote(str(checkup.source))} --out NEW_FOLDER",
     }
-    return render(_environment().get_template("findings.html.jinja"), values)
+    return render(environment("vitreous.doctor").get_template("findings.html.jinja"), values)
 
 
 def _chapters(
@@ -115,8 +112,3 @@ def _case(checkup: Checkup, finding: Finding, picture_of: PictureOf | None) -> C
         picture = None if pixels is None else picture_uri(pixels, _SIDE_PX)
         files.append((checkup.shown(path), picture))
     return Case(finding.detail, files, len(finding.files) - len(files))
-
-
-@cache
-def _environment() -> Environment:
-    return environment("vitreous.doctor")

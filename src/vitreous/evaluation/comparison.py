@@ -9,9 +9,9 @@ import numpy as np
 from vitreous.evaluation.intervals import (
     CONFIDENCE,
     Interval,
+    balanced_interval,
     difference_interval,
     mean_interval,
-    mean_share_interval,
     proportion_interval,
 )
 
@@ -87,13 +87,7 @@ def compare_answers(
     return Comparison(
         n=len(truth),
         accuracy={name: accuracy(name, everything) for name in right},
-        balanced_accuracy={
-            name: mean_share_interval(
-                [int(right[name][chosen].sum()) for chosen in classes],
-                [int(chosen.sum()) for chosen in classes],
-            )
-            for name in right
-        },
+        balanced_accuracy={name: balanced_interval(right[name], truth) for name in right},
         only_right=only,
         gain=gain(everything),
         balanced_gain=mean_interval([gain(chosen) for chosen in classes], lowest=-1.0),

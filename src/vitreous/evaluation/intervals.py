@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+
 CONFIDENCE = 0.95
 _DEVIATIONS = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 #: Pictures, answered as all are, that each class is given where its recall's spread is estimated.
@@ -73,6 +75,21 @@ def mean_share_interval(hits: Sequence[int], sizes: Sequence[int]) -> Interval:
     mean = sum(recalls) / len(pairs)
     pooled = _wilson(by_class.value, mean * (1 - mean) / spread)
     return Interval(by_class.value, min(by_class.low, pooled.low), max(by_class.high, pooled.high))
+
+
+def balanced_interval(right: np.ndarray, labels: np.ndarray) -> Interval:
+    """Interval of the balanced accuracy: the mean of the recalls of the classes that are there.
+
+    Args:
+        right: whether a picture was answered rightly, or in which share of several answers.
+        labels: of its class, in any form.
+
+    Shape:
+        two of (pictures,)
+    """
+    _, rows, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    hits = np.bincount(rows, right, len(sizes))
+    return mean_share_interval([round(count) for count in hits.tolist()], sizes.tolist())
 
 
 def difference_interval(gained: int, lost: int, total: int) -> Interval:

@@ -16,7 +16,7 @@ import numpy as np
 
 from vitreous.evaluation.intervals import (
     Interval,
-    mean_share_interval,
+    balanced_interval,
     proportion_interval,
     total_interval,
 )
@@ -93,17 +93,13 @@ def find_label_errors(probabilities: np.ndarray, labels: np.ndarray) -> LabelErr
     odds = others.max(1) / np.maximum(own, np.finfo(np.float32).tiny)
     sizes = np.bincount(labels, minlength=probabilities.shape[1])
     joint = _confident_joint(probabilities, labels, own, sizes)
-    agreed = np.bincount(labels, odds <= 1, len(sizes))
-    present = np.flatnonzero(sizes)
     return LabelErrors(
         order=np.argsort(-odds, kind="stable"),
         against=int((odds > 1).sum()),
         suggested=others.argmax(1),
         noise=_calibrated(joint, sizes),
         expected=_expected(joint, sizes),
-        agreement=mean_share_interval(
-            agreed[present].astype(int).tolist(), sizes[present].tolist()
-        ),
+        agreement=balanced_interval(odds <= 1, labels),
     )
 
 

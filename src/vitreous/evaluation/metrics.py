@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.evaluation.intervals import Interval, mean_share_interval, proportion_interval
+from vitreous.evaluation.intervals import Interval, balanced_interval, proportion_interval
 from vitreous.evaluation.reliability import Reliability
 
 
@@ -125,19 +125,17 @@ def evaluate_probabilities(
         majority_class = int(np.bincount(labels).argmax())
     confusion = confusion_matrix(labels, answers, labels=np.arange(len(classes)))
     per_class = _class_scores(confusion, labels, answers, classes)
-    sizes = confusion.sum(1)
-    present = np.flatnonzero(sizes)
-    hits = confusion.diagonal()[present].tolist()
+    present = int(np.count_nonzero(confusion.sum(1)))
     return Evaluation(
         n=len(labels),
         accuracy=proportion_interval(int(np.trace(confusion)), len(labels)),
-        balanced_accuracy=mean_share_interval(hits, sizes[present].tolist()),
+        balanced_accuracy=balanced_interval(answers == labels, labels),
         loss=negative_log_likelihood(probabilities, labels),
         classes=tuple(classes),
         per_class=per_class,
         confusion=tuple(tuple(int(count) for count in row) for row in confusion),
         top_k=_top_k(probabilities, labels, len(classes)),
-        baselines=_baselines(confusion, classes, majority_class, len(present)),
+        baselines=_baselines(confusion, classes, majority_class, present),
         unreadable=tuple(unreadable),
     )
 

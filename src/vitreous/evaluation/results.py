@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from vitreous.core.files import read_record
+import numpy as np
+from torch import Tensor
+
+from vitreous.core.files import read_record, read_tensors, write_tensors
 from vitreous.core.run import RunFolder
 from vitreous.evaluation.intervals import Interval
 
@@ -125,6 +128,54 @@ class Pooled:
     mean: float
     std: float
     interval: Interval
+
+
+@dataclass(frozen=True)
+class FoldAnswers:
+    """What each picture was answered by the folds that it was held out of.
+
+    Args:
+        probabilities: of every repeat.
+        labels: indices into the classes.
+        rows: of the run's listing.
+        classes: their names.
+
+    Shape:
+        (repeats, pictures, classes), float32; (pictures,) and (pictures,), int64
+    """
+
+    probabilities: Tensor
+    labels: Tensor
+    rows: Tensor
+    classes: tuple[str, ...]
+
+    def mean(self) -> np.ndarray:
+        """Over the repeats: each is an answer by a model that never saw the picture.
+
+        Shape:
+            -> (pictures, classes), float32
+        """
+        return self.probabilities.mean(0).numpy()
+
+    def write(self, run: RunFolder) -> None:
+        """Into the run's folder."""
+        tensors = {name: getattr(self, name) for name in ("probabilities", "labels", "rows")}
+        write_tensors(run.fold_answers, tensors, {"classes": self.classes})
+
+    @classmethod
+    def read(cls, run: RunFolder) -> "FoldAnswers":
+        """Those of a run.
+
+        Raises:
+            RunError: where they are missing or damaged.
+        """
+        tensors, metadata = read_tensors(run.fold_answers)
+        return cls(
+            tensors["probabilities"],
+            tensors["labels"],
+            tensors["rows"],
+            tuple(metadata["classes"]),
+        )
 
 
 @dataclass(frozen=True)

@@ -15,13 +15,15 @@ from vitreous.core.config import from_mapping, to_mapping
 from vitreous.core.run import versions
 from vitreous.data.decode import FORMATS, OVERSAMPLING
 from vitreous.data.preprocess import Preprocess
-from vitreous.errors import ConfigError, WeightsError
+from vitreous.errors import ConfigError, WeightsError, first_line
 from vitreous.evaluation.calibration import Calibration
 from vitreous.evaluation.conformal import SetRule
 from vitreous.evaluation.refusal import WORDS
 
 #: Of the JSON object; raised when a reader of the former would answer otherwise.
 FORMAT = 1
+#: The graph's input and outputs.
+PICTURE, PROBABILITIES, STRANGENESS = "picture", "probabilities", "strangeness"
 #: Keys of the file's metadata.
 KEY, CARD_KEY = "vitreous", "model_card"
 #: Shares of the pictures whose sets can be asked for.
@@ -169,8 +171,9 @@ class Contract:
         except (
             ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError,
         ) as error:  # fmt: skip
-            reason = str(error).splitlines()[0]
-            raise WeightsError(f"what {path} says of itself is damaged: {reason}") from None
+            raise WeightsError(
+                f"what {path} says of itself is damaged: {first_line(error)}"
+            ) from None
 
     def rule(self, coverage: float, where: object) -> SetRule:
         """When a class belongs to a set.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from vitreous.data.preprocess import normalise
 from vitreous.evaluation.refusal import FEATURES, LOOKS, Refusal, looks_of
-from vitreous.exporting.contract import Contract
+from vitreous.exporting.contract import PICTURE, PROBABILITIES, STRANGENESS, Contract
 from vitreous.exporting.fitting import Fit
 from vitreous.exporting.libraries import import_openvino
 from vitreous.exporting.onnx import OPSET, silence
@@ -24,7 +24,6 @@ from vitreous.model.features import WithFeatures
 from vitreous.model.fold import fold
 from vitreous.training.classifier import Classifier
 
-PICTURE, PROBABILITIES, STRANGENESS = "picture", "probabilities", "strangeness"
 #: An example to trace with; neither side is one that a trace would take for a constant.
 _EXAMPLE = (37, 53, 3)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from vitreous.errors import ConfigError, RunError, WeightsError
-from vitreous.exporting.contract import Contract
+from vitreous.errors import ConfigError, RunError, WeightsError, first_line
+from vitreous.exporting.contract import PICTURE, PROBABILITIES, STRANGENESS, Contract
 from vitreous.exporting.libraries import open_session
 
 
@@ -31,7 +31,7 @@ class SealedFile:
         Shape:
             (height, width, 3) uint8 -> (classes,) float32, (views,) float32
         """
-        return self.session.run(None, {"picture": picture})
+        return self.session.run(None, {PICTURE: picture})
 
 
 def open_sealed(path: Path, threads: int = 1) -> SealedFile:
@@ -55,14 +55,13 @@ def open_sealed(path: Path, threads: int = 1) -> SealedFile:
             f"{path} needs ONNX Runtime: pip install onnxruntime, or vitreous[onnx]"
         ) from None
     except Exception as error:  # ONNX Runtime has errors of its own for each thing that is wrong
-        reason = str(error).splitlines()[0]
-        raise WeightsError(f"{path} is damaged or no ONNX file: {reason}") from None
+        raise WeightsError(f"{path} is damaged or no ONNX file: {first_line(error)}") from None
     contract = Contract.from_metadata(path, session.get_modelmeta().custom_metadata_map)
     shapes = [(one.name, one.type, one.shape) for one in session.get_outputs()]
-    wanted = [("probabilities", "tensor(float)", [len(contract.classes)])]
+    wanted = [(PROBABILITIES, "tensor(float)", [len(contract.classes)])]
     if contract.refuse:
-        wanted.append(("strangeness", "tensor(float)", [len(contract.refuse.views)]))
+        wanted.append((STRANGENESS, "tensor(float)", [len(contract.refuse.views)]))
     inputs = [(one.name, one.type) for one in session.get_inputs()]
-    if shapes != wanted or inputs != [("picture", "tensor(uint8)")]:
+    if shapes != wanted or inputs != [(PICTURE, "tensor(uint8)")]:
         raise WeightsError(f"{path} is damaged: its graph is not the one that it speaks of")
     return SealedFile(path, contract, session)

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 
 from vitreous.core.config import from_mapping, load_toml
-from vitreous.core.files import read_tensors
 from vitreous.core.run import RunFolder
-from vitreous.data.dataset import path_as_text, read_split_table
+from vitreous.data.dataset import as_it_was, path_as_text, read_split_table
 from vitreous.data.folder import folder_of, list_labelled
-from vitreous.data.overlay import Change, path_in_overlay, plain_path, read_overlay
+from vitreous.data.overlay import Change, Overlay, path_in_overlay, plain_path, read_overlay
 from vitreous.data.table import Sample
 from vitreous.errors import RunError
 from vitreous.evaluation.label_errors import (
@@ -26,6 +25,7 @@ from vitreous.evaluation.label_errors import (
     find_label_errors,
     label_errors_in_words,
 )
+from vitreous.evaluation.results import FoldAnswers
 from vitreous.training.config import RunConfig
 
 
@@ -149,30 +149,27 @@ def audit_folds(run: RunFolder) -> Audit:
         run: a run with folds, all of them done.
 
     Raises:
-        RunError: where it has no folds, has not finished them, or its source lists other pictures
-            or labels by now.
+        RunError: where it has no folds, has not finished them, or its source doesn't list
+            its pictures and labels any more.
         DataError: where its source is gone.
     """
     config = from_mapping(RunConfig, load_toml(run.config))
     if not run.fold_answers.exists():
         raise RunError(_why_not(run, config))
-    tensors, metadata = read_tensors(run.fold_answers)
-    # Of several repeats the mean: each is an answer by models that never saw the picture.
-    probabilities = tensors["probabilities"].mean(0).numpy()
-    labels, rows = tensors["labels"].numpy(), tensors["rows"].tolist()
+    answers = FoldAnswers.read(run)
+    probabilities = answers.mean()
     overlay = read_overlay(run.overlay) if config.data.overlay else None
     source = Path(config.data.source)
-    samples = list_labelled(source, overlay).samples
-    _check_same(run, source, samples)
-    classes = tuple(metadata["classes"])
-    errors = find_label_errors(probabilities, labels)
+    samples = _own_samples(run, source, overlay)
+    errors = find_label_errors(probabilities, answers.labels.numpy())
+    asked = [samples[row] for row in answers.rows.tolist()]
     return Audit(
         run=run.path,
         source=source,
         folder=folder_of(source),
-        classes=classes,
+        classes=answers.classes,
         errors=errors,
-        suspects=_suspects(errors, probabilities, [samples[row] for row in rows], classes),
+        suspects=_suspects(errors, probabilities, asked, answers.classes),
         own=tuple(change for _, change in overlay.changes) if overlay else (),
     )
 
@@ -201,6 +198,19 @@ def _suspects(
     return tuple(found.values())
 
 
+def _own_samples(run: RunFolder, source: Path, overlay: Overlay | None) -> tuple[Sample, ...]:
+    """The pictures as the run listed them: the answers belong to rows of that."""
+    before = read_split_table(run.split)
+    samples = as_it_was(list_labelled(source, overlay), before).samples
+    now = [(path_as_text(sample.path), sample.label) for sample in samples]
+    if now != [(row["path"], row["label"]) for row in before]:
+        raise RunError(
+            f"{source} doesn't list the pictures and labels that {run.path} began with: put them "
+            f"back, or audit anew (vitreous audit {quote(str(source))})"
+        )
+    return samples
+
+
 def _why_not(run: RunFolder, config: RunConfig) -> str:
     if config.folds:
         return (
@@ -212,13 +222,3 @@ def _why_not(run: RunFolder, config: RunConfig) -> str:
         f"the pictures themselves (vitreous audit {quote(config.data.source)}), or train with "
         "--folds 5"
     )
-
-
-def _check_same(run: RunFolder, source: Path, samples: Sequence[Sample]) -> None:
-    """The answers belong to rows of the listing, so it has to be what it was."""
-    known = [(row["path"], row["label"]) for row in read_split_table(run.split)]
-    if known != [(path_as_text(sample.path), sample.label) for sample in samples]:
-        raise RunError(
-            f"{source} doesn't list the pictures and labels that {run.path} began with: put them "
-            f"back, or audit anew (vitreous audit {quote(str(source))})"
-        )

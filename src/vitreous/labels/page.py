@@ -7,12 +7,10 @@ in it, named by its hash, makes the overlay of what is chosen. Without scripts i
 import base64
 import hashlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from shlex import quote
 from unicodedata import category
 
-from jinja2 import Environment
 from markupsafe import Markup
 
 from vitreous.data.overlay import overlay_lines, overlay_text
@@ -76,7 +74,7 @@ def render_audit(audit: Audit, picture_of: PictureOf, overlay: str) -> str:
         "policy": f"script-src 'sha256-{digest}'",
         "command": f"vitreous train {quote(str(audit.source))} --overlay {quote(overlay)}",
     }
-    return render(_environment().get_template("labels.html.jinja"), values)
+    return render(environment("vitreous.labels").get_template("labels.html.jinja"), values)
 
 
 def _row(audit: Audit, suspect: Suspect, picture_of: PictureOf) -> Row:
@@ -89,8 +87,3 @@ def _row(audit: Audit, suspect: Suspect, picture_of: PictureOf) -> Row:
         group=overlay_lines(change for change in own if change.action == "group"),
         label=overlay_lines(change for change in own if change.action != "group"),
     )
-
-
-@cache
-def _environment() -> Environment:
-    return environment("vitreous.labels")

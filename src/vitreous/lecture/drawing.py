@@ -15,7 +15,7 @@ from vitreous.data.preprocess import Preprocess, fit
 from vitreous.errors import ConfigError, DataError, UnreadablePicture
 from vitreous.lecture.steps import extract_patches
 
-#: Largest drawing of `draw_file`, in pixels.
+#: Largest drawing of `patches`, in pixels.
 _MAX_DRAWING = 64_000_000
 
 
@@ -58,30 +58,15 @@ def draw_patches(
     return drawing.round().clamp(0, 255).to(torch.uint8)
 
 
-def draw_file(
+def _cut(
     picture: Path,
-    path: Path,
     size: int,
     stride: int,
     rate: int,
     padding: Literal["VALID", "SAME"],
     image_size: int,
-) -> None:
-    """Draw a file's patches into a PNG.
-
-    Args:
-        picture: any picture that can be decoded.
-        path: of the drawing.
-        size: side of a patch in pixels.
-        stride: pixels from a patch to the next.
-        rate: pixels between neighbours inside a patch.
-        padding: as in `extract_patches`.
-        image_size: side in pixels to which the picture is scaled and cropped.
-
-    Raises:
-        ConfigError: where the numbers make no patch, or too many to draw.
-        DataError: where the picture can't be read.
-    """
+) -> Tensor:
+    """A file's patches, on the grid of `extract_patches`."""
     if min(size, stride, image_size) < 1:
         raise ConfigError(f"size {size}, stride {stride} and image size {image_size} are above 0")
     most = -(-image_size // stride)
@@ -102,8 +87,7 @@ def draw_file(
             f"no patch of {size} px at rate {rate} fits into {image_size} px: choose a smaller one "
             "or padding SAME"
         )
-    with atomic_path(path) as staging:
-        Image.fromarray(draw_patches(cut).numpy()).save(staging, "PNG")
+    return cut
 
 
 def patches(
@@ -139,5 +123,7 @@ def patches(
     path = Path(f"{picture.stem}-patches.png") if out is None else Path(out)
     if path.exists():
         raise DataError(f"{path} exists already: name another file with --out")
-    draw_file(picture, path, size, stride or size, rate, padding, image_size)
+    cut = _cut(picture, size, stride or size, rate, padding, image_size)
+    with atomic_path(path) as staging:
+        Image.fromarray(draw_patches(cut).numpy()).save(staging, "PNG")
     return path

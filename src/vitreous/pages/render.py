@@ -5,11 +5,13 @@ script, where there is one, is named by its hash in the block ``policy``.
 """
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, Template
 
 
+@cache
 def environment(package: str) -> Environment:
     """Templates of a package, and those that all pages share; a missing value is an error.
 

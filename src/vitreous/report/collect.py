@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from vitreous.core.config import dump_toml
-from vitreous.core.files import read_json, read_tensors
+from vitreous.core.files import read_json
 from vitreous.core.rng import numpy_stream, torch_stream
 from vitreous.core.run import RunFolder, versions
 from vitreous.data.loader import PictureSet, TrainingOrder
@@ -17,7 +17,7 @@ from vitreous.data.transforms import augment
 from vitreous.diagnosis.causes import Diagnosis
 from vitreous.evaluation.label_errors import find_label_errors, label_errors_in_words
 from vitreous.evaluation.metrics import Evaluation
-from vitreous.evaluation.results import FoldScores, Kept, Ladder
+from vitreous.evaluation.results import FoldAnswers, FoldScores, Kept, Ladder
 from vitreous.explanation.anatomy import patch_filters, position_similarity
 from vitreous.pages.pictures import picture_uri
 from vitreous.report.page import Report
@@ -97,9 +97,8 @@ def doubtful_labels(run: RunFolder, sets: Mapping[str, PictureSet]) -> DoubtfulL
     """What a run's folds say of its labels; nothing without folds."""
     if not run.fold_answers.exists():
         return None
-    tensors, metadata = read_tensors(run.fold_answers)
-    probabilities, labels = tensors["probabilities"].mean(0).numpy(), tensors["labels"].numpy()
-    classes, rows = metadata["classes"], tensors["rows"].numpy()
+    answers = FoldAnswers.read(run)
+    probabilities, labels, rows = answers.mean(), answers.labels.numpy(), answers.rows.numpy()
     errors = find_label_errors(probabilities, labels)
     # Folds are made of these two, and all sets have one array of pixels.
     held = [(row, path) for name in ("train", "valid")
@@ -109,8 +108,8 @@ def doubtful_labels(run: RunFolder, sets: Mapping[str, PictureSet]) -> DoubtfulL
         Doubt(
             picture=picture_uri(np.asarray(sets["train"].pixels[rows[at]]), _DOUBT_SIDE),
             file=files[int(rows[at])],
-            label=classes[labels[at]],
-            suggested=classes[errors.suggested[at]],
+            label=answers.classes[labels[at]],
+            suggested=answers.classes[errors.suggested[at]],
             probability=float(probabilities[at, errors.suggested[at]]),
         )
         for at in errors.suspects[:DOUBTS]

@@ -18,7 +18,14 @@ from typing import TYPE_CHECKING, Literal
 from vitreous.core.console import Console
 from vitreous.core.files import write_text
 from vitreous.data.remote import name_of
-from vitreous.errors import ConfigError, RunError, StorageError, VitreousError, WeightsError
+from vitreous.errors import (
+    ConfigError,
+    RunError,
+    StorageError,
+    VitreousError,
+    WeightsError,
+    first_line,
+)
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -371,7 +378,7 @@ def _reason(error: Exception) -> str:
         return "HF_HUB_OFFLINE is set"
     if isinstance(error, errors.LocalEntryNotFoundError) and isinstance(error.__cause__, Exception):
         return _reason(error.__cause__)
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return first_line(error)
 
 
 def _told(error: Exception, wanted: HubId, endpoint: str, cache: Path) -> VitreousError:

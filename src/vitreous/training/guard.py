@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from shlex import quote
 
-import torch
-
 from vitreous.core.run import RunFolder
 from vitreous.errors import TrainingError
 from vitreous.training.checkpoint import newest_milestone
@@ -24,12 +22,6 @@ MOST_IN_A_ROW = 5
 #: How often a run goes back.
 MOST_RETURNS = 2
 #: How PyTorch says so on a CPU, and cuBLAS and cuDNN, where there is no exception for it.
-_NO_MEMORY = (
-    "can't allocate memory",
-    "not enough memory",
-    "out of memory",
-    "status_alloc_failed",
-)
 
 
 class Diverged(Exception):
@@ -100,22 +92,6 @@ class TooLittleMemory(TrainingError):
             f"saved is whole: try another run with --set train.accumulate={2 * train.accumulate}, "
             "or a smaller --model or --image-size"
         )
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether an error says that memory is too small, of the GPU or of this process.
-
-    Or whether one was about to, when another came of it: a CUDA graph that can't be ended.
-    """
-    at: BaseException | None = error
-    while at is not None:
-        said = str(at).lower()
-        if isinstance(at, MemoryError | torch.OutOfMemoryError):
-            return True
-        if isinstance(at, RuntimeError) and any(words in said for words in _NO_MEMORY):
-            return True
-        at = at.__cause__ or at.__context__
-    return False
 
 
 def in_pieces(config: RunConfig, accumulate: int) -> RunConfig:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from vitreous.core.memory import is_out_of_memory
 from vitreous.core.rng import derive_seed, numpy_stream, streams_kept, torch_stream
 from vitreous.core.threads import SideBySide
 from vitreous.data.loader import Part, PictureSet, TrainingOrder
@@ -30,7 +31,7 @@ from vitreous.training.distributed import Team, team_for
 from vitreous.training.ema import Ema, Model
 from vitreous.training.encoder import Encoder
 from vitreous.training.feed import Feed
-from vitreous.training.guard import TooLittleMemory, is_out_of_memory
+from vitreous.training.guard import TooLittleMemory
 from vitreous.training.optim import make_optimizers, set_rates, take_steps
 from vitreous.training.plan import Plan, learning_rate_factor
 from vitreous.training.sharding import divide, whole

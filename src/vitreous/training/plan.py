@@ -118,6 +118,11 @@ class Plan:
         """Steps of the whole run as they were planned at one of them, whatever came later."""
         return self._at(step).total_steps
 
+    @property
+    def pace_every(self) -> int:
+        """Steps after which the pace is compared with the time left: six times a validation."""
+        return max(1, self.evaluate_every // 6)
+
     def progress(self, step: int) -> float:
         """Share of the schedule that lies behind `step`, from 0 to 1."""
         now = self._at(step)
@@ -177,6 +182,27 @@ def plan_budget(
     )
     total = int(seconds / (step_s + evaluation_s / every))
     return Plan((Stretch(0, 0.0, min(max(total, 1), most)),), every, step_s, evaluation_s)
+
+
+def keep_budget(
+    plan: Plan, step: int, step_s: float, evaluation_s: float, left_s: float, most_steps: float
+) -> Plan:
+    """The same, or with another number of steps where the machine is slower or faster by now.
+
+    Args:
+        plan: as it is.
+        step: steps taken.
+        step_s: seconds of a step at the present pace.
+        evaluation_s: of a validation.
+        left_s: left for steps and the validations between them.
+        most_steps: not more than these in all.
+    """
+    with_evaluation_s = step_s + evaluation_s / plan.evaluate_every
+    if 0.9 * left_s <= (plan.total_steps - step) * with_evaluation_s <= left_s:
+        return plan
+    # At least one step, because a run ends with a validation behind a step.
+    total = int(min(step + max(int(left_s / with_evaluation_s), 1), most_steps))
+    return plan if total == plan.total_steps else plan.replanned(step, total)
 
 
 def learning_rate_factor(progress: float, warmup: float, final: float) -> float:

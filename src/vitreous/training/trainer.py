@@ -37,10 +37,7 @@ from vitreous.training.guard import (
     with_less_memory,
 )
 from vitreous.training.learner import Learner
-from vitreous.training.plan import Plan, plan_budget, plan_epochs
-
-#: With a budget, how often the pace is compared with the time left.
-CHECKS_PER_VALIDATION = 6
+from vitreous.training.plan import Plan, keep_budget, plan_budget, plan_epochs
 
 
 @dataclass(frozen=True)
@@ -244,22 +241,16 @@ def _keep_budget(plan: Plan, config: RunConfig, diary: Diary, clock: Clock, run:
     train, step = config.train, diary.learner.state.step
     assert train.budget_s is not None
     validation_s = diary.validation_s or plan.evaluation_s or 0.0
-    if diary.pace_steps() < max(1, plan.evaluate_every // CHECKS_PER_VALIDATION):
+    if diary.pace_steps() < plan.pace_every:
         return plan
-    with_validation_s = diary.step_s() + validation_s / plan.evaluate_every
+    step_s = diary.step_s()
     diary.restart_pace()
     left = clock.left_s(train.budget_s, validation_s)
-    needed = (plan.total_steps - step) * with_validation_s
     most = max(1, round(train.epochs * len(diary.learner.pictures) / train.batch_size))
-    if 0.9 * left <= needed <= left or (needed < left and plan.total_steps == most):
-        return plan
-    # At least one step, because a run ends with a validation behind a step.
-    total = min(step + max(int(left / with_validation_s), 1), most)
-    if total == plan.total_steps:
-        return plan
-    plan = plan.replanned(step, total)
-    write_json(run.plan, plan.to_json())
-    return plan
+    kept = keep_budget(plan, step, step_s, validation_s, left, most)
+    if kept is not plan:
+        write_json(run.plan, kept.to_json())
+    return kept
 
 
 @contextmanager

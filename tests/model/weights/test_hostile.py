@@ -22,6 +22,7 @@ from vitreous.model.vit import ViT
 from vitreous.model.weights import torch_file
 from vitreous.model.weights.adapt import unfilled
 from vitreous.model.weights.checkpoint import read_checkpoint
+from vitreous.model.weights.damage import telling_damage
 
 CONFIG = ModelConfig(
     image_size=(32, 32), patch_size=(8, 8), num_classes=5, embed_dim=64, depth=2, num_heads=1,
@@ -328,6 +329,13 @@ def test_a_file_with_a_few_wrong_bytes_is_read_or_refused(tmp_path, state, conta
         except WeightsError:
             refused += 1
     assert refused > 100
+
+
+@pytest.mark.parametrize("empty", [torch.empty, np.empty])
+def test_too_little_memory_is_not_told_as_damage_alone(tmp_path, empty):
+    told = "takes more memory than there is, or is damaged"
+    with pytest.raises(WeightsError, match=told), telling_damage(tmp_path / "model.pth"):
+        empty(2**55)
 
 
 def test_files_of_other_kinds_are_told(tmp_path):

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vitreous.errors import ConfigError, WeightsError
+from vitreous.errors import ConfigError, WeightsError, first_line
 from vitreous.model.config import ModelConfig
 from vitreous.model.patches import fold_channels, resize_projection
 from vitreous.model.positions import resize_positions
@@ -119,7 +119,7 @@ def unfilled(config: ModelConfig, tensors: Mapping[str, Tensor]) -> ViT:
         with torch.device("meta"):
             return ViT(config)
     except (RuntimeError, TypeError) as error:  # numbers of more than 64 bits
-        raise ConfigError(f"no model has its sizes: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"no model has its sizes: {first_line(error)}") from None
 
 
 def load(where: Path, config: ModelConfig, state: Mapping[str, Tensor]) -> ViT:

@@ -7,7 +7,8 @@ settings, `adapt` brings it to the wanted size and loads it. Which format it is,
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitreous.errors import ConfigError, WeightsError
+from vitreous.core.memory import is_out_of_memory
+from vitreous.errors import ConfigError, WeightsError, first_line
 from vitreous.model.config import ModelConfig
 from vitreous.model.vit import ViT
 from vitreous.model.weights import (
@@ -19,6 +20,7 @@ from vitreous.model.weights import (
     torchvision,
     transformers,
 )
+from vitreous.model.weights.damage import too_large
 from vitreous.model.weights.files import Source, read_source
 from vitreous.model.weights.naming import as_numbers, listed
 from vitreous.model.weights.settings import Preprocessing
@@ -103,8 +105,10 @@ def read_checkpoint(
     except ConfigError as error:
         raise WeightsError(f"{path}: {error}") from None
     except (RuntimeError, IndexError) as error:
+        if is_out_of_memory(error):
+            raise too_large(path) from None
         # Tensors of odd shapes, which PyTorch refuses to join or turn.
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise WeightsError(f"{path} has tensors that don't fit one another: {reason}") from None
     except (TypeError, ValueError, KeyError, OverflowError) as error:
         # Settings of odd kinds, such as a list where a word is meant.

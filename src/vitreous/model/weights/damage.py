@@ -10,7 +10,8 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from vitreous.errors import WeightsError
+from vitreous.core.memory import is_out_of_memory
+from vitreous.errors import WeightsError, first_line
 
 #: Archives fail in their own ways, and with what their names, sizes and flags make Python raise.
 _RAISED = (
@@ -38,5 +39,15 @@ def telling_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except _RAISED as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if is_out_of_memory(error):
+            raise too_large(path) from None
+        reason = first_line(error)[:200]
         raise WeightsError(f"{path} is damaged: {reason}; fetch or save it again") from None
+
+
+def too_large(path: Path) -> WeightsError:
+    """What is said where memory ends: a damaged file may ask for any amount of it."""
+    return WeightsError(
+        f"{path} takes more memory than there is, or is damaged: close other programs, or fetch or "
+        "save it again"
+    )

@@ -18,6 +18,8 @@ from vitreous.core.rng import numpy_stream
 REFERENCE = "ours"
 RESAMPLES = 10_000
 OURS_COLOR = "#0f766e"
+#: Characters that leave room for the curves.
+_LONGEST_LABEL = 40
 COLORS = ("#b45309", "#1d4ed8", "#9d174d", "#6d28d9", "#4d7c0f", "#57534e")
 
 Result = dict[str, Any]
@@ -160,14 +162,15 @@ def _curves(rows: Sequence[Row]) -> Figure:
         width = 2.6 if row.name == REFERENCE else 1.8
         marker = "o" if len(grid) == 1 else None
         axes.plot(grid, mean, color=color, linewidth=width, marker=marker)
-        ends.append((mean[-1], row.title, color))
+        label = row.title if len(row.title) <= _LONGEST_LABEL else row.name
+        ends.append((mean[-1], label, color))
     classes = len(np.unique(rows[0].labels))
     axes.axhline(1 / classes, color=MUTED, linewidth=0.8, linestyle=":")
     low, high = axes.get_ylim()
     place = high
-    for value, title, color in sorted(ends, reverse=True):
+    for value, label, color in sorted(ends, reverse=True):
         place = min(value, place - 0.05 * (high - low))  # so that no two labels lie on each other
-        axes.annotate(title, (1.01, place), xycoords=("axes fraction", "data"), color=color,
+        axes.annotate(label, (1.01, place), xycoords=("axes fraction", "data"), color=color,
                       va="center", fontsize=8, annotation_clip=False)  # fmt: skip
     axes.set_xlim(0, None)
     axes.set_xlabel("minutes")

@@ -153,7 +153,9 @@ def test_pictures_that_came_since_are_left_out(vitreous, stopped, pictures, tmp_
     found = vitreous("evaluate", stopped, "--json")
     assert found.exit_code == 0, found.stderr
     assert told in " ".join(found.stderr.split())
-    assert json.loads(found.stdout) == json.loads((straight / "evaluation.json").read_text())
+    now, then = json.loads(found.stdout), json.loads((straight / "evaluation.json").read_text())
+    for name in ("n", "accuracy", "balanced_accuracy", "loss", "classes", "confusion"):
+        assert now[name] == then[name]
     # One of its own gone as well is another matter, and both are named.
     (pictures / "happy" / "00001.png").unlink()
     result = vitreous("evaluate", stopped)
